@@ -16,7 +16,8 @@ class Entry:
     Args:
         name: its dotted name in the model that was wrapped.
         shape: as it was.
-        place: "adapt" (random, frozen, with an adapter), "freeze" (random, frozen) or "keep" (dense, trained).
+        place: "adapt" (random, frozen, with an adapter), "freeze" (random, frozen) or "keep" (dense,
+            trained).
         rank: of the adapter; None where there is none.
         trained: numbers trained in its place: A, B, β and the options' own, or the matrix itself where kept.
         frozen: numbers that are drawn from the seed.

@@ -15,15 +15,18 @@ class Adapter:
     .. math:: h = \beta W_{seed}\, x + s\, B A x + b, \qquad s = \alpha / r
 
     Args:
-        rank: r ≥ 0. 0 leaves out A and B: the reservoir control. Over min(out, in) it is allowed but redundant.
+        rank: r ≥ 0. 0 leaves out A and B: the reservoir control. Over min(out, in) it is allowed but
+            redundant.
         alpha: α > 0, or None for α = r, a scale of 1.
         rslora: scale by α / √r instead of α / r. Kalajdzievski 2023, https://arxiv.org/abs/2312.03732
         B_init: "zeros", so the first forward pass is W_seed x, or "kaiming" (uniform, as A).
         dropout: the probability of zeroing an input of the adapter path, in training.
-        dora: renormalise each output by its trained magnitude m: h = m / ‖W‖ · W x with ‖W‖ the norm of each row of
-            W = β W_seed + s B A, through which no gradient flows. Liu et al. 2024, https://arxiv.org/abs/2402.09353
+        dora: renormalise each output by its trained magnitude m: h = m / ‖W‖ · W x with ‖W‖ the norm of each
+            row of W = β W_seed + s B A, through which no gradient flows. Liu et al. 2024,
+            https://arxiv.org/abs/2402.09353
         residual: add x to h; only where input and output have the same shape.
-        layer_norm: normalise h over its features (a convolution's: over channels and positions), with trained gain and shift.
+        layer_norm: normalise h over its features (a convolution's: over channels and positions), with trained
+            gain and shift.
         train_beta: whether there is a β; without it β = 1.
 
     Raises:
@@ -67,9 +70,11 @@ class Scaffold(Adapter):
 
     Args:
         family: a key of FAMILIES, the distribution of W_seed.
-        parameters: the family's parameters where they differ from the paper's, for example {"std": 0.1, "fan_in": False}.
+        parameters: the family's parameters where they differ from the paper's, for example {"std": 0.1,
+            "fan_in": False}.
         seed: the backbone seed. It drives W_seed alone; A is drawn from PyTorch's global generator.
-        bias: "trained", or "frozen" at its present value, of the adapted layers. The paper's benchmarks differ in this.
+        bias: "trained", or "frozen" at its present value, of the adapted layers. The paper's benchmarks
+            differ in this.
 
     Raises:
         ValueError: a value outside what is stated, or an unknown family, with the nearest names.

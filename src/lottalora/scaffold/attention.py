@@ -9,10 +9,10 @@ from torch import nn
 class SplitAttention(nn.Module):
     r"""The same map as the `nn.MultiheadAttention` it is made from, with q, k, v and out as four `nn.Linear`.
 
-    .. math:: \mathrm{softmax}(Q K^\top / \sqrt{d} + M)\, V \quad\text{in each head, then the output projection}
+    .. math:: \mathrm{softmax}(Q K^\top / \sqrt{d} + M)\, V \quad\text{in each head, then the projection}
 
-    Takes the same arguments as the original in `forward`, and returns the same. nn.TransformerEncoderLayer's fused inference
-    path, which bypasses the projections, stays off.
+    Takes the same arguments as the original in `forward`, and returns the same. nn.TransformerEncoderLayer's
+    fused inference path, which bypasses the projections, stays off.
 
     Args:
         original: the attention to split; its parameters are taken over by value.

@@ -26,7 +26,8 @@ def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]
 
 
 def set_backbone_seed(model: nn.Module, seed: int) -> None:
-    """Redraw every W_seed in place, as `wrap` would have drawn it under this backbone seed. Adapters stay as they are.
+    """Redraw every W_seed in place, as `wrap` would have drawn it under this backbone seed. Adapters stay as
+    they are.
 
     Raises:
         ValueError: no scaffold, or a layer whose W_seed was given rather than drawn.
@@ -38,8 +39,9 @@ def set_backbone_seed(model: nn.Module, seed: int) -> None:
 def resample(model: nn.Module, seed: int) -> None:
     """Redraw every W_seed in place with the scaffold number `seed` of the model's backbone seed.
 
-    For training over many scaffolds: the sequence resample(model, 1), resample(model, 2), … is a function of the backbone seed
-    and independent of the backbone that any seed gives. `resample(model, 0)` is the backbone itself again.
+    For training over many scaffolds: the sequence resample(model, 1), resample(model, 2), … is a function of
+    the backbone seed and independent of the backbone that any seed gives. `resample(model, 0)` is the
+    backbone itself again.
 
     Raises:
         ValueError: a negative number; no scaffold; or a layer whose W_seed was given rather than drawn.
@@ -85,10 +87,11 @@ def beta_values(model: nn.Module) -> dict[str, float]:
 
 
 def materialize(model: nn.Module, device: torch.device | str = "cpu") -> None:
-    """Give a model that was built and wrapped on the meta device its values, layer by layer, straight from the seed.
+    """Give a model that was built and wrapped on the meta device its values, layer by layer, straight from
+    the seed.
 
-    W_seed is drawn, adapters start as after `wrap`, biases of adapted layers as in `nn.Linear` (uniform, ± 1/√fan_in); all other
-    modules start by their own `reset_parameters`. Weights that were tied stay tied.
+    W_seed is drawn, adapters start as after `wrap`, biases of adapted layers as in `nn.Linear` (uniform, ±
+    1/√fan_in); all other modules start by their own `reset_parameters`. Weights that were tied stay tied.
 
     Raises:
         ValueError: a module with values of its own and no `reset_parameters`; nothing is changed then.
@@ -96,9 +99,8 @@ def materialize(model: nn.Module, device: torch.device | str = "cpu") -> None:
     on_meta = {name: m for name, m in model.named_modules() if any(t.is_meta for t in tensors_of(m))}
     helpless = [name for name, m in on_meta.items() if not _can_start(m)]
     if helpless:
-        raise ValueError(
-            f"No reset_parameters in: {', '.join(repr(name) for name in helpless)}. Build these modules off the meta device."
-        )
+        names = ", ".join(repr(name) for name in helpless)
+        raise ValueError(f"No reset_parameters in: {names}. Build these modules off the meta device.")
     tied = _tied_names(model)
     for module in on_meta.values():
         module.to_empty(device=device, recurse=False)

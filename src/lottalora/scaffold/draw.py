@@ -19,8 +19,9 @@ from lottalora.scaffold.prng import key_of
 class Source:
     """Where a W_seed comes from: all that is needed to draw it again, on any machine.
 
-    Two sources that differ in seed, name, shape, family or redraw have independent weights. A family's parameters are not part of
-    the stream: the same words are only mapped otherwise, so arms that differ in scale are paired.
+    Two sources that differ in seed, name, shape, family or redraw have independent weights. A family's
+    parameters are not part of the stream: the same words are only mapped otherwise, so arms that differ in
+    scale are paired.
 
     Args:
         seed: the backbone seed, an integer of any size.
@@ -51,11 +52,13 @@ class Source:
 def draw(source: Source, rows: tuple[int, int] | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """W_seed, or a block of its rows, on the CPU.
 
-    The draw happens in float32 and is rounded once to `dtype`, so a half-precision scaffold is the float32 one rounded.
+    The draw happens in float32 and is rounded once to `dtype`, so a half-precision scaffold is the float32
+    one rounded.
 
     Args:
         source: where the weight comes from.
-        rows: (first, last + 1), to draw only that block, for example the shard that a process owns; None for all.
+        rows: (first, last + 1), to draw only that block, for example the shard that a process owns; None for
+            all.
         dtype: of the result.
 
     Returns:

@@ -1,13 +1,15 @@
 """The families: the distributions that a frozen weight W_seed can be drawn from.
 
-A family says, for a matrix of shape (out, in), what its law is: a table of 65,536 quantiles and a scale. `lottalora.scaffold.draw`
-looks the random words up in the table, so one rounded multiplication is all the arithmetic between a seed and its weights. Of a
-convolution's kernel, (out, in / groups, *k), the matrix is the kernel with its last axes flattened, so fan_in = in / groups · Πk
-and fan_out = out.
+A family says, for a matrix of shape (out, in), what its law is: a table of 65,536 quantiles and a scale.
+`lottalora.scaffold.draw` looks the random words up in the table, so one rounded multiplication is all the
+arithmetic between a seed and its weights. Of a convolution's kernel, (out, in / groups, *k), the matrix is
+the kernel with its last axes flattened, so fan_in = in / groups · Πk and fan_out = out.
 
-"Fan-in scaled" is the paper's rule: the law is multiplied by 1/√fan_in, unless the family has a variance of its own.
+"Fan-in scaled" is the paper's rule: the law is multiplied by 1/√fan_in, unless the family has a variance of
+its own.
 
-Source: the paper's Table 13, restated in our words; what the paper leaves open is said in the family's docstring.
+Source: the paper's Table 13, restated in our words; what the paper leaves open is said in the family's
+docstring.
 """
 
 import difflib
@@ -34,7 +36,8 @@ class Law:
     Args:
         table: the quantiles, (65536,) float32.
         scale: one factor for all of them.
-        finish: a map of the whole matrix, (out, in) float32 → the same, for families that are not independent entries.
+        finish: a map of the whole matrix, (out, in) float32 → the same, for families that are not independent
+            entries.
     """
 
     table: np.ndarray
@@ -49,8 +52,8 @@ class Family:
     Args:
         name: what is typed on the command line.
         law: (shape, **parameters) → Law; its docstring is the distribution.
-        exact: whether the bits are the same on every machine. Families that need a factorisation (QR, a spectral norm) are not,
-            since LAPACKs differ; they agree to about 1e-5, relative.
+        exact: whether the bits are the same on every machine. Families that need a factorisation (QR, a
+            spectral norm) are not, since LAPACKs differ; they agree to about 1e-5, relative.
     """
 
     name: str
@@ -84,7 +87,8 @@ def law_of(name: str, shape: Shape, parameters: Mapping[str, float | bool]) -> L
     """The law of a family for one shape.
 
     Raises:
-        ValueError: an unknown family, or a parameter that the family does not have; the known ones are listed.
+        ValueError: an unknown family, or a parameter that the family does not have; the known ones are
+            listed.
     """
     chosen = find_family(name)
     unknown = sorted(set(parameters) - set(chosen.defaults))
@@ -95,7 +99,7 @@ def law_of(name: str, shape: Shape, parameters: Mapping[str, float | bool]) -> L
 
 
 def find_family(name: str) -> Family:
-    """The family of that name; a ValueError that lists the known ones, the nearest first, if there is none."""
+    """The family of that name, or a ValueError that lists the known ones, the nearest first."""
     if name in FAMILIES:
         return FAMILIES[name]
     near = difflib.get_close_matches(str(name), FAMILIES, n=3, cutoff=0.5)
@@ -112,7 +116,9 @@ def _fan_in(shape: Shape, scaled: bool) -> float:
 
 @family()
 def normal(shape: Shape, std: float = 1.0, fan_in: bool = True) -> Law:
-    """N(0, std²), fan-in scaled unless fan_in=False. The default scaffold of the MNIST tables is std=0.1, fan_in=False."""
+    """N(0, std²), fan-in scaled unless fan_in=False. The default scaffold of the MNIST tables is std=0.1,
+    fan_in=False.
+    """
     return Law(quantiles("normal"), std * _fan_in(shape, fan_in))
 
 
@@ -145,7 +151,9 @@ def kaiming_normal(shape: Shape, a: float = 0.0) -> Law:
 
 @family()
 def kaiming_uniform(shape: Shape, a: float = math.sqrt(5)) -> Law:
-    """U(−b, b), b = √(6 / ((1 + a²) fan_in)); with a = √5, b = 1/√fan_in, PyTorch's default for nn.Linear. He et al. 2015."""
+    """U(−b, b), b = √(6 / ((1 + a²) fan_in)); with a = √5, b = 1/√fan_in, PyTorch's default for nn.Linear. He
+    et al. 2015.
+    """
     return Law(_uniform_table(), math.sqrt(6 / ((1 + a * a) * shape[1])))
 
 
@@ -165,7 +173,8 @@ def xavier_uniform(shape: Shape, gain: float = 1.0) -> Law:
 def spectral_radius(shape: Shape, rho: float = 0.95) -> Law:
     """N(0, 1) rescaled so that the largest singular value is rho.
 
-    The paper says "spectral radius", which a matrix that is not square does not have; so for every shape we take σ₁.
+    The paper says "spectral radius", which a matrix that is not square does not have; so for every shape we
+    take σ₁.
     """
     return Law(quantiles("normal"), finish=lambda W: W * (rho / _largest_singular_value(W)))
 
@@ -187,7 +196,7 @@ def laplace(shape: Shape, scale: float = 0.1) -> Law:
 
 @family()
 def student_t(shape: Shape, fan_in: bool = True) -> Law:
-    """Student's t with ν = 3 degrees of freedom, fan-in scaled. |t| ≤ 41.4, the last of the 65,536 quantiles."""
+    """Student's t with ν = 3 degrees of freedom, fan-in scaled; |t| ≤ 52.5, the last quantile of the table."""
     return Law(quantiles("student_t3"), _fan_in(shape, fan_in))
 
 
@@ -208,9 +217,11 @@ def sparse_normal(shape: Shape, zeros: float = 0.2, fan_in: bool = True) -> Law:
 
 @family()
 def sparse_erdos_renyi(shape: Shape, density: float = 0.2, fan_in: bool = True) -> Law:
-    """N(0, 1) on the edges of an Erdős–Rényi graph, each edge there with probability `density`, 0 elsewhere; fan-in scaled.
+    """N(0, 1) on the edges of an Erdős–Rényi graph, each edge there with probability `density`, 0 elsewhere;
+    fan-in scaled.
 
-    The paper says "p = 0.2"; we read p as the probability of an edge, as is usual for such graphs, so 80 % are zeros.
+    The paper says "p = 0.2"; we read p as the probability of an edge, as is usual for such graphs, so 80 %
+    are zeros.
     """
     return Law(_sparse_table(1 - density), _fan_in(shape, fan_in))
 
@@ -255,7 +266,8 @@ def quantized_4bit(shape: Shape, fan_in: bool = True) -> Law:
 def quantized_2bit(shape: Shape, fan_in: bool = True) -> Law:
     """N(0, 1) rounded to the nearest of 2² levels, −3, −1, 1, 3, and fan-in scaled.
 
-    The paper does not give its grid. Ours has b bits and 2ᵇ equal cells over [−4, 4], each value at the centre of its cell.
+    The paper does not give its grid. Ours has b bits and 2ᵇ equal cells over [−4, 4], each value at the
+    centre of its cell.
     """
     return Law(_quantized_table(2), _fan_in(shape, fan_in))
 
@@ -307,7 +319,9 @@ def _quantized_table(bits: int, limit: int = 4) -> np.ndarray:
 
 
 def _orthonormal(W: Tensor) -> Tensor:
-    """Q of the QR factorisation with the signs of R's diagonal moved into Q, which makes Q uniform. Mezzadri 2007."""
+    """Q of the QR factorisation with the signs of R's diagonal moved into Q, which makes Q uniform. Mezzadri
+    2007.
+    """
     tall = W.double() if W.shape[0] >= W.shape[1] else W.double().T
     Q, R = torch.linalg.qr(tall)
     Q = Q * R.diagonal().sign()

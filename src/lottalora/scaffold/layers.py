@@ -2,8 +2,8 @@ r"""The layers: a frozen random weight, and what steers it.
 
 .. math:: h = \beta W_{seed}\, x + s\, B A x + b
 
-Order of the optional parts: backbone path + adapter path (dropout on the adapter path) → DoRA → b → residual → LayerNorm.
-This module is the reference: it is written to be compared with the equation.
+Order of the optional parts: backbone path + adapter path (dropout on the adapter path) → DoRA → b → residual
+→ LayerNorm. This module is the reference: it is written to be compared with the equation.
 
 Letters: N examples, r rank, k the kernel's extents, g groups, * any further axes.
 """
@@ -23,8 +23,8 @@ from lottalora.scaffold.draw import draw
 class LottaLayer(nn.Module):
     """What linear layers and convolutions share: the parameters, and the dense weight that they amount to.
 
-    Trained: A, B, β, and b where it is a parameter.  Frozen: W_seed, a buffer that is left out of `state_dict()`; and b where
-    it is a buffer, which stays in it, since no seed gives it back.
+    Trained: A, B, β, and b where it is a parameter.  Frozen: W_seed, a buffer that is left out of
+    `state_dict()`; and b where it is a buffer, which stays in it, since no seed gives it back.
     """
 
     W_seed: Tensor
@@ -61,7 +61,9 @@ class LottaLayer(nn.Module):
 
     @torch.no_grad()
     def reset_adapter(self) -> None:
-        """Start values: β = 1, A Kaiming uniform as in LoRA (bound 1/√columns), B as the adapter says, m = ‖W‖."""
+        """Start values: β = 1, A Kaiming uniform as in LoRA (bound 1/√columns), B as the adapter says, m =
+        ‖W‖.
+        """
         if self.beta is not None:
             self.beta.fill_(1)
         if self.A is not None:
@@ -88,10 +90,12 @@ class LottaLayer(nn.Module):
     def weight(self) -> Tensor:
         """W = β W_seed + s B A, after DoRA, in the shape of the layer that was replaced.
 
-        For modules that read the weight of an inner layer instead of calling it; gradients reach A, B, β through it.
+        For modules that read the weight of an inner layer instead of calling it; gradients reach A, B, β
+        through it.
 
         Raises:
-            ValueError: with a residual skip, LayerNorm, or dropout in training, the layer is no single matrix.
+            ValueError: with a residual skip, LayerNorm, or dropout in training, the layer is no single
+                matrix.
         """
         adapter = self.adapter
         if adapter.residual or self.norm is not None or (adapter.dropout and self.training):
@@ -111,7 +115,7 @@ class LottaLayer(nn.Module):
         return self.magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
     def _combine(self, x: Tensor, frozen: Tensor, update: Tensor | None, features: tuple[int, ...]) -> Tensor:
-        """From the two paths to the output; `features` is the shape that broadcasts (out,) over the output."""
+        """From the two paths to the output; `features` is the shape in which (out,) broadcasts over it."""
         h = frozen if self.beta is None else self.beta * frozen
         if update is not None:
             h = h + self.adapter.scale * update
@@ -175,13 +179,15 @@ class LottaLinear(LottaLayer):
 class LottaConv(LottaLayer):
     r"""A convolution whose kernel is random and never trained; the base of LottaConv1d, 2d and 3d.
 
-    The kernel (out, in / g, *k) is one matrix (out, in / g · Πk), and B A is a change of that matrix: the adapter path is a
-    convolution with A as r kernels, then a pointwise one with B. With g groups every group has the same A and its own rows of B.
+    The kernel (out, in / g, *k) is one matrix (out, in / g · Πk), and B A is a change of that matrix: the
+    adapter path is a convolution with A as r kernels, then a pointwise one with B. With g groups every group
+    has the same A and its own rows of B.
 
     Args:
         W_seed: the frozen kernel as a matrix, (out, in / g · Πk).
         adapter: rank, α and the options; see `Adapter`.
-        like: the convolution that this one replaces; gives kernel_size, stride, padding, dilation, groups, padding_mode.
+        like: the convolution that this one replaces; gives kernel_size, stride, padding, dilation, groups,
+            padding_mode.
         bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for a layer without.
         source: where W_seed comes from, so that it can be drawn again; None for a kernel of one's own.
 

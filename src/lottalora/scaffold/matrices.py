@@ -43,7 +43,8 @@ class Matrix:
 def find_matrices(model: nn.Module) -> list[Matrix]:
     """Every parameter of two or more axes, once each, in the order of `named_modules`.
 
-    The packed projection of an `nn.MultiheadAttention` counts as three matrices, named as `SplitAttention` will name them.
+    The packed projection of an `nn.MultiheadAttention` counts as three matrices, named as `SplitAttention`
+    will name them.
 
     Raises:
         ValueError: a lazy parameter, which has no shape yet.
@@ -58,7 +59,7 @@ def find_matrices(model: nn.Module) -> list[Matrix]:
 
 
 def _own_matrices(layer: str, module: nn.Module) -> Iterator[tuple[list[str], object, Tensor]]:
-    """(names, what makes it the same matrix as another, value) of the parameters held by one module itself."""
+    """(names, identity, value) of the matrices that one module holds itself; tied ones have one identity."""
     for name, value in module.named_parameters(recurse=False):
         if is_lazy(value):
             raise ValueError(
@@ -85,7 +86,8 @@ def dotted(*parts: str) -> str:
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """ "linear", "transposed" (linear with an (in, out) weight), "convolution", "embedding", or None: not known.
+    """ "linear", "transposed" (linear with an (in, out) weight), "convolution", "embedding", or None: not
+    known.
 
     A subclass counts only if it computes what its base does, that is, if it does not override `forward`.
     """
@@ -114,7 +116,8 @@ def as_matrix(module: nn.Module) -> Tensor:
 
 @dataclass(frozen=True)
 class Places:
-    """Where each weight goes, by shell patterns over dotted names; a pattern that matches a module covers all below it.
+    """Where each weight goes, by shell patterns over dotted names; a pattern that matches a module covers all
+    below it.
 
     Args:
         keep: patterns of what stays dense and trained.

@@ -1,7 +1,8 @@
 """Philox4x32-10: random words that are a pure function of a key and a position.
 
-A counter-based generator has no state to carry: word i is a hash of (key, i). So a matrix, or any block of its rows, comes
-out the same in whatever order, process or thread it is drawn, and integer arithmetic gives the same bits on every machine.
+A counter-based generator has no state to carry: word i is a hash of (key, i). So a matrix, or any block of
+its rows, comes out the same in whatever order, process or thread it is drawn, and integer arithmetic gives
+the same bits on every machine.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011 (Random123).
 """

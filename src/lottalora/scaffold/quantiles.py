@@ -1,7 +1,8 @@
 """The shipped quantile tables: 65,536 float32 values each, in ascending order.
 
-T[k] = float32(F⁻¹((k + ½) / 65,536)). A uniform 16-bit value k looked up in T is a draw from F that needs no arithmetic, so it
-is the same on every machine. The price is a finite tail: |T| ≤ F⁻¹(1 − 2⁻¹⁷), for the normal 4.32 standard deviations.
+T[k] = float32(F⁻¹((k + ½) / 65,536)). A uniform 16-bit value k looked up in T is a draw from F that needs no
+arithmetic, so it is the same on every machine. The price is a finite tail: |T| ≤ F⁻¹(1 − 2⁻¹⁷), for the
+normal 4.32 standard deviations.
 """
 
 import functools

@@ -36,26 +36,30 @@ def wrap(
 
     .. math:: W x + b \;\to\; \beta W_{seed}\, x + s\, B A x + b
 
-    A matrix is any parameter of two or more axes. It is adapted unless a shell pattern over its dotted name, or over a module
-    that it lies in, says otherwise. Vectors (biases, norms) stay trained, but for the biases that `scaffold.bias` freezes and
-    those of frozen matrices; a vector that `freeze` names keeps its value and becomes a buffer.
+    A matrix is any parameter of two or more axes. It is adapted unless a shell pattern over its dotted name,
+    or over a module that it lies in, says otherwise. Vectors (biases, norms) stay trained, but for the biases
+    that `scaffold.bias` freezes and those of frozen matrices; a vector that `freeze` names keeps its value
+    and becomes a buffer.
 
-    Afterwards `model.parameters()` is what is trained, and `model.state_dict()` holds no scaffold. Modules are changed where they
-    are, not exchanged, so a module used twice, a root module and references held elsewhere all follow. On the meta device
-    nothing is drawn until `materialize`. If wrap refuses, the model is as it was.
+    Afterwards `model.parameters()` is what is trained, and `model.state_dict()` holds no scaffold. Modules
+    are changed where they are, not exchanged, so a module used twice, a root module and references held
+    elsewhere all follow. On the meta device nothing is drawn until `materialize`. If wrap refuses, the model
+    is as it was.
 
     Args:
-        model: any module of linear layers, convolutions, attention; also Hugging Face's Conv1D and PyG's Linear.
+        model: any module of linear layers, convolutions, attention; also Hugging Face's Conv1D and PyG's
+            Linear.
         scaffold: rank, α, family, backbone seed and the options.
         keep: what stays dense and trained, for example ["head"].
-        freeze: what becomes random and frozen without an adapter, for example ["*.mlp.*"]; may name embeddings.
+        freeze: what becomes random and frozen without an adapter, for example ["*.mlp.*"]; may name
+            embeddings.
 
     Returns:
         The account of every parameter.
 
     Raises:
-        ValueError: a matrix that cannot be adapted and is not named; a pattern that matches nothing; one weight named in both;
-            an option that a layer cannot have; a model that was wrapped already.
+        ValueError: a matrix that cannot be adapted and is not named; a pattern that matches nothing; one
+            weight named in both; an option that a layer cannot have; a model that was wrapped already.
     """
     if any(isinstance(module, LottaLayer | FrozenEmbedding) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: wrap a fresh one, or call set_backbone_seed.")
@@ -103,7 +107,7 @@ def _refuse_what_cannot_be(matrices: list[Matrix], place_of: dict[str, str], sca
         raise ValueError("No weight is left to adapt: keep= covers all of them.")
     if scaffold.dora and scaffold.family == "zeros" and scaffold.B_init == "zeros":
         raise ValueError(
-            "dora has no direction to start from with family='zeros' and B_init='zeros': use B_init='kaiming'."
+            "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
         )
 
 
@@ -204,8 +208,8 @@ def _freeze_vectors(model: nn.Module, places: Places) -> None:
 def _become(module: nn.Module, other: nn.Module) -> None:
     """Turn a module into another where it stands; hooks and the training flag stay.
 
-    This, and not an exchange in the parent, is what lets a root module be wrapped, and what keeps every reference to a module
-    (used twice, held in a list or a closure) pointing at the one that is trained.
+    This, and not an exchange in the parent, is what lets a root module be wrapped, and what keeps every
+    reference to a module (used twice, held in a list or a closure) pointing at the one that is trained.
     """
     hooks = {name: value for name, value in module.__dict__.items() if "hook" in name}
     other.train(module.training)
