@@ -130,6 +130,15 @@ def test_dora_gives_each_row_of_the_weight_its_magnitude():
     torch.testing.assert_close(layer.weight.norm(dim=1), layer.magnitude.abs())
 
 
+def test_no_gradient_flows_through_doras_norm():
+    layer = linear(rank=2, dora=True, bias=False)
+    x = torch.randn(5, 16, dtype=DOUBLE)
+    W = layer.beta * layer.W_seed + layer.B @ layer.A
+    constant = (layer.magnitude / W.norm(dim=1)).detach()
+    expected = torch.autograd.grad((x @ W.T * constant).square().sum(), layer.B)
+    torch.testing.assert_close(torch.autograd.grad(layer(x).square().sum(), layer.B), expected)
+
+
 def test_dora_starts_where_the_plain_layer_starts():
     W = torch.randn(6, 4, dtype=DOUBLE)
     x = torch.randn(3, 4, dtype=DOUBLE)
