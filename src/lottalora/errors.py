@@ -37,6 +37,8 @@ def one_line_errors(conf: Path) -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on in place of printing them
     try:
         yield
+    except BrokenPipeError:  # `run.py --help | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         line = in_one_line(error, conf)
         if line is None:
@@ -87,7 +89,7 @@ def unwritable_by_hydra(error: Exception) -> str | None:
     """Hydra writes the record of a multirun into the results folder before the first job begins."""
     places = [Path(place.filename) for place in traceback.extract_tb(error.__traceback__)]
     in_job = any(place.is_relative_to(PACKAGE) and place != Path(__file__) for place in places)
-    if not isinstance(error, OSError) or in_job:
+    if not isinstance(error, OSError) or not error.filename or in_job:
         return None
     return f"Cannot write to {error.filename}: {error.strerror}. Set paths.results=DIR to a writable folder."
 

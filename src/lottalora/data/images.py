@@ -29,7 +29,7 @@ class Order:
     """The order of the examples: as stored, or a permutation that is a function of (seed, epoch) alone.
 
     So every arm of a comparison sees the same batches for the same seed, whatever else draws random numbers.
-    Lightning calls `set_epoch` of whatever a loader has as `sampler`.
+    Lightning calls `set_epoch` of a loader's `sampler` before each epoch.
     """
 
     def __init__(self, count: int, seed: int | None) -> None:
@@ -64,6 +64,7 @@ class Batches:
         self.std = std
         self.batch_size = batch_size
         self.sampler = Order(len(images.labels), seed)
+        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
 
     def __len__(self) -> int:
         return -(-len(self.images.labels) // self.batch_size)
