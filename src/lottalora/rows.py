@@ -1,0 +1,136 @@
+"""Rows: one JSON file per finished run, written once and by rename; tables and figures read nothing else.
+
+They lie at ``RESULTS/rows/MODEL_DATA/SIZE/NAME-DIGEST.json``. The digest covers everything that can change the
+score, so parallel jobs never share a file, and a repeated command finds the row it would write.
+"""
+
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lottalora.schema import SCHEMA
+from lottalora.schema import Row
+from lottalora.schema import check
+from lottalora.schema import unusable
+
+__all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "write"]
+
+
+def write(row: Mapping[str, Any], root: Path) -> Path:
+    """Write a row under the results folder `root` and give its path: whole, or not at all.
+
+    Raises:
+        ValueError: a key is missing, unknown or of the wrong type.
+        OSError: the folder cannot be written; one sentence that names it.
+    """
+    row = without_non_finite(dict(row))
+    path = path_of(row, root)
+    check(row, path)
+    text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        replace_with(path, text)
+    except OSError as error:
+        raise unwritable(error, path.parent) from error
+    return path
+
+
+def check_writable(row: Mapping[str, Any], root: Path) -> None:
+    """Refuse, before hours of training, a folder in which this row could not be written.
+
+    Needs only what the path is made of (see `path_of`).
+    """
+    folder = path_of(row, root).parent
+    probe = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(error, folder) from error
+
+
+def path_of(row: Mapping[str, Any], root: Path) -> Path:
+    """Where this row lies: a readable name for people, then the digest that makes it unique."""
+    rank = None if row["rank"] is None else f"r{row['rank']}"
+    sample = "sample" if row["sample"] else ""
+    words = [row["mode"], rank, row["init"], f"s{row['seed']}", sample]
+    name = "_".join(str(word) for word in words if word)
+    parts = (f"{row['model']}_{row['data']}", str(row["size"]), f"{name}-{row['digest']}.json")
+    return Path(root, "rows", *(re.sub(r"[^\w.+=-]", "_", part) for part in parts))
+
+
+def find(digest: str, root: Path) -> Path | None:
+    """The row of this digest, read as a check, or None. A damaged one is an error, not a finished run."""
+    path = next(iter(sorted(Path(root, "rows").glob(f"*/*/*-{digest}.json"))), None)
+    if path is not None:
+        read(path)
+    return path
+
+
+def read(path: Path) -> Row:
+    """One row, checked against `Row`; a ValueError names the file and what is wrong with it."""
+    try:
+        row = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise unusable(path, f"no valid JSON ({error.msg}, line {error.lineno})") from error
+    except UnicodeDecodeError as error:
+        raise unusable(path, "no UTF-8 text") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    check(row, path)
+    return row
+
+
+def read_all(root: Path) -> tuple[list[Row], list[str]]:
+    """All rows under the results folder `root`, ordered by path, and one sentence for each file left out."""
+    rows: dict[str, Row] = {}
+    problems = []
+    for path in sorted(Path(root, "rows").glob("*/*/*.json")):
+        try:
+            row = read(path)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if row["digest"] in rows:
+            problems.append(f"{path} repeats the run {row['digest']}: left out. Delete one of the two.")
+            continue
+        rows[row["digest"]] = row
+    return list(rows.values()), problems
+
+
+def without_non_finite(value: Any) -> Any:  # noqa: ANN401  any JSON value, at any depth
+    """The same data with null for NaN and ±∞, which JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: without_non_finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_non_finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def replace_with(path: Path, text: str) -> None:
+    """Put `text` at `path` in one step: a temporary file beside it, flushed to the disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.stem}.{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unwritable(error: OSError, folder: Path) -> OSError:
+    """The same kind of error, as one sentence that says what to do."""
+    reason = error.strerror or str(error)
+    return type(error)(
+        f"Cannot write a row to {folder}: {reason}. Set paths.results=DIR to a writable folder."
+    )

@@ -1,0 +1,225 @@
+import json
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lottalora import rows
+from tests.rows.factory import make_baseline
+from tests.rows.factory import make_row
+
+NOBODY = 65534  # a user id without rights
+
+
+def test_row_reads_back_as_it_was_written(tmp_path):
+    row = make_row(arms={"scaffold_removed": 0.5}, changed={"optimizer.lr": 0.01})
+    assert rows.read(rows.write(row, tmp_path)) == row
+
+
+def test_row_lies_under_its_model_data_and_size_and_ends_in_its_digest(tmp_path):
+    row = make_row(digest="0123456789ab")
+    expected = tmp_path / "rows/mlp_mnist/medium/scaffold_r8_normal_0.1_s42-0123456789ab.json"
+    assert rows.write(row, tmp_path) == expected
+    assert expected.is_file()
+
+
+def test_name_of_a_baseline_row_has_neither_rank_nor_init(tmp_path):
+    row = make_baseline(digest="0123456789ab", sample=True)
+    assert rows.path_of(row, tmp_path).name == "baseline_s42_sample-0123456789ab.json"
+
+
+def test_names_with_path_separators_stay_below_the_rows_folder(tmp_path):
+    path = rows.path_of(make_row(model="../../etc", size="a/b"), tmp_path)
+    assert path.parent.parent.parent == tmp_path / "rows"
+
+
+def test_finished_run_is_found_by_its_digest(tmp_path):
+    row = make_row()
+    assert rows.find(row["digest"], tmp_path) is None
+    path = rows.write(row, tmp_path)
+    assert rows.find(row["digest"], tmp_path) == path
+    assert rows.find("0" * 12, tmp_path) is None
+
+
+def test_damaged_row_does_not_count_as_a_finished_run(tmp_path):
+    row = make_row()
+    rows.write(row, tmp_path).write_text("{")
+    with pytest.raises(ValueError, match="no valid JSON"):
+        rows.find(row["digest"], tmp_path)
+
+
+def test_writing_again_replaces_the_row_and_leaves_no_other_file(tmp_path):
+    row = make_row()
+    path = rows.write(row, tmp_path)
+    rows.write(row | {"seconds": 1.0}, tmp_path)
+    assert os.listdir(path.parent) == [path.name]
+    assert rows.read(path)["seconds"] == 1.0
+
+
+def test_number_that_is_not_finite_is_stored_as_null(tmp_path):
+    row = rows.read(rows.write(make_row(score=float("nan"), beta={"a": float("inf")}), tmp_path))
+    assert row["score"] is None
+    assert row["beta"] == {"a": None}
+
+
+def test_32_processes_writing_at_once_lose_no_row(tmp_path):
+    made = [make_row(seed=seed) for seed in range(32)]
+    with ProcessPoolExecutor(4) as pool:
+        paths = list(pool.map(rows.write, made, [tmp_path] * 32))
+    assert len(set(paths)) == 32
+    read, problems = rows.read_all(tmp_path)
+    assert sorted(row["seed"] for row in read) == list(range(32))
+    assert problems == []
+
+
+def test_reader_sees_only_whole_rows_while_32_threads_write_the_same_one(tmp_path):
+    row = make_row(account=[{"name": "x" * 50}] * 500)
+    with ThreadPoolExecutor(32) as pool:
+        written = [pool.submit(rows.write, row, tmp_path) for _ in range(64)]
+        while not all(future.done() for future in written):
+            found, problems = rows.read_all(tmp_path)
+            assert problems == []
+            assert found in ([], [row])
+    assert [future.result() for future in written] == [rows.path_of(row, tmp_path)] * 64
+    assert len(os.listdir(rows.path_of(row, tmp_path).parent)) == 1
+
+
+def test_half_written_temporary_file_is_never_read_as_a_row(tmp_path):
+    path = rows.write(make_row(), tmp_path)
+    (path.parent / f".{path.stem}.00ff.tmp").write_text(path.read_text()[:100])
+    read, problems = rows.read_all(tmp_path)
+    assert (len(read), problems) == (1, [])
+
+
+def test_truncated_row_is_named_and_the_others_are_still_read(tmp_path):
+    paths = [rows.write(make_row(seed=seed), tmp_path) for seed in range(3)]
+    paths[1].write_text(paths[1].read_text()[:200])
+    read, problems = rows.read_all(tmp_path)
+    assert sorted(row["seed"] for row in read) == [0, 2]
+    assert len(problems) == 1
+    assert str(paths[1]) in problems[0]
+    assert "no valid JSON" in problems[0]
+
+
+def test_copy_of_a_row_is_named_and_not_counted_twice(tmp_path):
+    path = rows.write(make_row(), tmp_path)
+    path.with_name("copy.json").write_text(path.read_text())
+    read, problems = rows.read_all(tmp_path)
+    assert len(read) == 1
+    assert "repeats the run" in problems[0]
+
+
+def test_order_of_rows_does_not_depend_on_the_order_of_writing(tmp_path):
+    made = [make_row(seed=seed, rank=rank) for seed in range(3) for rank in (1, 8)]
+    for row in made:
+        rows.write(row, tmp_path / "a")
+    for row in reversed(made):
+        rows.write(row, tmp_path / "b")
+    assert rows.read_all(tmp_path / "a") == rows.read_all(tmp_path / "b")
+
+
+def test_folder_without_rows_gives_none(tmp_path):
+    assert rows.read_all(tmp_path / "missing") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": 2}, "of schema 2; this version reads 1"),
+        ({"score": "0.9"}, "wrong in score: '0.9' is not float or null"),
+        ({"rank": 8.5}, "wrong in rank: 8.5 is not int or null"),
+        ({"seed": True}, "wrong in seed: True is not int"),
+        ({"sample": 0}, "wrong in sample: 0 is not bool"),
+        ({"digest": "xyz"}, "'xyz' is not 12 hexadecimal digits"),
+        ({"counts": {"trainable": 1}}, "wrong in counts: internal_trainable is None, not int"),
+        ({"arms": {"scaffold_removed": "bad"}}, "wrong in arms: scaffold_removed is 'bad'"),
+        ({"colour": "red"}, "does not know: colour"),
+    ],
+)
+def test_row_of_wrong_contents_is_refused_by_name_when_written_and_when_read(tmp_path, change, words):
+    row = make_row(digest="0123456789ab") | change
+    with pytest.raises(ValueError, match=words):
+        rows.write(row, tmp_path)
+    assert not (tmp_path / "rows").exists()
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=words) as refused:
+        rows.read(path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", sorted(set(rows.Row.__annotations__) - {"schema"}))
+def test_row_without_one_of_its_keys_is_refused(tmp_path, key):
+    row = make_row()
+    del row[key]
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=f"without {key}"):
+        rows.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no valid JSON"),
+        (b"[]", "a JSON list, not an object"),
+        (b"\xff\xfe", "no UTF-8 text"),
+        (b"null", "NoneType"),
+    ],
+)
+def test_file_that_is_no_row_at_all_is_refused(tmp_path, content, words):
+    path = tmp_path / "row.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        rows.read(path)
+
+
+def test_results_path_that_is_a_file_is_refused_in_one_sentence(tmp_path):
+    results = tmp_path / "results"
+    results.write_text("")
+    for attempt in (rows.write, rows.check_writable):
+        with pytest.raises(OSError, match=r"Cannot write a row to .*paths\.results=DIR") as refused:
+            attempt(make_row(), results)
+        assert "\n" not in str(refused.value)
+
+
+def test_read_only_folder_is_refused_before_and_after_training_and_stays_empty():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        with without_rights():
+            for attempt in (rows.check_writable, rows.write):
+                with pytest.raises(PermissionError, match="Cannot write a row to .*Permission denied"):
+                    attempt(make_row(), Path(folder))
+        assert os.listdir(folder) == []
+
+
+def test_check_of_a_writable_folder_leaves_no_file(tmp_path):
+    rows.check_writable(make_row(), tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_temporary_file_is_removed_when_the_rename_fails(tmp_path):
+    row = make_row()
+    target = rows.path_of(row, tmp_path)
+    (target / "in the way").mkdir(parents=True)  # a folder where the row belongs
+    with pytest.raises(OSError, match="Cannot write a row"):
+        rows.write(row, tmp_path)
+    assert os.listdir(target.parent) == [target.name]
+
+
+@contextmanager
+def without_rights():
+    """Root may write anywhere, so a root's test run takes another user for a moment."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
