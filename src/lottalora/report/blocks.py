@@ -1,4 +1,4 @@
-"""Rows that may be compared, side by side: one block per benchmark, size and recipe, one line per condition."""
+"""Rows side by side: one block per benchmark, size and recipe, one line per condition, init and rank."""
 
 import math
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
 from lottalora.rows import Row
 
-# mode → condition as in paper.csv; the order is that of the table. no_scaffold is an arm of scaffold, not a mode.
+# mode → condition as in paper.csv. no_scaffold has no mode: it is a test-time arm of scaffold.
 CONDITIONS = {"baseline": "full", "scaffold": "scaffold", "zero": "zero_scaffold", "head": "head"}
 ORDER = ("full", "scaffold", "no_scaffold", "zero_scaffold", "head")
 LABELS = {
@@ -106,8 +106,9 @@ class Block:
 
 
 def blocks_of(rows: Iterable[Row]) -> list[Block]:
-    """All rows, each in the one block it belongs to; blocks and lines in a fixed order."""
-    return [block_of(members) for _, members in sorted(grouped(rows, block_key).items())]
+    """All rows, each in the one block it belongs to; a benchmark's paper recipe stands first."""
+    blocks = [block_of(members) for _, members in sorted(grouped(rows, block_key).items())]
+    return sorted(blocks, key=lambda block: (block.model, block.data, block.recipe != "paper"))
 
 
 def block_of(rows: list[Row]) -> Block:

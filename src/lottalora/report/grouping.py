@@ -1,8 +1,8 @@
 """Which rows may be averaged, and which may stand in one table.
 
 Nothing is averaged over anything but seeds. Rows share a block only if they share model, size, data and its
-fingerprint, sample, recipe with its changes, metric and number of parameters; and a line only if they share mode,
-init, rank, α, number of trained parameters and every option of the scaffold.
+fingerprint, sample, recipe with its changes, metric and number of parameters; a line only if they also share
+mode, init, rank, α, number of trained parameters and every option of the scaffold.
 """
 
 import json
@@ -45,7 +45,7 @@ def newest(cell: list[Row]) -> list[Row]:
 
 
 def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
-    """What differs between this line's scaffold and another's of the same mode, init, rank and α, in words."""
+    """What tells this line's scaffold from another's of the same mode, init, rank and α, in words."""
     same = ("mode", "init", "rank", "alpha")
     twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
     described = [scaffold_options(twin) | {"trainable": twin["counts"]["trainable"]} for twin in twins]

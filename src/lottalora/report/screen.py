@@ -11,25 +11,30 @@ from lottalora.report.tables import cells
 from lottalora.report.tables import headings
 from lottalora.report.tables import notes
 
-WIDTH = 120  # characters, where the output is no terminal: a table cut to 80 would lose its numbers
+WIDTH = 112  # characters: below it, rich would cut numbers off
 
 
 def console_for_tables() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    return Console(highlight=False, width=max(WIDTH, Console().width))
 
 
 def show(block: Block, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column, heading in enumerate(headings(block.metric)):
-        table.add_column(Text(heading), justify="left" if column < LEFT else "right", vertical="bottom")
+        justify = "left" if column < LEFT else "right"
+        table.add_column(narrow(heading), justify=justify, vertical="bottom", no_wrap=True)
     for line in block.lines:
-        table.add_row(
-            *(Text(cell, no_wrap=False) for cell in cells(line, block.metric)),
-            style="bold" if line.condition == "full" else "",
-        )
+        style = "bold" if line.condition == "full" else ""
+        table.add_row(*(Text(cell) for cell in cells(line, block.metric)), style=style)
     console.print(Text(block.title, style="bold"))
     console.print(table)
     for note in notes(block):
         console.print(Text(note, style="dim"))
     console.print()
+
+
+def narrow(heading: str) -> Text:
+    """A heading on several lines, so that a column is as wide as its numbers."""
+    for words in (" of ", " + ", " − ", "above "):
+        heading = heading.replace(words, f"{words.rstrip()}\n")
+    return Text(heading)

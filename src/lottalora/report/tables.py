@@ -1,4 +1,4 @@
-"""Blocks as text: one list of headings and cells serves the terminal, Markdown and LaTeX; CSV keeps raw numbers."""
+"""Blocks as text: the same cells serve the terminal, Markdown and LaTeX; CSV keeps the raw numbers."""
 
 import csv
 import io
@@ -14,8 +14,9 @@ from lottalora.rows import Row
 LEFT = 2  # the first columns are words, the others numbers
 CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"
 ROW_COLUMNS = (
-    "model", "size", "data", "sample", "mode", "init", "rank", "seed", "recipe", "metric", "score", "trainable",
-    "full", "full_plus_adapters", "validation_score", "best_epoch", "seconds", "device", "digest",
+    "model", "size", "data", "sample", "mode", "init", "rank", "seed", "recipe", "metric", "score",
+    "trainable", "full", "full_plus_adapters", "validation_score", "best_epoch", "seconds",
+    "device", "digest",
 )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def headings(metric: Metric) -> list[str]:
         "% of full",
         "% of full + adapters",
         "paper",
-        "difference",
+        "ours − paper",
     ]
 
 
@@ -58,9 +59,8 @@ def cells(line: Line, metric: Metric) -> list[str]:
 def notes(block: Block) -> list[str]:
     """What a reader must know besides the numbers."""
     direction = "higher" if block.higher_is_better else "lower"
-    said = [
-        f"Test {block.metric.name}, {direction} is better, chance {block.metric.text(block.chance)}; {CAPTION}."
-    ]
+    chance = block.metric.text(block.chance)
+    said = [f"Test {block.metric.name}, {direction} is better, chance {chance}; {CAPTION}."]
     if block.sample:
         said.append(
             "Built-in sample: these scores say nothing about the data set and stand beside no paper's number."
@@ -169,7 +169,7 @@ def with_std(mean: float, std: float, metric: Metric) -> str:
 def paper_cell(line: Line, metric: Metric) -> str:
     if line.paper is None:
         return "–"
-    return with_std(line.paper.mean, line.paper.std, metric) + ("*" if line.paper.all_sizes else "")
+    return metric.text(line.paper.mean) + ("*" if line.paper.all_sizes else "")
 
 
 def percent(value: float) -> str:
@@ -198,8 +198,9 @@ def latex_line(texts: Iterable[str]) -> str:
 
 
 TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "–": "--", "−": "$-$",
 }  # fmt: skip
 
 
