@@ -1,7 +1,7 @@
 """Rows: one JSON file per finished run, written once and by rename; tables and figures read nothing else.
 
-They lie at ``RESULTS/rows/MODEL_DATA/SIZE/NAME-DIGEST.json``. The digest covers everything that can change the
-score, so parallel jobs never share a file, and a repeated command finds the row it would write.
+They lie at ``RESULTS/rows/MODEL_DATA/SIZE/NAME-DIGEST.json``. The digest covers everything that can change
+the score, so parallel jobs never share a file, and a repeated command finds the row it would write.
 """
 
 import json

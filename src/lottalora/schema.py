@@ -13,7 +13,7 @@ SCHEMA = 1
 
 
 class Row(TypedDict):
-    """What one run leaves behind. A number that was not finite, because the run diverged, is stored as null."""
+    """What one run leaves behind. A number that was not finite, because the run diverged, is null."""
 
     schema: int  # 1; another number is another format
     digest: str  # 12 hexadecimal digits over everything that can change the score

@@ -1,0 +1,30 @@
+"""The units of a score: how rows store it, how people read it, what the paper calls it. Only here."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to score. A row's score times `scale` is what tables, figures and the paper show."""
+
+    name: str
+    paper_name: str | None = None  # in the column `metric` of paper.csv
+    scale: float = 1.0
+    unit: str = ""
+    decimals: int = 4  # in tables, of the shown number
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    def text(self, score: float) -> str:
+        """The shown number; – for one that does not exist."""
+        return "–" if score != score else f"{score * self.scale:.{self.decimals}f}"
+
+
+METRICS = {"accuracy": Metric("accuracy", paper_name="test_acc", scale=100.0, unit="%", decimals=2)}
+
+
+def metric_of(name: str) -> Metric:
+    """A metric that is not listed is shown as rows store it, and has no number of the paper."""
+    return METRICS.get(name, Metric(name))

@@ -1,0 +1,52 @@
+"""How much of full training a scaffold recovers."""
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+def recovery(score: float, baseline: float, higher_is_better: bool) -> float:
+    r"""The score as a share of the baseline's: 1 where they are equal, above 1 where the scaffold is better.
+
+    .. math:: \text{recovery} = \frac{\text{score}}{\text{baseline}}
+              \quad\text{or, where lower is better,}\quad \frac{\text{baseline}}{\text{score}}
+
+    A ratio flatters a task with a high chance level: read it beside `share_above_chance`. It is NaN where the
+    denominator is 0.
+    """
+    return ratio(score, baseline) if higher_is_better else ratio(baseline, score)
+
+
+def share_above_chance(score: float, baseline: float, chance: float) -> float:
+    r"""The share of what full training gains over guessing: 0 at chance, 1 at the baseline.
+
+    .. math:: \frac{\text{score} - \text{chance}}{\text{baseline} - \text{chance}}
+
+    The same equation serves scores where lower is better: both differences then change their sign. It is NaN
+    where the baseline is at chance.
+    """
+    return ratio(score - chance, baseline - chance)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of runs that differ in their seeds alone."""
+
+    n: int  # runs with a finite score
+    mean: float  # NaN for n = 0
+    std: float  # of the sample, with n − 1 in the denominator; NaN for n < 2
+    diverged: int = 0  # runs without a finite score; they are in neither n nor mean
+
+
+def summary(scores: Iterable[float | None]) -> Summary:
+    """Mean and sample standard deviation over runs; None stands for a run that diverged."""
+    scores = list(scores)
+    finite = [score for score in scores if score is not None and math.isfinite(score)]
+    mean = statistics.fmean(finite) if finite else math.nan
+    std = statistics.stdev(finite) if len(finite) > 1 else math.nan
+    return Summary(len(finite), mean, std, len(scores) - len(finite))
+
+
+def ratio(above: float, below: float) -> float:
+    return above / below if below else math.nan

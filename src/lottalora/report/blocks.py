@@ -1,0 +1,181 @@
+"""Rows side by side: one block per benchmark, size and recipe, one line per condition, init and rank."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lottalora.analysis.metrics import Metric
+from lottalora.analysis.metrics import metric_of
+from lottalora.analysis.paper import BENCHMARKS
+from lottalora.analysis.paper import PaperNumber
+from lottalora.analysis.paper import paper_number
+from lottalora.analysis.recovery import Summary
+from lottalora.analysis.recovery import recovery
+from lottalora.analysis.recovery import share_above_chance
+from lottalora.analysis.recovery import summary
+from lottalora.report.grouping import block_key
+from lottalora.report.grouping import find_baseline
+from lottalora.report.grouping import grouped
+from lottalora.report.grouping import line_key
+from lottalora.report.grouping import newest
+from lottalora.report.grouping import options_of
+from lottalora.rows import Row
+
+# mode → condition as in paper.csv. no_scaffold has no mode: it is a test-time arm of scaffold.
+CONDITIONS = {"baseline": "full", "scaffold": "scaffold", "zero": "zero_scaffold", "head": "head"}
+ORDER = ("full", "scaffold", "no_scaffold", "zero_scaffold", "head")
+LABELS = {
+    "full": "full training",
+    "scaffold": "scaffold",
+    "no_scaffold": "scaffold removed",
+    "zero_scaffold": "zero scaffold",
+    "head": "head only",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One condition at one rank, over seeds."""
+
+    condition: str  # one of ORDER, or a mode that has no entry in CONDITIONS
+    init: str  # "" for full training
+    rank: int | None
+    alpha: float | None
+    options: str  # what tells this line from another of the same name, such as "std=0.2"; mostly ""
+    scores: Summary  # in the row's unit
+    recovery: float  # NaN without a baseline
+    share_above_chance: float  # NaN without a baseline
+    trainable: int
+    full: int
+    full_plus_adapters: int
+    paper: PaperNumber | None
+    superseded: int  # older rows of the same seeds, left out
+
+    @property
+    def label(self) -> str:
+        return LABELS.get(self.condition, self.condition)
+
+    @property
+    def percent_of_full(self) -> float:
+        return 100 * self.trainable / self.full
+
+    @property
+    def percent_of_full_plus_adapters(self) -> float:
+        return 100 * self.trainable / self.full_plus_adapters
+
+    @property
+    def difference(self) -> float:
+        """Ours minus the paper's; NaN where the paper has none for this size alone."""
+        if self.paper is None or self.paper.all_sizes:
+            return math.nan
+        return self.scores.mean - self.paper.mean
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one table or one figure shows."""
+
+    model: str
+    size: str
+    data: str
+    sample: bool
+    recipe: str
+    changed: dict
+    metric: Metric
+    higher_is_better: bool
+    chance: float
+    full: int  # parameters of the whole model
+    fingerprint: str  # of the data
+    lines: list[Line]
+
+    @property
+    def title(self) -> str:
+        sample = " (built-in sample)" if self.sample else ""
+        return (
+            f"{self.model} on {self.data}{sample}, {self.size}, {self.full:,} parameters, {self.recipe_text}"
+        )
+
+    @property
+    def recipe_text(self) -> str:
+        changes = ", ".join(f"{key}={value}" for key, value in self.changed.items())
+        return f"recipe {self.recipe}" + (f": {changes}" if changes else "")
+
+    @property
+    def baseline(self) -> Line | None:
+        return next((line for line in self.lines if line.condition == "full"), None)
+
+
+def blocks_of(rows: Iterable[Row]) -> list[Block]:
+    """All rows, each in the one block it belongs to; a benchmark's paper recipe stands first."""
+    blocks = [block_of(members) for _, members in sorted(grouped(rows, block_key).items())]
+    return sorted(blocks, key=lambda block: (block.model, block.data, block.recipe != "paper"))
+
+
+def block_of(rows: list[Row]) -> Block:
+    first = rows[0]
+    cells = grouped(rows, line_key)
+    baseline = summary(row["score"] for row in newest(find_baseline(cells)))
+    lines = [line for cell in cells.values() for line in lines_of(cell, baseline, cells)]
+    return Block(
+        model=first["model"],
+        size=first["size"],
+        data=first["data"],
+        sample=first["sample"],
+        recipe=first["recipe"],
+        changed=first["changed"],
+        metric=metric_of(first["metric"]),
+        higher_is_better=first["higher_is_better"],
+        chance=first["chance"],
+        full=first["counts"]["full"],
+        fingerprint=first["data_fingerprint"],
+        lines=sorted(lines, key=line_order),
+    )
+
+
+def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]]) -> list[Line]:
+    """A line for the mode itself, and one for the test-time arm without the scaffold where rows have it."""
+    mode = cell[0]["mode"]
+    options = options_of(cell[0], cells)
+    runs = newest(cell)
+    lines = [line_of(cell, CONDITIONS.get(mode, mode), [row["score"] for row in runs], baseline, options)]
+    removed = [row["arms"]["scaffold_removed"] for row in runs if "scaffold_removed" in row["arms"]]
+    if removed:
+        lines.append(line_of(cell, "no_scaffold", removed, baseline, options))
+    return lines
+
+
+def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, options: str) -> Line:
+    row, ours = cell[0], summary(scores)
+    return Line(
+        condition=condition,
+        init=row["init"],
+        rank=row["rank"],
+        alpha=row["alpha"],
+        options=options,
+        scores=ours,
+        recovery=recovery(ours.mean, baseline.mean, row["higher_is_better"]),
+        share_above_chance=share_above_chance(ours.mean, baseline.mean, row["chance"]),
+        trainable=row["counts"]["trainable"],
+        full=row["counts"]["full"],
+        full_plus_adapters=row["counts"]["full_plus_adapters"],
+        paper=paper_of(row, condition) if not options else None,
+        superseded=len(cell) - len(newest(cell)),
+    )
+
+
+def paper_of(row: Row, condition: str) -> PaperNumber | None:
+    """The paper's number, if this row ran the paper's protocol, on the real data, with its scaffold and α."""
+    benchmark = BENCHMARKS.get((row["model"], row["data"]))
+    if benchmark is None or row["recipe"] != "paper" or row["changed"] or row["sample"]:
+        return None
+    if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
+        return None
+    if condition != "full" and row["alpha"] not in (None, row["rank"]):
+        return None
+    rank = None if condition == "full" else row["rank"]
+    return paper_number(benchmark.name, row["size"], condition, rank, metric_of(row["metric"]))
+
+
+def line_order(line: Line) -> tuple:
+    place = ORDER.index(line.condition) if line.condition in ORDER else len(ORDER)
+    return place, line.condition, line.init, line.rank or 0, line.alpha or 0, line.options

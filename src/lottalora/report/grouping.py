@@ -1,0 +1,70 @@
+"""Which rows may be averaged, and which may stand in one table.
+
+Nothing is averaged over anything but seeds. Rows share a block only if they share model, size, data and its
+fingerprint, sample, recipe with its changes, metric and number of parameters; a line only if they also share
+mode, init, rank, α, number of trained parameters and every option of the scaffold.
+"""
+
+import json
+from collections.abc import Callable
+from collections.abc import Iterable
+
+from lottalora.rows import Row
+
+# What the config says of the scaffold and the row has keys of its own for.
+OF_THE_ROW = {"scaffold.seed", "scaffold.rank", "scaffold.alpha"}
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+    groups = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def block_key(row: Row) -> str:
+    same = ("model", "data", "size", "sample", "recipe", "changed", "metric", "data_fingerprint")
+    return json.dumps([row[key] for key in same] + [row["counts"]["full"]], sort_keys=True)
+
+
+def line_key(row: Row) -> str:
+    same = [row[key] for key in ("mode", "init", "rank", "alpha")]
+    return json.dumps([*same, row["counts"]["trainable"], scaffold_options(row)], sort_keys=True)
+
+
+def find_baseline(cells: dict[str, list[Row]]) -> list[Row]:
+    return next((cell for cell in cells.values() if cell[0]["mode"] == "baseline"), [])
+
+
+def newest(cell: list[Row]) -> list[Row]:
+    """One row per pair of seeds: a run that was repeated under a newer version counts once."""
+    latest = {}
+    for row in sorted(cell, key=lambda row: (row["finished"], row["digest"])):
+        latest[row["seed"], row["backbone_seed"]] = row
+    return list(latest.values())
+
+
+def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
+    """What tells this line's scaffold from another's of the same mode, init, rank and α, in words."""
+    same = ("mode", "init", "rank", "alpha")
+    twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
+    described = [scaffold_options(twin) | {"trainable": twin["counts"]["trainable"]} for twin in twins]
+    mine = scaffold_options(row) | {"trainable": row["counts"]["trainable"]}
+    differing = [key for key in mine if any(other.get(key) != mine[key] for other in described)]
+    return ", ".join(f"{key.split('.')[-1]}={mine[key]}" for key in differing)
+
+
+def scaffold_options(row: Row) -> dict:
+    """The options of W_seed and its adapters in the row's config, flat, without the seed."""
+    flat = {}
+    for section in ("init", "scaffold"):
+        flatten(row["config"].get(section), section, flat)
+    return {key: value for key, value in sorted(flat.items()) if key not in OF_THE_ROW}
+
+
+def flatten(value: object, name: str, flat: dict) -> None:
+    if not isinstance(value, dict):
+        flat[name] = value
+        return
+    for key, each in value.items():
+        flatten(each, f"{name}.{key}", flat)

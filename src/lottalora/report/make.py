@@ -1,0 +1,75 @@
+"""The whole report: rows in, tables and figures out."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import blocks_of
+from lottalora.report.tables import latex
+from lottalora.report.tables import markdown
+from lottalora.report.tables import recovery_csv
+from lottalora.rows import Row
+
+
+def write_report(blocks: list[Block], summary: str, out: Path) -> list[Path]:
+    """Write tables/recovery.{md,csv,tex} and figures/rank_curve_*.{png,svg,csv} below `out`.
+
+    Raises:
+        OSError: the folder cannot be written; one sentence that names it.
+    """
+    texts = {"md": markdown(blocks, summary), "csv": recovery_csv(blocks), "tex": latex(blocks)}
+    try:
+        return write_tables(texts, out / "tables") + draw_figures(blocks, out / "figures")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(
+            f"Cannot write the report to {out}: {reason}. Choose a folder with --out DIR."
+        ) from error
+
+
+def summary_of(rows: list[Row], blocks: list[Block], problems: list[str]) -> str:
+    """How many rows are behind the report, and how many could not be."""
+    said = f"{counted(len(rows), 'row')} in {counted(len(blocks), 'table')}"
+    return f"{said}; {counted(len(problems), 'unreadable file')} left out." if problems else f"{said}."
+
+
+def write_tables(texts: dict[str, str], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"recovery.{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
+
+
+def draw_figures(blocks: list[Block], folder: Path) -> list[Path]:
+    from lottalora.report.figures import (
+        draw_rank_curve,
+    )  # matplotlib: half a second that tables need not wait for
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [draw_rank_curve(block, figure_name(block, blocks), folder) for block in blocks]
+    return [path for paths in drawn for path in paths]
+
+
+def figure_name(block: Block, blocks: list[Block]) -> str:
+    """rank_curve_MODEL_DATA_SIZE, the recipe if it is not the paper's, a digest where names would collide."""
+    name = plain_name(block)
+    if sum(plain_name(other) == name for other in blocks) == 1:
+        return name
+    told_apart = json.dumps([block.changed, block.full, block.fingerprint, block.metric.name], sort_keys=True)
+    return f"{name}_{hashlib.sha256(told_apart.encode()).hexdigest()[:6]}"
+
+
+def plain_name(block: Block) -> str:
+    recipe = "" if block.recipe == "paper" else block.recipe
+    parts = ["rank_curve", block.model, block.data, block.size, "sample" if block.sample else "", recipe]
+    return re.sub(r"[^\w.-]", "_", "_".join(part for part in parts if part))
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+__all__ = ["blocks_of", "summary_of", "write_report"]

@@ -1,0 +1,40 @@
+"""Blocks on a terminal."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lottalora.report.blocks import Block
+from lottalora.report.tables import LEFT
+from lottalora.report.tables import cells
+from lottalora.report.tables import headings
+from lottalora.report.tables import notes
+
+WIDTH = 112  # characters: below it, rich would cut numbers off
+
+
+def console_for_tables() -> Console:
+    return Console(highlight=False, width=max(WIDTH, Console().width))
+
+
+def show(block: Block, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column, heading in enumerate(headings(block.metric)):
+        justify = "left" if column < LEFT else "right"
+        table.add_column(narrow(heading), justify=justify, vertical="bottom", no_wrap=True)
+    for line in block.lines:
+        style = "bold" if line.condition == "full" else ""
+        table.add_row(*(Text(cell) for cell in cells(line, block.metric)), style=style)
+    console.print(Text(block.title, style="bold"))
+    console.print(table)
+    for note in notes(block):
+        console.print(Text(note, style="dim"))
+    console.print()
+
+
+def narrow(heading: str) -> Text:
+    """A heading on several lines, so that a column is as wide as its numbers."""
+    for words in (" of ", " + ", " − ", "above "):
+        heading = heading.replace(words, f"{words.rstrip()}\n")
+    return Text(heading)

@@ -1,0 +1,208 @@
+"""Blocks as text: the same cells serve the terminal, Markdown and LaTeX; CSV keeps the raw numbers."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from lottalora.analysis.metrics import Metric
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.rows import Row
+
+LEFT = 2  # the first columns are words, the others numbers
+CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"
+ROW_COLUMNS = (
+    "model", "size", "data", "sample", "mode", "init", "rank", "seed", "recipe", "metric", "score",
+    "trainable", "full", "full_plus_adapters", "validation_score", "best_epoch", "seconds",
+    "device", "digest",
+)  # fmt: skip
+
+
+def headings(metric: Metric) -> list[str]:
+    score = f"{metric.name}, {metric.unit}" if metric.unit else metric.name
+    return [
+        "condition",
+        "init",
+        "rank",
+        "n",
+        score,
+        "recovery, %",
+        "above chance, %",
+        "trainable",
+        "% of full",
+        "% of full + adapters",
+        "paper",
+        "ours − paper",
+    ]
+
+
+def cells(line: Line, metric: Metric) -> list[str]:
+    """One line as people read it; – where a number does not exist."""
+    return [
+        line.label,
+        ", ".join(part for part in (line.init, line.options) if part) or "–",
+        "–" if line.rank is None else str(line.rank),
+        str(line.scores.n),
+        with_std(line.scores.mean, line.scores.std, metric),
+        percent(100 * line.recovery),
+        percent(100 * line.share_above_chance),
+        f"{line.trainable:,}",
+        share(line.percent_of_full),
+        share(line.percent_of_full_plus_adapters),
+        paper_cell(line, metric),
+        signed(line.difference, metric),
+    ]
+
+
+def notes(block: Block) -> list[str]:
+    """What a reader must know besides the numbers."""
+    direction = "higher" if block.higher_is_better else "lower"
+    chance = block.metric.text(block.chance)
+    said = [f"Test {block.metric.name}, {direction} is better, chance {chance}; {CAPTION}."]
+    if block.sample:
+        said.append(
+            "Built-in sample: these scores say nothing about the data set and stand beside no paper's number."
+        )
+    if block.baseline is None:
+        said.append("No full training under this recipe yet, so no recovery: run it with mode=baseline.")
+    if any(line.paper and line.paper.all_sizes for line in block.lines):
+        said.append("* the paper averages this over model sizes, so there is no difference to state.")
+    diverged = sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold")
+    if diverged:
+        said.append(f"Runs without a finite score: {diverged}; they are in neither n nor the mean.")
+    superseded = sum(line.superseded for line in block.lines if line.condition != "no_scaffold")
+    if superseded:
+        said.append(f"Older rows of a seed that was run again: {superseded}; the newest counts.")
+    return said
+
+
+def markdown(blocks: Iterable[Block], summary: str) -> str:
+    parts = ["# Recovery", summary]
+    for block in blocks:
+        head = headings(block.metric)
+        rule = [":--" if column < LEFT else "--:" for column in range(len(head))]
+        lines = [head, rule, *(cells(line, block.metric) for line in block.lines)]
+        table = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+        parts += [f"## {block.title}", table, "  \n".join(markdown_text(note) for note in notes(block))]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(blocks: Iterable[Block]) -> str:
+    r"""One booktabs table per block, for \input in a document."""
+    parts = [r"% \usepackage{booktabs,graphicx} in the preamble."]
+    for block in blocks:
+        head = headings(block.metric)
+        body = [latex_line(cells(line, block.metric)) for line in block.lines]
+        caption = tex(f"{block.title}. {' '.join(notes(block))}")
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    rf"\caption{{{caption}}}",
+                    r"\resizebox{\textwidth}{!}{%",
+                    rf"\begin{{tabular}}{{{'l' * LEFT}{'r' * (len(head) - LEFT)}}}",
+                    r"\toprule",
+                    latex_line(head),
+                    r"\midrule",
+                    *body,
+                    r"\bottomrule",
+                    r"\end{tabular}}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def recovery_csv(blocks: Iterable[Block]) -> str:
+    """Every line with its numbers unrounded, scores in the unit of the rows (an accuracy is a fraction)."""
+    return csv_text([csv_line(block, line) for block in blocks for line in block.lines])
+
+
+def csv_line(block: Block, line: Line) -> dict:
+    changed = "; ".join(f"{key}={value}" for key, value in block.changed.items())
+    of_block = {key: getattr(block, key) for key in ("model", "size", "data", "sample", "recipe")}
+    of_line = {key: getattr(line, key) for key in ("condition", "init", "options", "rank", "alpha")}
+    ours = {"metric": block.metric.name, "n": line.scores.n, "mean": line.scores.mean, "std": line.scores.std}
+    derived = ("recovery", "share_above_chance", "trainable", "full", "full_plus_adapters")
+    shares = ("percent_of_full", "percent_of_full_plus_adapters")
+    paper = line.paper
+    theirs = {
+        "paper": paper.mean if paper else None,
+        "paper_std": paper.std if paper else None,
+        "paper_n": paper.n if paper else None,
+        "paper_table": paper.table if paper else None,
+        "difference": line.difference,
+    }
+    return (
+        of_block
+        | {"changed": changed}
+        | of_line
+        | ours
+        | {k: getattr(line, k) for k in derived + shares}
+        | theirs
+    )
+
+
+def rows_csv(rows: Iterable[Row]) -> str:
+    """All rows, one a line, for `python -m lottalora rows`."""
+    lines = [{key: (row | row["counts"])[key] for key in ROW_COLUMNS} for row in rows]
+    return csv_text(lines, ROW_COLUMNS)
+
+
+def csv_text(lines: list[Mapping], columns: Iterable[str] | None = None) -> str:
+    """CSV with a header; an empty cell for what does not exist."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if is_nan(value) else value for key, value in line.items()} for line in lines)
+    return text.getvalue()
+
+
+def with_std(mean: float, std: float, metric: Metric) -> str:
+    return metric.text(mean) if is_nan(std) else f"{metric.text(mean)} ± {metric.text(std)}"
+
+
+def paper_cell(line: Line, metric: Metric) -> str:
+    if line.paper is None:
+        return "–"
+    return metric.text(line.paper.mean) + ("*" if line.paper.all_sizes else "")
+
+
+def percent(value: float) -> str:
+    return "–" if is_nan(value) else f"{value:.1f}"
+
+
+def share(value: float) -> str:
+    """A share of parameters in percent, with three digits however small it is."""
+    return "100" if value >= 99.95 else f"{value:.3g}"
+
+
+def signed(value: float, metric: Metric) -> str:
+    return "–" if is_nan(value) else f"{value * metric.scale:+.{metric.decimals}f}"
+
+
+def is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def markdown_text(text: str) -> str:
+    return text.replace("*", r"\*")
+
+
+def latex_line(texts: Iterable[str]) -> str:
+    return " & ".join(tex(text) for text in texts) + r" \\"
+
+
+TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "–": "--", "−": "$-$",
+}  # fmt: skip
+
+
+def tex(text: str) -> str:
+    return "".join(TEX.get(letter, letter) for letter in text)
