@@ -1,12 +1,14 @@
 """Make `import torchvision` work in a virtual environment where its compiled operators cannot be loaded.
 
-torchvision's wheel may be built for a GPU and torch's for the CPU. Then torchvision's extension is skipped, the operator
-`torchvision::nms` has no schema, and the import ends with `operator torchvision::nms does not exist`; torchmetrics,
-pytorch_lightning and transformers import torchvision and fail with it. The two schemas are all that is missing.
+torchvision's wheel may be built for a GPU and torch's for the CPU. Then torchvision's extension is skipped,
+the operator `torchvision::nms` has no schema, and the import ends with `operator torchvision::nms does not
+exist`; torchmetrics, pytorch_lightning and transformers import torchvision and fail with it. Two schemas
+are all that is missing.
 
-This script puts two files into the virtual environment's site-packages: a module with an import hook that defines the two
-schemas right before torchvision is first executed, and a .pth file that installs the hook at every start of Python, so that
-subprocesses are repaired too. Processes that never import torchvision never import torch because of it.
+This script puts two files into the virtual environment's site-packages: a module with an import hook that
+defines the two schemas right before torchvision is first executed, and a .pth file that installs the hook
+at every start of Python, so that subprocesses are repaired too. Processes that never import torchvision
+never import torch for it.
 
     .venv/bin/python scripts/repair_torchvision.py
 
@@ -18,7 +20,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-MODULE = '''"""Defines the schemas that torchvision misses beside a CPU build of torch (written by scripts/repair_torchvision.py)."""
+MODULE = '''"""Defines the schemas that torchvision misses. Written by scripts/repair_torchvision.py."""
 
 import sys
 
@@ -69,7 +71,7 @@ def import_error() -> str:
 
 def main() -> int:
     if sys.prefix == sys.base_prefix:
-        print("This Python is not in a virtual environment. Run: .venv/bin/python scripts/repair_torchvision.py")
+        print("This Python is in no virtual environment. Run: .venv/bin/python scripts/repair_torchvision.py")
         return 1
     site_packages = Path(sysconfig.get_path("purelib"))
     module = site_packages / "_torchvision_schemas.py"
