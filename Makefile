@@ -39,7 +39,7 @@ report: $(VENV)/suite.stamp  ## make tables and figures from results/rows
 	$(BIN)/python -m lottalora report
 
 smoke: $(VENV)/suite.stamp  ## one epoch of each mode on made data of MNIST's form, in seconds
-	$(BIN)/python run.py -m model=mlp model.size=tiny data=mnist data.sample=true trainer.max_epochs=1 \
+	$(BIN)/python run.py -m model=mlp model.size=tiny data=mnist data.sample=true trainer.epochs=1 \
 	    mode=baseline,scaffold,zero,head paths.results=$(SMOKE)
 
 bench: $(VENV)/suite.stamp  ## time training against a bare PyTorch loop, and the weight generator

@@ -15,6 +15,7 @@ never import torch for it.
 It does nothing where the import works, and removes its files where they are no longer needed.
 """
 
+import py_compile
 import subprocess
 import sys
 import sysconfig
@@ -87,6 +88,9 @@ def main() -> int:
         return 1
 
     module.write_text(MODULE, encoding="utf-8")
+    py_compile.compile(
+        str(module), doraise=True
+    )  # else compiled at every start where Python may write no bytecode
     hook.write_text("import _torchvision_schemas\n", encoding="utf-8")
     error = import_error()
     if error:
