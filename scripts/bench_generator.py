@@ -35,7 +35,7 @@ def main() -> None:
     side = math.isqrt(options.values)
     values = side * side
     print(
-        f"{side:,} × {side:,} float32, fastest of {options.repeats}, {torch.get_num_threads()} torch thread(s)"
+        f"{side:,} × {side:,} float32, fastest of {options.repeats}, torch threads: {torch.get_num_threads()}"
     )
     print(f"{'':<22}{'s per 1e8':>10}{'÷ randn':>9}  SHA-256")
     randn, _ = fastest(lambda: torch.randn(side, side), options.repeats)
