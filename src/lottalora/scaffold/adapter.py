@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 
-from lottalora.scaffold.families import find_family
+from lottalora.scaffold.families import law_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Scaffold(Adapter):
             differ in this.
 
     Raises:
-        ValueError: a value outside what is stated, or an unknown family, with the nearest names.
+        ValueError: a value outside what is stated, or an unknown family or parameter, with the known ones.
     """
 
     family: str = "normal"
@@ -87,7 +87,7 @@ class Scaffold(Adapter):
 
     def __post_init__(self) -> None:
         Adapter.__post_init__(self)
-        find_family(self.family)
+        law_of(self.family, (1, 1), self.parameters)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
         if self.bias not in ("trained", "frozen"):

@@ -29,15 +29,18 @@ class SplitAttention(nn.Module):
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
         super().__init__()
-        if original.bias_k is not None or original.add_zero_attn:
-            raise ValueError(
-                "nn.MultiheadAttention with add_bias_kv or add_zero_attn cannot be split: name it in keep=."
-            )
+        if not self.can_split(original):
+            raise ValueError("nn.MultiheadAttention with add_bias_kv or add_zero_attn cannot be split.")
         self.embed_dim, self.num_heads = original.embed_dim, original.num_heads
         self.batch_first, self.dropout = original.batch_first, original.dropout
         weights, biases = _projections(original)
         for name, weight, bias in zip(self.PROJECTIONS, weights, biases, strict=True):
             self.add_module(name, _linear(weight, bias))
+
+    @staticmethod
+    def can_split(original: nn.MultiheadAttention) -> bool:
+        """Whether the split form can compute the same."""
+        return original.bias_k is None and not original.add_zero_attn
 
     def forward(
         self,

@@ -196,7 +196,7 @@ def laplace(shape: Shape, scale: float = 0.1) -> Law:
 
 @family()
 def student_t(shape: Shape, fan_in: bool = True) -> Law:
-    """Student's t with ν = 3 degrees of freedom, fan-in scaled; |t| ≤ 52.5, the last quantile of the table."""
+    """Student's t with ν = 3 degrees of freedom, fan-in scaled; |t| ≤ 52.5, the last quantile."""
     return Law(quantiles("student_t3"), _fan_in(shape, fan_in))
 
 

@@ -114,7 +114,7 @@ def _refuse_what_cannot_be(matrices: list[Matrix], place_of: dict[str, str], sca
 def _can_be(matrix: Matrix, place: str) -> bool:
     """Whether all owners of a matrix can be adapted, or frozen."""
     if any(type(owner) is nn.MultiheadAttention for _, owner in matrix.owners):
-        return len(matrix.owners) == 1
+        return len(matrix.owners) == 1 and SplitAttention.can_split(matrix.owners[0][1])
     if any(not name.endswith("weight") or name.endswith("_weight") for name in matrix.names):
         return False
     kinds = {kind_of(owner) for _, owner in matrix.owners}
