@@ -11,6 +11,7 @@ from torch import nn
 
 from lottalora import rows
 from lottalora.config import identify
+from lottalora.data.images import ImageSplits
 from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
@@ -40,9 +41,10 @@ def run(cfg: DictConfig) -> None:
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
+    splits = data.read()
     row = (
         identity
-        | train_and_test(cfg, data, net, results / "runs" / run_name(identity))
+        | train_and_test(cfg, data.spec, splits, net, results / "runs" / run_name(identity))
         | record(cfg, data.spec, account)
     )
     path = rows.write(row, results)
@@ -59,21 +61,22 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     return net, wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze))
 
 
-def train_and_test(cfg: DictConfig, data, net: nn.Module, folder: Path) -> dict:  # noqa: ANN001  any class of data/
+def train_and_test(
+    cfg: DictConfig, spec: DataSpec, splits: ImageSplits, net: nn.Module, folder: Path
+) -> dict:
     """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
     from lottalora.provenance import provenance
-    from lottalora.training import fit
+    from lottalora.training import fit  # Lightning takes seconds to import
     from lottalora.training import score
 
-    splits = data.read()
-    task = instantiate(cfg.task, net, data.spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
+    task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     trained = fit(
         task,
         splits,
         seed=cfg.seed,
         epochs=cfg.trainer.epochs,
         accelerator=cfg.trainer.accelerator,
-        higher_is_better=data.spec.higher_is_better,
+        higher_is_better=spec.higher_is_better,
         folder=folder,
     )
     measured = {
