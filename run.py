@@ -1,0 +1,26 @@
+"""Train one network on one data set and leave one row: python run.py model=mlp data=mnist rank=8 (see --help)."""
+
+import os
+from pathlib import Path
+
+# Before torch is imported: OpenMP threads that spin while they wait make small models a hundred times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from lottalora.errors import named_job  # noqa: E402
+from lottalora.errors import one_line_errors  # noqa: E402
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    with named_job():
+        from lottalora.experiment import run  # torch takes a second to import: not for --help
+
+        run(cfg)
+
+
+if __name__ == "__main__":
+    with one_line_errors(Path(__file__).parent / "conf"):
+        main()

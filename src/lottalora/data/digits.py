@@ -1,0 +1,60 @@
+"""The handwritten digits that come with scikit-learn.  N images."""
+
+import numpy as np
+import torch
+
+from lottalora.data.images import Images
+from lottalora.data.images import ImageSplits
+from lottalora.data.spec import DataSpec
+
+SPLIT_SEED = 0  # of the split; never the run's seed
+
+
+class Digits:
+    """1,797 real handwritten digits of 8×8 pixels with values 0 to 16, split 70 / 10 / 20 % within each class.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; scikit-learn's `load_digits`.
+
+    Args:
+        batch_size: images.
+    """
+
+    spec = DataSpec(in_shape=(1, 8, 8), out_dim=10, metric="accuracy", higher_is_better=True, chance=0.1)
+    sample = False
+
+    def __init__(self, *, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def read(self) -> ImageSplits:
+        images = read_digits()
+        train, validation, test = stratified(images.labels.numpy())
+        return ImageSplits(
+            train=images.take(train),
+            validation=images.take(validation),
+            test=images.take(test),
+            mean=4.884,  # of all 1,797 images, values 0 to 16
+            std=6.017,
+            batch_size=self.batch_size,
+        )
+
+
+def read_digits() -> Images:
+    """All digits in scikit-learn's order: pixels (1797, 1, 8, 8) from 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)  # (N, 8, 8) → (N, 1, 8, 8)
+    return Images(pixels, torch.from_numpy(bunch.target.astype(np.int64)))
+
+
+def stratified(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Indices of a 70 / 10 / 20 % split within each class, drawn from NumPy's frozen legacy stream."""
+    random = np.random.RandomState(SPLIT_SEED)
+    parts: tuple[list, list, list] = ([], [], [])
+    for label in np.unique(labels):
+        index = random.permutation(np.flatnonzero(labels == label))
+        cuts = round(0.7 * len(index)), round(0.8 * len(index))
+        for part, piece in zip(parts, np.split(index, cuts), strict=True):
+            part.append(piece)
+    train, validation, test = (torch.from_numpy(np.sort(np.concatenate(part))) for part in parts)
+    return train, validation, test

@@ -1,0 +1,105 @@
+"""Images held in memory as bytes, cut into batches and normalised there.  N images, C channels, H × W pixels."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EVALUATION_BATCH = 1000  # images; the score does not depend on it
+
+
+@dataclass(frozen=True)
+class Images:
+    """One part of a split: pixels (N, C, H, W) as uint8, labels (N,) as int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.labels):
+            raise ValueError(f"{len(self.pixels)} images but {len(self.labels)} labels: the files do not belong together.")
+
+    def take(self, index: Tensor) -> "Images":
+        return Images(self.pixels[index], self.labels[index])
+
+
+class Order:
+    """The order of the examples: as stored, or a permutation that is a function of (seed, epoch) alone.
+
+    So every arm of a comparison sees the same batches for the same seed, whatever else draws random numbers.
+    Lightning calls `set_epoch` of a loader's `sampler` before each epoch.
+    """
+
+    def __init__(self, count: int, seed: int | None) -> None:
+        self.count = count
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def index(self) -> Tensor:
+        if self.seed is None:
+            return torch.arange(self.count)
+        words = hashlib.sha256(f"{self.seed}/{self.epoch}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(words[:8], "little", signed=True))
+        return torch.randperm(self.count, generator=generator)
+
+
+class Batches:
+    """Batches of normalised images (N, C, H, W) and labels (N,); the last, smaller one is not dropped.
+
+    Args:
+        images: what is cut into batches.
+        mean, std: of the pixels, in bytes; the input of a network is (pixel − mean) / std.
+        batch_size: images.
+        seed: of the order; None keeps the order of the data set.
+    """
+
+    def __init__(self, images: Images, *, mean: float, std: float, batch_size: int, seed: int | None = None) -> None:
+        self.images = images
+        self.mean = mean
+        self.std = std
+        self.batch_size = batch_size
+        self.sampler = Order(len(images.labels), seed)
+        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
+
+    def __len__(self) -> int:
+        return -(-len(self.images.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in self.sampler.index().split(self.batch_size):
+            batch = self.images.take(index)
+            yield (batch.pixels.float() - self.mean) / self.std, batch.labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSplits:
+    """Train, validation and test part of a data set, and the mean and std of its pixels in bytes."""
+
+    train: Images
+    validation: Images
+    test: Images
+    mean: float
+    std: float
+    batch_size: int
+
+    def train_batches(self, seed: int) -> Batches:
+        return Batches(self.train, mean=self.mean, std=self.std, batch_size=self.batch_size, seed=seed)
+
+    def validation_batches(self) -> Batches:
+        return Batches(self.validation, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
+
+    def test_batches(self) -> Batches:
+        return Batches(self.test, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the shapes, the pixels and the labels of the three parts: data and split in one number."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            digest.update(str(tuple(part.pixels.shape)).encode())
+            digest.update(part.pixels.contiguous().numpy())
+            digest.update(part.labels.contiguous().numpy())
+        return digest.hexdigest()

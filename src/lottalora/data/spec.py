@@ -1,0 +1,22 @@
+"""What the rest of the suite may know of a data set before it is read."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """The sizes of a data set and how it is scored.
+
+    Args:
+        in_shape: shape of one input, without the batch axis.
+        out_dim: number of outputs, here classes.
+        metric: name of the score, in the words of tables.
+        higher_is_better: direction of the metric.
+        chance: the score of guessing, from which recovery above chance is counted.
+    """
+
+    in_shape: tuple[int, ...]
+    out_dim: int
+    metric: str
+    higher_is_better: bool
+    chance: float

@@ -1,0 +1,30 @@
+"""What a run would be, without running it: the essentials of the config and where every weight goes."""
+
+import json
+import sys
+
+import torch
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from lottalora.config import identify
+from lottalora.experiment import build
+
+ESSENTIALS = ("model", "size", "data", "mode", "init", "rank", "alpha", "seed", "backbone_seed", "recipe", "changed", "digest")
+
+
+def show(cfg: DictConfig) -> None:
+    """Print to standard output; the net is built on the meta device and no data are read.
+
+    dry_run=json prints one line of JSON with the four counts and nothing else.
+    """
+    with torch.device("meta"):
+        _, account = build(cfg, get_class(cfg.data._target_).spec)
+    if cfg.dry_run == "json":
+        sys.stdout.write(json.dumps(account.counts()) + "\n")
+        return
+    identity = identify(cfg)
+    essentials = {key: identity[key] for key in ESSENTIALS} | {"epochs": cfg.trainer.epochs}
+    width = max(map(len, essentials))
+    lines = [f"{key:<{width}}  {value}" for key, value in essentials.items() if value not in (None, "", {})]
+    sys.stdout.write("\n".join([*lines, "", account.table()]) + "\n")

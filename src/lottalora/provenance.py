@@ -1,0 +1,57 @@
+"""Where a number comes from: versions, commit, device, memory, time."""
+
+import importlib.metadata
+import platform
+import resource
+import subprocess
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision", "lottalora")
+
+
+def provenance(device: torch.device) -> dict:
+    """The part of a row that says where and with what it was made."""
+    return {
+        "peak_memory_mb": peak_memory_mb(device),
+        "device": name_of(device),
+        "versions": versions(),
+        "commit": commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """MB of 10⁶ bytes: of the tensors on a GPU, else of the whole process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
+
+
+def name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} thread(s)"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit of this repository, with -dirty where tracked files differ from it; "" outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return answer.stdout.strip()

@@ -1,0 +1,54 @@
+r"""Random frozen weights, steered by low-rank adapters, for any PyTorch model.
+
+.. math:: h = \beta W_{seed}\, x + \frac{\alpha}{r} B A x + b
+
+Source: "A Little Rank Goes a Long Way", arXiv 2604.08749, https://arxiv.org/abs/2604.08749
+"""
+
+from lottalora.scaffold.account import Account
+from lottalora.scaffold.account import Entry
+from lottalora.scaffold.adapter import Adapter
+from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.attention import SplitAttention
+from lottalora.scaffold.backbone import beta_values
+from lottalora.scaffold.backbone import materialize
+from lottalora.scaffold.backbone import resample
+from lottalora.scaffold.backbone import set_backbone_seed
+from lottalora.scaffold.backbone import without_scaffold
+from lottalora.scaffold.draw import Source
+from lottalora.scaffold.draw import draw
+from lottalora.scaffold.families import FAMILIES
+from lottalora.scaffold.families import Family
+from lottalora.scaffold.families import Law
+from lottalora.scaffold.families import family
+from lottalora.scaffold.layers import FrozenEmbedding
+from lottalora.scaffold.layers import LottaConv1d
+from lottalora.scaffold.layers import LottaConv2d
+from lottalora.scaffold.layers import LottaConv3d
+from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.wrap import wrap
+
+__all__ = [
+    "FAMILIES",
+    "Account",
+    "Adapter",
+    "Entry",
+    "Family",
+    "FrozenEmbedding",
+    "Law",
+    "LottaConv1d",
+    "LottaConv2d",
+    "LottaConv3d",
+    "LottaLinear",
+    "Scaffold",
+    "Source",
+    "SplitAttention",
+    "beta_values",
+    "draw",
+    "family",
+    "materialize",
+    "resample",
+    "set_backbone_seed",
+    "without_scaffold",
+    "wrap",
+]

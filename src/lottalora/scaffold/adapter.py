@@ -1,0 +1,94 @@
+"""What is asked: of one layer (`Adapter`) and of a whole model (`Scaffold`)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+
+from lottalora.scaffold.families import law_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    r"""What is trained beside a frozen weight.
+
+    .. math:: h = \beta W_{seed}\, x + s\, B A x + b, \qquad s = \alpha / r
+
+    Args:
+        rank: r ≥ 0. 0 leaves out A and B: the reservoir control. Over min(out, in) it is allowed but
+            redundant.
+        alpha: α > 0, or None for α = r, a scale of 1.
+        rslora: scale by α / √r instead of α / r. Kalajdzievski 2023, https://arxiv.org/abs/2312.03732
+        B_init: "zeros", so the first forward pass is W_seed x, or "kaiming" (uniform, as A).
+        dropout: the probability of zeroing an input of the adapter path, in training.
+        dora: renormalise each output by its trained magnitude m: h = m / ‖W‖ · W x with ‖W‖ the norm of each
+            row of W = β W_seed + s B A, through which no gradient flows. Liu et al. 2024,
+            https://arxiv.org/abs/2402.09353
+        residual: add x to h; only where input and output have the same shape.
+        layer_norm: normalise h over its features (a convolution's: over channels and positions), with trained
+            gain and shift.
+        train_beta: whether there is a β; without it β = 1.
+
+    Raises:
+        ValueError: a value outside what is stated above.
+    """
+
+    rank: int = 8
+    alpha: float | None = None
+    rslora: bool = False
+    B_init: str = "zeros"
+    dropout: float = 0.0
+    dora: bool = False
+    residual: bool = False
+    layer_norm: bool = False
+    train_beta: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool):
+            raise ValueError(f"rank must be a whole number, 0 or more, got {self.rank!r}.")
+        if self.rank < 0:
+            raise ValueError(f"rank must be 0 or more, got {self.rank}.")
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha must be above 0, or None for alpha = rank, got {self.alpha!r}.")
+        if self.B_init not in ("zeros", "kaiming"):
+            raise ValueError(f"B_init must be 'zeros' or 'kaiming', got {self.B_init!r}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}.")
+
+    @property
+    def scale(self) -> float:
+        """s, the factor of B A x: α / r, or α / √r for rsLoRA."""
+        if self.rank == 0:
+            return 0.0
+        alpha = self.rank if self.alpha is None else self.alpha
+        return alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaffold(Adapter):
+    """What is asked of a whole model: the adapters, and where the frozen weights come from.
+
+    Args:
+        family: a key of FAMILIES, the distribution of W_seed.
+        parameters: the family's parameters where they differ from the paper's, for example {"std": 0.1,
+            "fan_in": False}.
+        seed: the backbone seed. It drives W_seed alone; A is drawn from PyTorch's global generator.
+        bias: "trained", or "frozen" at its present value, of the adapted layers. The paper's benchmarks
+            differ in this.
+
+    Raises:
+        ValueError: a value outside what is stated, or an unknown family or parameter, with the known ones.
+    """
+
+    family: str = "normal"
+    parameters: Mapping[str, float | bool] = field(default_factory=dict)
+    seed: int = 0
+    bias: str = "trained"
+
+    def __post_init__(self) -> None:
+        Adapter.__post_init__(self)
+        law_of(self.family, (1, 1), self.parameters)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
+        if self.bias not in ("trained", "frozen"):
+            raise ValueError(f"bias must be 'trained' or 'frozen', got {self.bias!r}.")

@@ -1,0 +1,121 @@
+"""nn.MultiheadAttention with its four projections as layers of their own, so that each can be adapted."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch import nn
+
+
+class SplitAttention(nn.Module):
+    r"""The same map as the `nn.MultiheadAttention` it is made from, with q, k, v and out as four `nn.Linear`.
+
+    .. math:: \mathrm{softmax}(Q K^\top / \sqrt{d} + M)\, V \quad\text{in each head, then the projection}
+
+    Takes the same arguments as the original in `forward`, and returns the same. nn.TransformerEncoderLayer's
+    fused inference path, which bypasses the projections, stays off.
+
+    Args:
+        original: the attention to split; its parameters are taken over by value.
+
+    Raises:
+        ValueError: bias_kv or add_zero_attn is set, which the split form does not have.
+
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+    """
+
+    PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+    _qkv_same_embed_dim = False  # these two switch torch's fused path off
+    in_proj_bias = None
+
+    def __init__(self, original: nn.MultiheadAttention) -> None:
+        super().__init__()
+        if not self.can_split(original):
+            raise ValueError("nn.MultiheadAttention with add_bias_kv or add_zero_attn cannot be split.")
+        self.embed_dim, self.num_heads = original.embed_dim, original.num_heads
+        self.batch_first, self.dropout = original.batch_first, original.dropout
+        weights, biases = _projections(original)
+        for name, weight, bias in zip(self.PROJECTIONS, weights, biases, strict=True):
+            self.add_module(name, _linear(weight, bias))
+
+    @staticmethod
+    def can_split(original: nn.MultiheadAttention) -> bool:
+        """Whether the split form can compute the same."""
+        return original.bias_k is None and not original.add_zero_attn
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        if is_causal and attn_mask is None:
+            raise ValueError("is_causal=True is a hint about attn_mask, so attn_mask must be given too.")
+        single = query.dim() == 2  # (T, E): no batch axis
+        if single:
+            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
+        elif not self.batch_first:
+            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        q, k, v = (
+            self._heads(f(x)) for f, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
+        )
+        mask = self._mask(
+            q, k, key_padding_mask, attn_mask
+        )  # added to the scores; (N or 1, heads or 1, T, S)
+        weights = None
+        if need_weights:
+            scores = q @ k.mT / q.shape[-1] ** 0.5  # (N, heads, T, S)
+            weights = F.softmax(scores if mask is None else scores + mask, dim=-1)
+            attended = F.dropout(weights, self.dropout, self.training) @ v
+        else:
+            dropout = self.dropout if self.training else 0.0
+            attended = F.scaled_dot_product_attention(q, k, v, mask, dropout)
+        h = self.out_proj(attended.transpose(1, 2).flatten(2))  # (N, T, E)
+        if weights is not None and average_attn_weights:
+            weights = weights.mean(dim=1)
+        if single:
+            return h.squeeze(0), None if weights is None else weights.squeeze(0)
+        return (h if self.batch_first else h.transpose(0, 1)), weights
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, T, E) → (N, heads, T, E / heads)
+
+    def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, attention: Tensor | None) -> Tensor | None:
+        mask = None
+        if attention is not None:
+            mask = _additive(attention, q.dtype)
+            if mask.dim() == 3:  # (N · heads, T, S)
+                mask = mask.unflatten(0, (-1, self.num_heads))
+        if padding is not None:
+            hidden = _additive(padding, q.dtype).view(-1, 1, 1, k.shape[-2])  # (N, 1, 1, S)
+            mask = hidden if mask is None else mask + hidden
+        return mask
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask (True: not seen) as −∞ and 0."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, float("-inf"))
+
+
+def _projections(original: nn.MultiheadAttention) -> tuple[list[Tensor], list[Tensor | None]]:
+    if original.in_proj_weight is not None:
+        weights = list(original.in_proj_weight.chunk(3))
+    else:
+        weights = [original.q_proj_weight, original.k_proj_weight, original.v_proj_weight]
+    biases = [None] * 3 if original.in_proj_bias is None else list(original.in_proj_bias.chunk(3))
+    return [*weights, original.out_proj.weight], [*biases, original.out_proj.bias]
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    out, columns = weight.shape
+    linear = nn.Linear(columns, out, bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach().clone())
+    return linear

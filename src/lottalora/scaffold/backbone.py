@@ -1,0 +1,137 @@
+"""The frozen weights of a wrapped model, all at once: drawn, drawn again, taken away; and β."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lottalora.scaffold.layers import FrozenEmbedding
+from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.matrices import tensors_of
+
+
+def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]:
+    """The layers that hold a W_seed, by dotted name, each once.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = {name: m for name, m in model.named_modules() if isinstance(m, LottaLayer | FrozenEmbedding)}
+    if not found:
+        raise ValueError("This model has no scaffold: call lottalora.scaffold.wrap first.")
+    return found
+
+
+def set_backbone_seed(model: nn.Module, seed: int) -> None:
+    """Redraw every W_seed in place, as `wrap` would have drawn it under this backbone seed. Adapters stay as
+    they are.
+
+    Raises:
+        ValueError: no scaffold, or a layer whose W_seed was given rather than drawn.
+    """
+    for layer, source in _sources(model):
+        layer.redraw(source.with_seed(seed))
+
+
+def resample(model: nn.Module, seed: int) -> None:
+    """Redraw every W_seed in place with the scaffold number `seed` of the model's backbone seed.
+
+    For training over many scaffolds: the sequence resample(model, 1), resample(model, 2), … is a function of
+    the backbone seed and independent of the backbone that any seed gives. `resample(model, 0)` is the
+    backbone itself again.
+
+    Raises:
+        ValueError: a negative number; no scaffold; or a layer whose W_seed was given rather than drawn.
+
+    Source: the paper's Meta-LoRA, Table 4.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must be 0 (the backbone itself) or more, got {seed}.")
+    for layer, source in _sources(model):
+        layer.redraw(replace(source, redraw=seed))
+
+
+def _sources(model: nn.Module) -> list[tuple]:
+    layers = scaffold_layers(model)
+    for name, layer in layers.items():
+        if layer.source is None:
+            raise ValueError(
+                f"Layer {name!r} was given its W_seed, so there is no source to draw it from again."
+            )
+    return [(layer, layer.source) for layer in layers.values()]
+
+
+@contextlib.contextmanager
+def without_scaffold(model: nn.Module) -> Iterator[None]:
+    """W_seed = 0 inside the block, as it was after it: does the trained model need its scaffold?
+
+    Source: the paper's Table 2, "trained with scaffold, then removed".
+    """
+    held = [(layer, layer.W_seed) for layer in scaffold_layers(model).values()]
+    try:
+        for layer, W_seed in held:
+            layer.W_seed = torch.zeros_like(W_seed)
+        yield
+    finally:
+        for layer, W_seed in held:
+            layer.W_seed = W_seed
+
+
+def beta_values(model: nn.Module) -> dict[str, float]:
+    """β of each adapted matrix, by the layer's dotted name; empty for a model without a scaffold."""
+    layers = ((name, m) for name, m in model.named_modules() if isinstance(m, LottaLayer))
+    return {name: layer.beta.item() for name, layer in layers if layer.beta is not None}
+
+
+def materialize(model: nn.Module, device: torch.device | str = "cpu") -> None:
+    """Give a model that was built and wrapped on the meta device its values, layer by layer, straight from
+    the seed.
+
+    W_seed is drawn, adapters start as after `wrap`, biases of adapted layers as in `nn.Linear` (uniform, ±
+    1/√fan_in); all other modules start by their own `reset_parameters`. Weights that were tied stay tied.
+
+    Raises:
+        ValueError: a module with values of its own and no `reset_parameters`; nothing is changed then.
+    """
+    on_meta = {name: m for name, m in model.named_modules() if any(t.is_meta for t in tensors_of(m))}
+    helpless = [name for name, m in on_meta.items() if not _can_start(m)]
+    if helpless:
+        names = ", ".join(repr(name) for name in helpless)
+        raise ValueError(f"No reset_parameters in: {names}. Build these modules off the meta device.")
+    tied = _tied_names(model)
+    for module in on_meta.values():
+        module.to_empty(device=device, recurse=False)
+        _start(module)
+    for first, *others in tied:
+        parameter = model.get_parameter(first)
+        for name in others:
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, parameter)
+
+
+def _can_start(module: nn.Module) -> bool:
+    return isinstance(module, LottaLayer | FrozenEmbedding) or hasattr(module, "reset_parameters")
+
+
+@torch.no_grad()
+def _start(module: nn.Module) -> None:
+    if isinstance(module, FrozenEmbedding):
+        module.redraw(module.source)
+    elif isinstance(module, LottaLayer):
+        module.redraw(module.source)
+        module.reset_adapter()
+        if module.bias is not None:
+            module.bias.uniform_(-1, 1).div_(math.sqrt(module.W_seed.shape[1]))
+    else:
+        module.reset_parameters()
+
+
+def _tied_names(model: nn.Module) -> list[list[str]]:
+    """The dotted names of each parameter that has more than one."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]

@@ -1,0 +1,1 @@
+"""Tasks: what is minimised and what is scored."""

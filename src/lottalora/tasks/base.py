@@ -1,0 +1,68 @@
+"""What every task shares: the three steps, the scores of a whole split, the optimizer."""
+
+from abc import ABC
+from abc import abstractmethod
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeSchedule = Callable[[Optimizer], LRScheduler]
+
+
+class Step(NamedTuple):
+    """What one batch gives: the loss, a scalar, and what the metric compares."""
+
+    loss: Tensor
+    prediction: Tensor
+    target: Tensor
+
+
+class Task(LightningModule, ABC):
+    """One net, one loss, one score that is accumulated over the whole of a split.
+
+    A final class gives `step`. Logged: validation/score and test/score; the training loss is logged nowhere, since a
+    log entry per step costs as much as a step of a small net.
+
+    Args:
+        net: the network; whether it stands on a scaffold is not known here.
+        metric: of one split; copied, so that splits do not mix.
+        optimizer: called with everything that is trained.
+        schedule: called with the optimizer, stepped once an epoch.
+    """
+
+    def __init__(self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule) -> None:
+        super().__init__()
+        self.net = net
+        self.validation_score = metric.clone()
+        self.test_score = metric.clone()
+        self.make_optimizer = optimizer
+        self.make_schedule = schedule
+
+    @abstractmethod
+    def step(self, batch: tuple[Tensor, Tensor]) -> Step:
+        """Loss, prediction and target of one batch."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        return self.step(batch).loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        step = self.step(batch)
+        self.validation_score.update(step.prediction, step.target)
+        self.log("validation/score", self.validation_score, on_epoch=True)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        step = self.step(batch)
+        self.test_score.update(step.prediction, step.target)
+        self.log("test/score", self.test_score, on_epoch=True)
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        optimizer = self.make_optimizer(self.parameters())
+        return [optimizer], [self.make_schedule(optimizer)]

@@ -1,0 +1,172 @@
+"""The generator: known answers, and the same bits in every circumstance."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lottalora.scaffold import FAMILIES
+from lottalora.scaffold import Source
+from lottalora.scaffold import draw
+from lottalora.scaffold import prng
+from lottalora.scaffold.quantiles import quantiles
+
+EXACT = sorted(name for name, family in FAMILIES.items() if family.exact)
+
+
+def sha256(W):
+    return hashlib.sha256(W.contiguous().numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ([0] * 4, 0, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, 0xFFFFFFFFFFFFFFFF, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            0x299F31D0A4093822,
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_gives_the_published_vectors(counter, key, words):
+    """Random123's kat_vectors for philox4x32, 10 rounds."""
+    state = [np.array([c], np.uint64) for c in counter]
+    assert prng._rounds(state, key)[0].tolist() == words
+
+
+def test_philox_counts_blocks_in_64_bits():
+    across = prng.philox(7, 2**32 - 1, 2)  # the counter's low word overflows between the two
+    state = [np.array([c], np.uint64) for c in (0, 1, 0, 0)]
+    assert across[1].tolist() == prng._rounds(state, 7)[0].tolist()
+
+
+def test_halves_start_anywhere_in_the_stream():
+    whole = np.concatenate(list(prng.halves(3, 0, 200_000)))
+    part = np.concatenate(list(prng.halves(3, 65_530, 140_003)))
+    assert whole.size == 200_000
+    assert np.array_equal(part, whole[65_530:140_003])
+
+
+GOLDEN = {  # of draw(Source(42, "blocks.0.fc1", (48, 130), family)); they change only with prng.VERSION
+    "beta": "4308727d321e843a46f8836ba294cddd3cd1cfef2ca04ff9484a1b0fa92d5e34",
+    "binary": "81c37b619c6eb5ccc54c9c16803a2a3721256976a9efbd7f9b7829abf14402c5",
+    "cauchy": "5593698fbd60f44daf352ffd148b1bb1f4b17965a0f36c5187d10f4d7711cda6",
+    "exponential": "27b890667ea66380f2924b5143d39a548839333e400fa2ec69e1d97b966070f7",
+    "gaussian_mixture": "8dd137823ffe380be50348d1227860c3df3c89c48fea644c1c4db99aa212f2e9",
+    "kaiming_normal": "a2b045d45819855be610385438d967e29cfbf83bc07a8a7a3e17ff71d18a1ef3",
+    "kaiming_uniform": "a0123cab7ccbc05f1193608a4928ee043c7e22a522a08690d33ec8f7cfd52270",
+    "laplace": "dc2a64d84216018e8c0ef900d1057ff29c69bf319813db8bf20760b838114b45",
+    "normal": "b04bcd705798ed2cc20a86a543e7c58ebf004ea0e63e0e790eb73dfa1aace55b",
+    "quantized_16bit": "64dd0ce10fbc253b10bb0568d0b9aad7dadf84fb0566299b75572c9a863adcbd",
+    "quantized_2bit": "59ead63b5b247e3fbf647be445fb1eb37415e3491fbc9190fbe2b3cec4550dab",
+    "quantized_4bit": "081f0315173680973dd228a06d03c049df140cf16f48c8aeb3f5289884178b2b",
+    "quantized_8bit": "0a7ac970ed0618fdc53e7301fe5c662a080153237f97df197b3bb0392b3364ef",
+    "sparse_erdos_renyi": "629c3c92dd7b5910fbf2f72e5b219d574fcb64fa3281e70c8f4e81ed50aa7ddf",
+    "sparse_normal": "b60f8d11ccc0532658860a4c3eea481f57ac850e391ee30d4a14b61619a0872d",
+    "student_t": "e3a430ec58d9e23c668e93665e2769b664ee26611b947744bc4620d9fd8d865a",
+    "ternary": "0fdbbb447ef0f298d14aecb4ac50ee2aea807048886e86d7062521062ec82b64",
+    "truncated_normal": "bc3b07ddfd60a6682a869a404decd48082ad35f2971b44c9379f7bb3cd702f2c",
+    "uniform": "62e458a16b7f8e528dfc27ed8c287f77ee2eb0dd365545662872f194ac1667e7",
+    "xavier_normal": "6baa0c997d8154c3980ec5fe06cd4de5bbed767ce1f230a227f8b7946c7ea24a",
+    "xavier_uniform": "f5f0311d852964bdaaa28194a2c5b3b46c795771949b732f88cea43ec2e5fa22",
+    "zeros": "b61bd4e4f5fb438f73d16cf6f3b6917f4c65afd4956dd2237b5b7f61ffc5ca43",
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_family_draws_the_bits_that_were_released(name):
+    assert sha256(draw(Source(42, "blocks.0.fc1", (48, 130), name))) == GOLDEN[name]
+
+
+def test_there_is_a_golden_hash_of_each_exact_family():
+    assert sorted(GOLDEN) == EXACT
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_block_of_rows_equals_the_rows_of_the_whole(name):
+    source = Source(1, "layer", (57, 33), name)
+    W = draw(source)
+    for rows in ((0, 57), (13, 29), (56, 57), (5, 5)):
+        torch.testing.assert_close(draw(source, rows=rows), W[slice(*rows)], rtol=0, atol=0)
+
+
+def test_rows_outside_the_matrix_are_refused():
+    with pytest.raises(ValueError, match="Rows 3 to 9 are not within the 8 rows of 'fc'"):
+        draw(Source(1, "fc", (8, 4)), rows=(3, 9))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"name": "b"}, {"shape": (64, 32)}, {"family": "cauchy"}, {"redraw": 1}]
+)
+def test_streams_that_differ_in_one_part_are_independent(change):
+    base = {"seed": 1, "name": "a", "shape": (32, 64)}
+    a, b = draw(Source(**base)).flatten(), draw(Source(**{**base, **change})).flatten()
+    assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 0.1  # 4.5 standard errors of 2,048 pairs
+
+
+def test_layer_does_not_depend_on_what_was_drawn_before_it():
+    alone = draw(Source(5, "second", (16, 16)))
+    draw(Source(5, "first", (100, 3)))
+    assert torch.equal(draw(Source(5, "second", (16, 16))), alone)
+
+
+def test_half_precision_is_the_float32_draw_rounded():
+    source = Source(5, "fc", (16, 16))
+    assert torch.equal(draw(source, dtype=torch.bfloat16), draw(source).bfloat16())
+
+
+def test_parameters_map_the_same_words():
+    """Arms that differ in scale only are paired."""
+    one, ten = (draw(Source(5, "fc", (16, 16), "normal", {"std": s, "fan_in": False})) for s in (1.0, 10.0))
+    torch.testing.assert_close(ten, 10 * one)
+
+
+CHILD = """
+import hashlib, torch
+from lottalora.scaffold import Source, draw
+W = draw(Source(42, "fc", (300, 700), "{family}")).numpy()
+print(hashlib.sha256(W.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "1"},
+        {"ATEN_CPU_CAPABILITY": "default", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3", "PYTHONHASHSEED": "2"},
+    ],
+)
+def test_bits_do_not_depend_on_threads_or_cpu_features(environment):
+    family = "student_t"
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD.format(family=family)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert child.stdout.strip() == sha256(draw(Source(42, "fc", (300, 700), family))), child.stderr
+
+
+def test_normal_table_has_the_moments_of_the_normal():
+    T = quantiles("normal").astype(np.float64)
+    assert T.std() == pytest.approx(0.99999, abs=1e-5)
+    assert (T**4).mean() / T.var() ** 2 == pytest.approx(2.9992, abs=1e-4)
+    assert abs(T).max() == pytest.approx(4.3248, abs=1e-3)
+
+
+def test_another_table_file_is_refused(tmp_path, monkeypatch):
+    from lottalora.scaffold import quantiles as module
+
+    other = tmp_path / "quantiles.safetensors"
+    other.write_bytes(module.PATH.read_bytes()[:-1] + b"\0")
+    monkeypatch.setattr(module, "PATH", other)
+    module._file.cache_clear()
+    with pytest.raises(RuntimeError, match="has SHA-256 .* reinstall lottalora"):
+        module.quantiles.__wrapped__("normal")
+    module._file.cache_clear()
