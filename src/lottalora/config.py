@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 
 from hydra import compose
@@ -21,6 +22,8 @@ WHOLE = {  # key → smallest value
     "data.batch_size": 1,
 }
 POSITIVE = ("alpha", "optimizer.lr")
+SECTIONS = ("model", "data", "task", "trainer", "optimizer", "schedule", "recipe", "init.parameters")
+CHOICES = {"dry_run": (True, False, "json"), "force": (True, False), "trainer.accelerator": ("auto", "cpu", "gpu")}
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {"model", "model.size", "data", "mode", "init", "rank", "seed", "backbone_seed"}
 
@@ -35,26 +38,40 @@ def check(cfg: DictConfig, typed: Sequence[str]) -> None:
     for override in typed:
         if override[0] in "+~":
             raise ValueError(f"{override!r} adds or removes a key; nothing reads such a key. Type KEY=VALUE.")
+    for section in SECTIONS:
+        if not OmegaConf.is_dict(OmegaConf.select(cfg, section)):
+            raise ValueError(f"The config has no {section!r}: it comes from the files in conf/, so set only what is in it.")
+    check_numbers(cfg)
+    check_choices(cfg)
+    check_mode(cfg, {override.partition("=")[0] for override in typed})
+
+
+def check_numbers(cfg: DictConfig) -> None:
     for key, smallest in WHOLE.items():
         value = OmegaConf.select(cfg, key, throw_on_missing=True)
         if type(value) is not int or value < smallest:
             raise ValueError(f"{key} must be a whole number, {smallest} or more, got {value!r}.")
     for key in POSITIVE:
         value = OmegaConf.select(cfg, key)
-        if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
+        if value is not None and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{key} must be a number above 0, got {value!r}.")
-    check_choices(cfg)
-    check_mode(cfg, {override.partition("=")[0] for override in typed})
+    dropout = cfg.model.net.get("dropout", 0)
+    if not (is_number(dropout) and 0 <= dropout < 1):
+        raise ValueError(f"model.net.dropout must be a number from 0 to below 1, got {dropout!r}.")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_choices(cfg: DictConfig) -> None:
     if cfg.model.size not in cfg.model.sizes:
         known = ", ".join(nearest_first(str(cfg.model.size), cfg.model.sizes))
         raise ValueError(f"Unknown model.size {cfg.model.size!r}. Known: {known}.")
-    if cfg.dry_run not in (True, False, "json"):
-        raise ValueError(f"dry_run must be true, false or json, got {cfg.dry_run!r}.")
-    if not isinstance(cfg.force, bool):
-        raise ValueError(f"force must be true or false, got {cfg.force!r}.")
+    for key, known in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if not any(value is each or (value == each and isinstance(value, str)) for each in known):
+            raise ValueError(f"{key} must be {' or '.join(str(each).lower() for each in known)}, got {value!r}.")
     if cfg.recipe_name == "paper":
         raise ValueError("recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name.")
 
@@ -84,7 +101,7 @@ def identify(cfg: DictConfig) -> dict:
         "mode": cfg.mode,
         "init": choices.init if cfg.scaffold and cfg.mode != "zero" else "",
         "rank": scaffold.rank,
-        "alpha": scaffold.alpha or scaffold.rank,
+        "alpha": scaffold.alpha or scaffold.rank or None,
         "seed": cfg.seed,
         "backbone_seed": scaffold.seed,
         "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
@@ -102,12 +119,12 @@ def scored(cfg: DictConfig) -> dict:
     """Everything that can change the score, resolved. A baseline has no scaffold, so rank, α, init and backbone seed are not
     in it, and one baseline serves a whole sweep of them."""
     plain = OmegaConf.to_container(cfg, resolve=True)
-    model = plain["model"]
+    model, scaffold = plain["model"], plain["scaffold"]
     return {
         "data": {key: value for key, value in plain["data"].items() if key != "root"},
-        "model": {key: value for key, value in model.items() if key != "sizes"} | model["sizes"][model["size"]],
+        "model": model["net"] | model["sizes"][model["size"]],
         "task": plain["task"],
-        "scaffold": plain["scaffold"],
+        "scaffold": scaffold and scaffold | {"keep": model["keep"], "freeze": model["freeze"]},
         "optimizer": plain["optimizer"],
         "schedule": plain["schedule"],
         "epochs": plain["trainer"]["epochs"],

@@ -37,6 +37,8 @@ def run(cfg: DictConfig) -> None:
         log.info("done: %s (force=true to run again)", done)
         return
     rows.check_writable(identity, results)
+    if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
     torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def fit(
 ) -> Training:
     """Train for a fixed number of epochs; the checkpoint of the best one stays in `folder`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")  # Lightning's, about torch 2.13
     mode = "max" if higher_is_better else "min"
     best = ModelCheckpoint(
         folder, "best", monitor="validation/score", mode=mode, save_weights_only=True, enable_version_counter=False

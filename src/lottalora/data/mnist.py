@@ -44,6 +44,8 @@ class MNIST:
     spec = DataSpec(in_shape=(1, 28, 28), out_dim=10, metric="accuracy", higher_is_better=True, chance=0.1)
 
     def __init__(self, *, root: str, batch_size: int, sample: bool = False) -> None:
+        if not isinstance(sample, bool):
+            raise ValueError(f"data.sample must be true or false, got {sample!r}.")
         self.root = Path(root)
         self.batch_size = batch_size
         self.sample = sample
