@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def one_line_errors(conf: Path) -> Iterator[None]:
-    """Turn what a person did wrong into `error: …` and exit code 1. LOTTALORA_TRACEBACK=1 shows the traceback of those too.
+    """Turn what a person did wrong into `error: …` and exit code 1. LOTTALORA_TRACEBACK=1 shows all.
 
     Args:
         conf: folder of the config, from which nearest names are offered.
@@ -44,8 +44,8 @@ def one_line_errors(conf: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def job_errors(conf: Path) -> Iterator[None]:
-    """The same inside a job. In a multirun the other jobs go on: each failure is named at once, and Hydra raises the first
-    of them after the last job."""
+    """The same inside a job. In a multirun the other jobs go on: each failure is named at once, and Hydra
+    raises the first of them after the last job."""
     try:
         yield
     except Exception as error:
@@ -72,10 +72,12 @@ def in_one_line(error: Exception, conf: Path) -> str | None:
         return unknown_choice(error)
     if isinstance(error, InstantiationException):
         return deliberate(error.__cause__)
-    if isinstance(error, ConfigCompositionException) and (match := re.match(r"Could not override '(.+?)'", str(error))):
+    if isinstance(error, ConfigCompositionException) and (
+        match := re.match(r"Could not override '(.+?)'", str(error))
+    ):
         return unknown_key(match[1], conf)
     if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} has no value: this pair of model and data has no recipe, so give {error.full_key}=…"
+        return f"{error.full_key} has no value. Type {error.full_key}=VALUE."
     if isinstance(error, HydraException):
         return " ".join(str(error).split())
     return deliberate(error) or refused_by_hydra(error)
@@ -88,17 +90,21 @@ def deliberate(error: BaseException | None) -> str | None:
     place = traceback.extract_tb(error.__traceback__)[-1]
     if not Path(place.filename).is_relative_to(PACKAGE) or not (place.line or "").startswith("raise "):
         return None
-    return " ".join([" ".join(str(error).split()), *(f"({note})" for note in getattr(error, "__notes__", []))])
+    return " ".join(
+        [" ".join(str(error).split()), *(f"({note})" for note in getattr(error, "__notes__", []))]
+    )
 
 
 def refused_by_hydra(error: Exception) -> str | None:
-    """What Hydra meets before our code is reached: a value that is no choice, or a results folder that cannot be written, in
-    which it wants to keep the record of a multirun."""
+    """What Hydra meets before our code is reached: a value that is no choice, or a results folder that cannot
+    be written, in which it wants to keep the record of a multirun."""
     places = [Path(place.filename) for place in traceback.extract_tb(error.__traceback__)]
     if any(place.is_relative_to(PACKAGE) and place != Path(__file__) for place in places):
         return None
     if isinstance(error, OSError) and error.filename:
-        return f"Cannot write to {error.filename}: {error.strerror}. Set paths.results=DIR to a writable folder."
+        return (
+            f"Cannot write to {error.filename}: {error.strerror}. Set paths.results=DIR to a writable folder."
+        )
     return " ".join(str(error).split()) if type(error) is ValueError else None
 
 

@@ -4,14 +4,12 @@ import logging
 from pathlib import Path
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 from torch import nn
 
 from lottalora import rows
-from lottalora.config import check
 from lottalora.config import identify
 from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
@@ -25,7 +23,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Train and score what the config describes and write its row, unless the row is there already."""
-    check(cfg, HydraConfig.get().overrides.task)
     if cfg.dry_run:
         from lottalora.dry_run import show
 
@@ -43,7 +40,11 @@ def run(cfg: DictConfig) -> None:
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
-    row = identity | train_and_test(cfg, data, net, results / "runs" / run_name(identity)) | record(cfg, data.spec, account)
+    row = (
+        identity
+        | train_and_test(cfg, data, net, results / "runs" / run_name(identity))
+        | record(cfg, data.spec, account)
+    )
     path = rows.write(row, results)
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
@@ -59,7 +60,7 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
 
 
 def train_and_test(cfg: DictConfig, data, net: nn.Module, folder: Path) -> dict:  # noqa: ANN001  any class of data/
-    """Fit, then score the test part with the weights of the best validation epoch: the measured part of a row."""
+    """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
     from lottalora.provenance import provenance
     from lottalora.training import fit
     from lottalora.training import score
