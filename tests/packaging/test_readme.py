@@ -88,10 +88,9 @@ def test_additions_apply_as_diffs_and_train(tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "run.py", tmp_path)
     for diff in blocks("diff"):
-        apply = ["git", "apply", "--recount", "-"]  # outside of a repository: plain files
-        environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+        outside = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}  # plain files, no repository
         applied = subprocess.run(
-            apply, cwd=tmp_path, env=environment, input=diff, capture_output=True, text=True
+            ["git", "apply", "-"], cwd=tmp_path, env=outside, input=diff, capture_output=True, text=True
         )
         assert applied.returncode == 0, applied.stderr
     words = ["model=convnet", "data=stripes", "init=logistic", "rank=2", "trainer.epochs=2"]
