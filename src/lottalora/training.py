@@ -14,6 +14,10 @@ from lottalora.data.images import ImageSplits
 from lottalora.tasks.base import Task
 
 QUIET = 10.0  # seconds between two lines of progress
+NOISE = (  # Lightning's warnings that say nothing about the run
+    r".*isinstance\(treespec, LeafSpec\)",
+    "The `srun` command is available",
+)
 log = logging.getLogger(__name__)
 
 
@@ -54,9 +58,8 @@ def fit(
 ) -> Training:
     """Train for a fixed number of epochs; the checkpoint of the best one stays in `folder`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings(
-        "ignore", message=".*isinstance\\(treespec, LeafSpec\\)"
-    )  # Lightning's, about torch 2.13
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=text)
     mode = "max" if higher_is_better else "min"
     best = ModelCheckpoint(
         folder,

@@ -17,7 +17,7 @@ from lottalora.training import score
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A small scaffold after two epochs: its net, its frozen weights before, the splits, the trainer and the task."""
+    """A small scaffold after two epochs: net, frozen weights before, splits, training and task."""
     torch.manual_seed(0)
     net = MLP((1, 8, 8), 10, hidden=[32], dropout=0.1)
     wrap(net, Scaffold(rank=2, seed=1, bias="frozen"), keep=["head"])
@@ -26,6 +26,11 @@ def trained(tmp_path_factory):
     task = classification(net, lr=0.01)
     training = fit(task, splits, **options(tmp_path_factory.mktemp("run"), epochs=2))
     return net, before, splits, training, task
+
+
+def checkpoint_of(training) -> dict:
+    path = training.trainer.checkpoint_callback.best_model_path
+    return torch.load(path, weights_only=True)["state_dict"]
 
 
 def classification(net: nn.Module, *, lr: float) -> Classification:
@@ -47,9 +52,7 @@ def test_the_frozen_weights_are_the_same_bits_after_training(trained):
 
 def test_a_checkpoint_holds_no_frozen_weight(trained):
     *_, training, _ = trained
-    weights = torch.load(training.trainer.checkpoint_callback.best_model_path, weights_only=True)[
-        "state_dict"
-    ]
+    weights = checkpoint_of(training)
     assert "net.body.1.A" in weights
     assert not any("W_seed" in name for name in weights)
 
@@ -57,9 +60,7 @@ def test_a_checkpoint_holds_no_frozen_weight(trained):
 def test_the_score_is_that_of_the_best_epoch_over_the_whole_test_part(trained):
     net, _, splits, training, task = trained
     best = score(training.trainer, task, splits, weights="best")
-    weights = torch.load(training.trainer.checkpoint_callback.best_model_path, weights_only=True)[
-        "state_dict"
-    ]
+    weights = checkpoint_of(training)
     assert all(torch.equal(value, weights[f"net.{name}"]) for name, value in net.state_dict().items())
     net.eval()
     with torch.no_grad():
