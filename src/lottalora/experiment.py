@@ -11,6 +11,7 @@ from torch import nn
 
 from lottalora import rows
 from lottalora.config import identify
+from lottalora.config import without_places
 from lottalora.data.images import ImageSplits
 from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
@@ -103,7 +104,7 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "epochs": cfg.trainer.epochs,
         "counts": account.counts(),
         "account": account.as_dict()["entries"],
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": without_places(cfg),
     }
 
 
