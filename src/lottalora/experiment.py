@@ -19,6 +19,9 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
+from lottalora.sweeps.claims import claimed
+from lottalora.sweeps.claims import in_words
+from lottalora.sweeps.failures import recorded
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +35,37 @@ def run(cfg: DictConfig) -> None:
         show(cfg)
         return
     identity, results = identify(cfg), Path(cfg.paths.results)
-    done = None if cfg.force else rows.find(identity["digest"], results)
-    if done:
-        log.info("done: %s (force=true to run again)", done)
+    if is_done(cfg, identity):
         return
     rows.check_writable(identity, results)
+    folder = results / "runs" / rows.run_name(identity)
+    with claimed(identity["digest"], results, log_file=folder / "log.txt") as other:
+        if other:
+            log.info("skipped: %s is run %s", rows.run_name(identity), in_words(other))
+            return
+        if is_done(cfg, identity):  # the claim may have come from a process that has just finished it
+            return
+        words = HydraConfig.get().overrides.task
+        with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"):
+            train(cfg, identity, folder)
+
+
+def is_done(cfg: DictConfig, identity: dict) -> bool:
+    """Whether the row is there already, which is said."""
+    done = None if cfg.force else rows.find(identity["digest"], Path(cfg.paths.results))
+    if done:
+        log.info("done: %s (force=true to run again)", done)
+    return done is not None
+
+
+def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
+    """The run itself; `folder` takes its checkpoint."""
     torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
-    row = identity | train_and_test(cfg, data, net, results / "runs" / run_name(identity)) | record(cfg, data.spec, account)
-    path = rows.write(row, results)
+    row = identity | train_and_test(cfg, data, net, folder) | record(cfg, data.spec, account)
+    path = rows.write(row, Path(cfg.paths.results))
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
 
@@ -99,9 +122,3 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "account": account.as_dict()["entries"],
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-
-
-def run_name(identity: dict) -> str:
-    """The same name as the row's, which the folder of its checkpoint bears."""
-    path = rows.path_of(identity, Path())
-    return "-".join([*path.parts[1:-1], path.stem])
