@@ -44,5 +44,9 @@ class CellsSweeper(Sweeper):
 
         grids = [OmegaConf.to_container(grid) if OmegaConf.is_config(grid) else grid for grid in self.grids]
         return run_sweep(
-            arguments, grids, loader=self.hydra_context.config_loader, config=self.config, launcher=self.launcher
+            arguments,
+            grids,
+            loader=self.hydra_context.config_loader,
+            config=self.config,
+            launcher=self.launcher,
         )

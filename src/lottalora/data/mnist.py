@@ -42,6 +42,7 @@ class MNIST:
     """
 
     spec = DataSpec(in_shape=(1, 28, 28), out_dim=10, metric="accuracy", higher_is_better=True, chance=0.1)
+    train_examples = 54_000
 
     def __init__(self, *, root: str, batch_size: int, sample: bool = False) -> None:
         self.root = Path(root)
@@ -72,7 +73,9 @@ class MNIST:
 
 
 def missing(folder: Path) -> list[str]:
-    return [name for name in OFFICIAL if not (folder / name).exists() and not (folder / f"{name}.gz").exists()]
+    return [
+        name for name in OFFICIAL if not (folder / name).exists() and not (folder / f"{name}.gz").exists()
+    ]
 
 
 def download(root: Path) -> None:

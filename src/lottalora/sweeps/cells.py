@@ -122,10 +122,14 @@ def values_of(override: Override) -> Iterator[str]:
         values = [override.get_value_element_as_str()]
     else:
         if not override.is_discrete_sweep():
-            raise ValueError(f"{override.input_line!r} names no values to try one by one. Type {key}=1,2,3 or {key}=range(1,4).")
+            raise ValueError(
+                f"{override.input_line!r} names no values to try one by one. Type {key}=1,2,3 or {key}=range(1,4)."
+            )
         values = list(override.sweep_string_iterator())
     if not values or "" in values:
-        raise ValueError(f"{override.input_line!r} is an axis without a value. Type {key}=VALUE,VALUE… or leave {key} out.")
+        raise ValueError(
+            f"{override.input_line!r} is an axis without a value. Type {key}=VALUE,VALUE… or leave {key} out."
+        )
     return (f"{key}={value}" for value in values)
 
 
@@ -137,4 +141,8 @@ def cells_of_words(words: Sequence[str]) -> tuple[list[Cell], Composer, DictConf
     master = hydra.compose_config("config", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
     composer = Composer(hydra.config_loader, master)
     task = list(master.hydra.overrides.task)
-    return cells_of(composer, expand(task, master.hydra.sweeper.grids or [], hydra.config_loader)), composer, master
+    return (
+        cells_of(composer, expand(task, master.hydra.sweeper.grids or [], hydra.config_loader)),
+        composer,
+        master,
+    )

@@ -1,14 +1,15 @@
 """Run the cells of a multirun in the pool, say how each ended, and give Hydra their results."""
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
 import time
+from collections.abc import Generator
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.core.utils import JobStatus
 from hydra.core.utils import run_job
@@ -27,7 +28,11 @@ from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
 
-MODULES = ("lottalora.experiment", "lottalora.training", "lottalora.provenance")  # imported once, before the first fork
+MODULES = (
+    "lottalora.experiment",
+    "lottalora.training",
+    "lottalora.provenance",
+)  # imported once, before the first fork
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +47,13 @@ class Sweep:
     """
 
     def __init__(
-        self, cells: Sequence[Cell], *, config: DictConfig, context: HydraContext, task_function: TaskFunction, workers: int | None
+        self,
+        cells: Sequence[Cell],
+        *,
+        config: DictConfig,
+        context: HydraContext,
+        task_function: TaskFunction,
+        workers: int | None,
     ) -> None:
         self.cells = cells
         self.config = config
@@ -51,7 +62,7 @@ class Sweep:
         self.workers = workers
         self.results = Path(config.paths.results)
         self.causes: dict[int, str] = {}
-        self.ended = 0
+        self.seen: set[int] = set()
         self.begin = time.monotonic()
 
     def run(self) -> list[JobReturn]:
@@ -60,25 +71,30 @@ class Sweep:
         slots = [{}] if self.config.dry_run else slots_of(self.workers, self.config.trainer.accelerator)
         jobs = [self.job(index) for index in range(len(self.cells))]
         self.begin = time.monotonic()
-        log.info("%d runs, %d at once", sum(map(bool, jobs)), len(slots))
+        log.info("%d at once", len(slots))
         try:
             self.follow(run_all(jobs, slots), total=len(jobs))
         except KeyboardInterrupt:
-            log.error("stopped: %d of %d runs ended. Repeat the command to go on.", self.ended, len(jobs))
+            log.error("stopped: %d of %d runs ended. Repeat the command to go on.", len(self.seen), len(jobs))
             sys.exit(130)
-        return [result_of(cell, self.causes.get(index)) for index, cell in enumerate(self.cells)]
+        return [
+            result_of(cell, self.causes.get(index))
+            for index, cell in enumerate(self.cells)
+            if index in self.seen
+        ]
 
-    def follow(self, ends: "Iterator[Ended]", total: int) -> None:  # noqa: F821
+    def follow(self, ends: Generator[Ended], total: int) -> None:
         for end in ends:
-            self.ended += 1
+            self.seen.add(end.index)
             self.tell(end, total)
+            import_as_child(end.imported)
             if end.cause and self.config.fail_fast:
                 log.error("fail_fast=true: the other runs are stopped")
                 ends.close()
                 return
 
-    def job(self, index: int) -> Job | None:
-        """What a worker does for this cell; None if another process is at it."""
+    def job(self, index: int) -> Job:
+        """What a worker does for this cell."""
         cell = self.cells[index]
         if self.config.dry_run:
             return Job(work=lambda: self.work(index))
@@ -88,6 +104,9 @@ class Sweep:
 
     def work(self, index: int) -> str | None:
         """In the worker: compose and run as Hydra's own launcher does."""
+        sys.stderr.write(
+            "" if self.config.dry_run else f"begin {' '.join(self.cells[index].overrides)}\n"
+        )  # heads each try in a log
         config = self.context.config_loader.load_sweep_config(self.config, list(self.cells[index].overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = index
@@ -108,7 +127,7 @@ class Sweep:
         cell = self.cells[end.index]
         if self.config.dry_run and not end.cause:
             return
-        place = f"{self.ended}/{total}"
+        place = f"{len(self.seen)}/{total}"
         if end.cause:
             self.causes[end.index] = end.cause
             self.keep_death(cell, end)
@@ -121,7 +140,15 @@ class Sweep:
             return
         done = rows.read(row)
         took = f"{end.seconds:.1f} s"
-        log.info("%s %s: %s %s, %s, %s left", place, name_of(cell), done["metric"], short(done["score"]), took, self.left(total))
+        log.info(
+            "%s %s: %s %s, %s, %s left",
+            place,
+            name_of(cell),
+            done["metric"],
+            short(done["score"]),
+            took,
+            self.left(total),
+        )
 
     def keep_death(self, cell: Cell, end: Ended) -> None:
         """A process that was killed leaves no record of its failure; so its parent does."""
@@ -138,8 +165,14 @@ class Sweep:
 
     def left(self, total: int) -> str:
         """Time that the rest will take, if it goes on as before."""
-        seconds = (time.monotonic() - self.begin) / self.ended * (total - self.ended)
-        return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+        seconds = (time.monotonic() - self.begin) / len(self.seen) * (total - len(self.seen))
+        return (
+            f"{seconds / 3600:.1f} h"
+            if seconds >= 3600
+            else f"{seconds / 60:.0f} min"
+            if seconds >= 60
+            else f"{seconds:.0f} s"
+        )
 
 
 def refuse_devices(config: DictConfig) -> None:
@@ -154,16 +187,28 @@ def refuse_devices(config: DictConfig) -> None:
 
 def preload(config: DictConfig) -> None:
     """Import what every run needs, once: a fork then has it for nothing."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads; trainer.threads sets them for a run
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # before torch starts its threads; trainer.threads sets them for a run
     targets = [OmegaConf.select(config, f"{part}._target_") for part in ("data", "task", "model.net")]
     for module in (*MODULES, *(target.rpartition(".")[0] for target in targets if target)):
         importlib.import_module(module)
 
 
+def import_as_child(names: Sequence[str]) -> None:
+    """Import what a run had to import, once for all that follow: scikit-learn's digits alone cost each run a second."""
+    for name in names:
+        with contextlib.suppress(
+            Exception
+        ):  # a name that only exists inside of its package, such as a lazy part
+            importlib.import_module(name)
+
+
 def result_of(cell: Cell, cause: str | None) -> JobReturn:
-    done = JobReturn(overrides=list(cell.overrides), status=JobStatus.FAILED if cause else JobStatus.COMPLETED)
+    done = JobReturn(
+        overrides=list(cell.overrides), status=JobStatus.FAILED if cause else JobStatus.COMPLETED
+    )
     done.return_value = RuntimeError(cause) if cause else None
-    done.task_name = HydraConfig.instance().cfg and "run"
     return done
 
 

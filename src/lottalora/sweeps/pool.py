@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Generator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -39,12 +39,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the job at this position ended: cause is None if all went well; died, if no word came from the process."""
+    """How the job at this position ended: cause is None if all went well; died, if no word came from the process.
+    What it had to import is what the parent had better import too."""
 
     index: int
     cause: str | None
     died: bool
     seconds: float
+    imported: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,8 @@ class Running:
     begin: float
 
 
-def run_all(jobs: Sequence[Job | None], slots: Sequence[dict[str, str]]) -> Iterator[Ended]:
-    """Run the jobs, as many at once as there are slots, and give each end when it comes; None is a job left out.
+def run_all(jobs: Sequence[Job], slots: Sequence[dict[str, str]]) -> Generator[Ended]:
+    """Run the jobs, as many at once as there are slots, and give each end when it comes.
 
     Whoever stops iterating stops the pool: what still runs is ended.
 
@@ -65,16 +67,16 @@ def run_all(jobs: Sequence[Job | None], slots: Sequence[dict[str, str]]) -> Iter
         jobs: in order of their start.
         slots: environment variables of each worker, such as the GPU that it sees.
     """
-    waiting = deque((index, job) for index, job in enumerate(jobs) if job)
+    waiting = deque(enumerate(jobs))
     free = list(range(len(slots)))[::-1]
-    running: dict[int, Running] = {}
+    running: dict[Connection, Running] = {}
     try:
         while waiting or running:
             while waiting and free:
                 started = start(*waiting.popleft(), slot=free.pop(), slots=slots)
-                running[started.process.sentinel] = started
-            for sentinel in wait(list(running)):
-                ended = running.pop(sentinel)
+                running[started.report] = started
+            for ready in wait([each.report for each in running.values()]):
+                ended = running.pop(ready)
                 free.append(ended.slot)
                 yield end_of(ended)
     finally:
@@ -97,8 +99,9 @@ def child(send: Connection, job: Job, environment: dict[str, str], parent: int) 
     os.environ.update(environment)
     if job.log:
         redirect(job.log)
+    before = set(sys.modules)
     cause = job.work()
-    send.send(cause)
+    send.send((cause, [name for name in list(sys.modules) if name not in before]))
     sys.exit(0 if cause is None else 1)
 
 
@@ -122,14 +125,16 @@ def redirect(log: Path) -> None:
 
 
 def end_of(ended: Running) -> Ended:
-    ended.process.join()
-    died, cause = False, None
+    died, imported = False, []
     try:
-        cause = ended.report.recv()
+        cause, imported = ended.report.recv()
+        ended.process.join()
     except EOFError:
+        ended.process.join()
         died, cause = True, cause_of_death(ended.process.exitcode)
     ended.report.close()
-    return Ended(index=ended.index, cause=cause, died=died, seconds=time.monotonic() - ended.begin)
+    seconds = time.monotonic() - ended.begin
+    return Ended(index=ended.index, cause=cause, died=died, seconds=seconds, imported=imported)
 
 
 def cause_of_death(code: int) -> str:

@@ -24,7 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def run_sweep(
-    words: Sequence[str], grids: Sequence[Grid], *, loader: ConfigLoader, config: DictConfig, launcher: Launcher
+    words: Sequence[str],
+    grids: Sequence[Grid],
+    *,
+    loader: ConfigLoader,
+    config: DictConfig,
+    launcher: Launcher,
 ) -> list[Sequence[JobReturn]]:
     """Run what is not done, and raise one sentence at the end if a run failed."""
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
@@ -41,7 +46,9 @@ def run_sweep(
     for each in failed:
         log.error("failed: %s: %s", " ".join(each.overrides), cause(each._return_value))
     if failed:
-        raise ValueError(f"{len(failed)} of {len(todo)} runs failed, as said above. Repeat the command to run them again.")
+        raise ValueError(
+            f"{len(failed)} of {len(todo)} runs failed, as said above. Repeat the command to run them again."
+        )
     return [results]
 
 
