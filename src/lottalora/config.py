@@ -56,25 +56,17 @@ def check_choices(cfg: DictConfig) -> None:
     if not isinstance(cfg.force, bool):
         raise ValueError(f"force must be true or false, got {cfg.force!r}.")
     if cfg.recipe_name == "paper":
-        raise ValueError(
-            "recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name."
-        )
+        raise ValueError("recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name.")
 
 
 def check_mode(cfg: DictConfig, typed: set[str]) -> None:
     """Refuse a mode beside a choice that it would ignore. A baseline is let through, so that sweeps may hold it."""
     if cfg.mode == "head" and "rank" in typed and cfg.rank > 0:
-        raise ValueError(
-            f"mode=head has no adapter, so it contradicts rank={cfg.rank}. Leave out rank, or type mode=scaffold."
-        )
+        raise ValueError(f"mode=head has no adapter, so it contradicts rank={cfg.rank}. Leave out rank, or type mode=scaffold.")
     if cfg.mode == "zero" and "init" in typed:
-        raise ValueError(
-            "mode=zero sets every W_seed to 0, so it contradicts init=. Leave out init, or type mode=scaffold."
-        )
+        raise ValueError("mode=zero sets every W_seed to 0, so it contradicts init=. Leave out init, or type mode=scaffold.")
     if cfg.mode in ("scaffold", "zero") and cfg.rank == 0:
-        raise ValueError(
-            f"mode={cfg.mode} with rank=0 would train no adapter. Type mode=head for that, or a rank of 1 or more."
-        )
+        raise ValueError(f"mode={cfg.mode} with rank=0 would train no adapter. Type mode=head for that, or a rank of 1 or more.")
 
 
 def identify(cfg: DictConfig) -> dict:
@@ -123,8 +115,7 @@ def scored(cfg: DictConfig) -> dict:
     model = plain["model"]
     return {
         "data": {key: value for key, value in plain["data"].items() if key != "root"},
-        "model": {key: value for key, value in model.items() if key != "sizes"}
-        | model["sizes"][model["size"]],
+        "model": {key: value for key, value in model.items() if key != "sizes"} | model["sizes"][model["size"]],
         "task": plain["task"],
         "scaffold": plain["scaffold"],
         "optimizer": plain["optimizer"],

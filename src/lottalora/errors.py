@@ -67,9 +67,7 @@ def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
         return unknown_choice(error)
     if isinstance(error, InstantiationException):
         return deliberate(error.__cause__)
-    if isinstance(error, ConfigCompositionException) and (
-        match := re.match(r"Could not override '(.+?)'", str(error))
-    ):
+    if isinstance(error, ConfigCompositionException) and (match := re.match(r"Could not override '(.+?)'", str(error))):
         return unknown_key(match[1], conf)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: this pair of model and data has no recipe, so give {error.full_key}=…"
@@ -85,9 +83,7 @@ def deliberate(error: BaseException | None) -> str | None:
     place = traceback.extract_tb(error.__traceback__)[-1]
     if not Path(place.filename).is_relative_to(PACKAGE) or not (place.line or "").startswith("raise "):
         return None
-    return " ".join(
-        [" ".join(str(error).split()), *(f"({note})" for note in getattr(error, "__notes__", []))]
-    )
+    return " ".join([" ".join(str(error).split()), *(f"({note})" for note in getattr(error, "__notes__", []))])
 
 
 def unwritable_by_hydra(error: Exception) -> str | None:

@@ -42,25 +42,13 @@ class Training:
 
 
 def fit(
-    task: Task,
-    splits: ImageSplits,
-    *,
-    seed: int,
-    epochs: int,
-    accelerator: str,
-    higher_is_better: bool,
-    folder: Path,
+    task: Task, splits: ImageSplits, *, seed: int, epochs: int, accelerator: str, higher_is_better: bool, folder: Path
 ) -> Training:
     """Train for a fixed number of epochs; the checkpoint of the best one stays in `folder`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     mode = "max" if higher_is_better else "min"
     best = ModelCheckpoint(
-        folder,
-        "best",
-        monitor="validation/score",
-        mode=mode,
-        save_weights_only=True,
-        enable_version_counter=False,
+        folder, "best", monitor="validation/score", mode=mode, save_weights_only=True, enable_version_counter=False
     )
     progress = Progress()
     trainer = Trainer(
@@ -78,9 +66,7 @@ def fit(
     trainer.fit(task, splits.train_batches(seed), splits.validation_batches())
     seconds = time.perf_counter() - begin
     score = max(progress.scores) if higher_is_better else min(progress.scores)
-    return Training(
-        trainer=trainer, validation_score=score, best_epoch=progress.scores.index(score), seconds=seconds
-    )
+    return Training(trainer=trainer, validation_score=score, best_epoch=progress.scores.index(score), seconds=seconds)
 
 
 def score(trainer: Trainer, task: Task, splits: ImageSplits, *, weights: str | None = None) -> float:

@@ -19,9 +19,7 @@ class Images:
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.labels):
-            raise ValueError(
-                f"{len(self.pixels)} images but {len(self.labels)} labels: the files do not belong together."
-            )
+            raise ValueError(f"{len(self.pixels)} images but {len(self.labels)} labels: the files do not belong together.")
 
     def take(self, index: Tensor) -> "Images":
         return Images(self.pixels[index], self.labels[index])
@@ -60,9 +58,7 @@ class Batches:
         seed: of the order; None keeps the order of the data set.
     """
 
-    def __init__(
-        self, images: Images, *, mean: float, std: float, batch_size: int, seed: int | None = None
-    ) -> None:
+    def __init__(self, images: Images, *, mean: float, std: float, batch_size: int, seed: int | None = None) -> None:
         self.images = images
         self.mean = mean
         self.std = std

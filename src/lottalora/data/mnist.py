@@ -73,9 +73,7 @@ class MNIST:
 
 
 def missing(folder: Path) -> list[str]:
-    return [
-        name for name in OFFICIAL if not (folder / name).exists() and not (folder / f"{name}.gz").exists()
-    ]
+    return [name for name in OFFICIAL if not (folder / name).exists() and not (folder / f"{name}.gz").exists()]
 
 
 def download(root: Path) -> None:

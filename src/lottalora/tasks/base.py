@@ -38,9 +38,7 @@ class Task(LightningModule, ABC):
         schedule: called with the optimizer, stepped once an epoch.
     """
 
-    def __init__(
-        self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule
-    ) -> None:
+    def __init__(self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule) -> None:
         super().__init__()
         self.net = net
         self.validation_score = metric.clone()
