@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lottalora import rows
-from lottalora.config import check
 from lottalora.config import identify
+from lottalora.data.images import ImageSplits
 from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Train and score what the config describes and write its row, unless the row is there already."""
-    check(cfg, HydraConfig.get().overrides.task)
     if cfg.dry_run:
         from lottalora.dry_run import show
 
@@ -60,11 +59,14 @@ def is_done(cfg: DictConfig, identity: dict) -> bool:
 
 def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
     """The run itself; `folder` takes its checkpoint."""
+    if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
     torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
-    row = identity | train_and_test(cfg, data, net, folder) | record(cfg, data.spec, account)
+    splits = data.read()
+    row = identity | train_and_test(cfg, data.spec, splits, net, folder) | record(cfg, data.spec, account)
     path = rows.write(row, Path(cfg.paths.results))
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
@@ -79,21 +81,22 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     return net, wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze))
 
 
-def train_and_test(cfg: DictConfig, data, net: nn.Module, folder: Path) -> dict:  # noqa: ANN001  any class of data/
-    """Fit, then score the test part with the weights of the best validation epoch: the measured part of a row."""
+def train_and_test(
+    cfg: DictConfig, spec: DataSpec, splits: ImageSplits, net: nn.Module, folder: Path
+) -> dict:
+    """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
     from lottalora.provenance import provenance
-    from lottalora.training import fit
+    from lottalora.training import fit  # Lightning takes seconds to import
     from lottalora.training import score
 
-    splits = data.read()
-    task = instantiate(cfg.task, net, data.spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
+    task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     trained = fit(
         task,
         splits,
         seed=cfg.seed,
         epochs=cfg.trainer.epochs,
         accelerator=cfg.trainer.accelerator,
-        higher_is_better=data.spec.higher_is_better,
+        higher_is_better=spec.higher_is_better,
         folder=folder,
     )
     measured = {

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from lottalora.data.images import ImageSplits
 from lottalora.tasks.base import Task
 
 QUIET = 10.0  # seconds between two lines of progress
+NOISE = (  # Lightning's warnings that say nothing about the run
+    r".*isinstance\(treespec, LeafSpec\)",
+    "The `srun` command is available",
+)
 log = logging.getLogger(__name__)
 
 
@@ -42,13 +47,27 @@ class Training:
 
 
 def fit(
-    task: Task, splits: ImageSplits, *, seed: int, epochs: int, accelerator: str, higher_is_better: bool, folder: Path
+    task: Task,
+    splits: ImageSplits,
+    *,
+    seed: int,
+    epochs: int,
+    accelerator: str,
+    higher_is_better: bool,
+    folder: Path,
 ) -> Training:
     """Train for a fixed number of epochs; the checkpoint of the best one stays in `folder`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=text)
     mode = "max" if higher_is_better else "min"
     best = ModelCheckpoint(
-        folder, "best", monitor="validation/score", mode=mode, save_weights_only=True, enable_version_counter=False
+        folder,
+        "best",
+        monitor="validation/score",
+        mode=mode,
+        save_weights_only=True,
+        enable_version_counter=False,
     )
     progress = Progress()
     trainer = Trainer(
@@ -66,7 +85,9 @@ def fit(
     trainer.fit(task, splits.train_batches(seed), splits.validation_batches())
     seconds = time.perf_counter() - begin
     score = max(progress.scores) if higher_is_better else min(progress.scores)
-    return Training(trainer=trainer, validation_score=score, best_epoch=progress.scores.index(score), seconds=seconds)
+    return Training(
+        trainer=trainer, validation_score=score, best_epoch=progress.scores.index(score), seconds=seconds
+    )
 
 
 def score(trainer: Trainer, task: Task, splits: ImageSplits, *, weights: str | None = None) -> float:

@@ -30,8 +30,6 @@ class PoolLauncher(Launcher):
     """
 
     def __init__(self, workers: int | None) -> None:
-        if workers is not None and workers < 1:
-            raise ValueError(f"hydra.launcher.workers must be 1 or more, or null, got {workers}.")
         self.workers = workers
         self.cells = None  # set by a sweeper that has composed them already
 

@@ -1,1 +1,1 @@
-"""Sweeps: from a command line to unique cells, who runs which, what failed, what is left and what it will cost."""
+"""Sweeps: unique cells of a command line, who runs which, what failed, what is left and what it costs."""

@@ -1,4 +1,4 @@
-"""From the words of a multirun to its cells: the runs that differ, each once, with the digest that its row will bear."""
+"""From the words of a multirun to its cells: the runs that differ, each once, with its row's digest."""
 
 import copy
 import functools
@@ -16,7 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from omegaconf import open_dict
+from omegaconf import read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lottalora.config import check
@@ -48,8 +50,8 @@ class Cell:
 
 
 class Composer:
-    """Configs of cells. Hydra composes once for each choice of groups, and the other words of a cell are applied to a copy:
-    a tenth of the time, and the same config, since Hydra too applies values after all groups.
+    """Configs of cells. Hydra composes once for each choice of groups, and the other words of a cell are
+    applied to a copy: a tenth of the time, and the same config, since Hydra too applies values after groups.
 
     Args:
         loader: of the config folder.
@@ -68,24 +70,30 @@ class Composer:
         parsed = [self.parse(word) for word in overrides]
         groups = tuple(each.input_line for each in parsed if self.is_group(each.key_or_group))
         if groups not in self.of_groups:
-            whole = self.loader.load_sweep_config(self.master, list(groups))
-            HydraConfig.instance().set_config(whole)
-            task = copy.deepcopy(whole)
-            with open_dict(task):
-                del task["hydra"]
-            self.of_groups[groups] = task, whole.hydra
+            self.of_groups[groups] = self.compose(groups)
         task, hydra = self.of_groups[groups]
         task = copy.deepcopy(task)
         values = [each for each in parsed if not self.is_group(each.key_or_group)]
         ConfigLoaderImpl._apply_overrides_to_config(values, task)
         return task, hydra
 
+    def compose(self, groups: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        task = self.loader.load_sweep_config(self.master, list(groups))
+        HydraConfig.instance().set_config(task)  # keeps a copy of Hydra's part
+        hydra = HydraConfig.instance().cfg
+        OmegaConf.set_readonly(hydra.hydra, False)
+        with read_write(task), open_dict(task):
+            del task["hydra"]
+        return task, hydra
+
     def cell(self, overrides: Sequence[str]) -> Cell:
-        """A cell with its name. A key or choice that does not exist is raised; a value that is not allowed is noted."""
+        """A cell with its name. An unknown key or choice is raised; a value that is not allowed is noted."""
         cfg, hydra = self.config(overrides)
+        hydra.hydra.overrides.task = list(overrides)
+        HydraConfig.instance().cfg = hydra
         try:
-            check(cfg, overrides)
-            identity = naming(cfg, hydra.runtime.choices)
+            check(cfg)
+            identity = naming(cfg, hydra.hydra.runtime.choices)
         except (ValueError, OmegaConfBaseException) as error:
             return Cell(overrides=tuple(overrides), identity={}, problem=in_one_line(error) or str(error))
         return Cell(overrides=tuple(overrides), identity=identity, epochs=cfg.trainer.epochs)
@@ -105,7 +113,7 @@ def cells_of(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Cell]:
 
 
 def expand(words: Sequence[str], grids: Sequence[Grid], loader: ConfigLoader) -> list[list[str]]:
-    """Every combination of values, grid by grid; words of the command line replace the same keys of each grid."""
+    """Every combination of values, grid by grid; typed words replace the same keys of each grid."""
     parser = OverridesParser.create(loader)
     jobs = []
     for grid in grids or [{}]:
@@ -123,7 +131,8 @@ def values_of(override: Override) -> Iterator[str]:
     else:
         if not override.is_discrete_sweep():
             raise ValueError(
-                f"{override.input_line!r} names no values to try one by one. Type {key}=1,2,3 or {key}=range(1,4)."
+                f"{override.input_line!r} names no values to try one by one. "
+                f"Type {key}=1,2,3 or {key}=range(1,4)."
             )
         values = list(override.sweep_string_iterator())
     if not values or "" in values:
@@ -134,7 +143,7 @@ def values_of(override: Override) -> Iterator[str]:
 
 
 def cells_of_words(words: Sequence[str]) -> tuple[list[Cell], Composer, DictConfig]:
-    """The cells that `run.py -m WORDS` would run, for commands that run nothing. Needs an initialised Hydra."""
+    """The cells that `run.py -m WORDS` would run, for commands that run nothing, with Hydra initialised."""
     from hydra.core.global_hydra import GlobalHydra
 
     hydra = GlobalHydra.instance().hydra

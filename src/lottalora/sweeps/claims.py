@@ -1,7 +1,7 @@
-"""Who runs which cell. A claim is a lock that the kernel holds for a process and frees however that process ends.
+"""Who runs which cell. A claim is a lock that the kernel frees however the process that holds it ends.
 
-The lock is POSIX's (fcntl), not flock's: it belongs to exactly one process, so no child that outlives its parent keeps it,
-network file systems carry it between nodes, and others can look at it without taking it.
+The lock is POSIX's (fcntl), not flock's: it belongs to exactly one process, so no child that outlives its
+parent keeps it, network file systems carry it between nodes, and others can look at it without taking it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def path_of(digest: str, results: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(digest: str, results: Path, *, log_file: Path | None = None) -> Iterator[dict | None]:
-    """Hold the claim on a cell, and give None; or, if another process holds it, what that process wrote about itself."""
+    """Hold the claim on a cell, and give None; or, if another process holds it, what that one wrote of itself."""
     path = path_of(digest, results)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -88,7 +88,7 @@ def read(path: Path) -> dict | None:
 
 
 def holder(digest: str, results: Path) -> dict | None:
-    """What the process that runs this cell wrote about itself; None if none does. Takes no lock, so it disturbs nobody.
+    """What the process that runs this cell wrote about itself; None if none does. It takes no lock.
 
     Never to be called for a cell that this very process holds: closing the file would free its claim.
     """

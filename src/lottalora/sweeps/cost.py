@@ -1,7 +1,8 @@
 """What a run will cost: from finished rows of its kind where there are any, else from the cost model.
 
-The model: FLOPs of an epoch are 6 M N for a dense network and M (4 N + 2 N_tr) on a scaffold, with M examples, N weights and
-N_tr trained ones (the paper, Section on cost); beside them each step costs a fixed time, which rules small networks.
+The model: FLOPs of an epoch are 6 M N for a dense network and M (4 N + 2 N_tr) on a scaffold, with M examples,
+N weights and N_tr trained ones (the paper, Table 9); beside them each step costs a fixed time, which rules
+small networks.
 """
 
 import statistics
@@ -24,7 +25,7 @@ FILES = 0.02  # MB of a row and its log
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one run: seconds by the wall clock (None: unknown), MB of memory, MB on disk, and where the seconds come from."""
+    """Of one run: seconds (None: unknown), MB of memory, MB on disk, and where the seconds come from."""
 
     seconds: float | None
     memory_mb: float
@@ -108,7 +109,7 @@ class Estimate:
         return self.model(row["counts"], cfg, row["mode"], row["epochs"])
 
     def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
-        """Parameters of the cell's net, built without memory, once for all seeds; and a config of its kind."""
+        """Parameters of the cell's net, built without memory once for all seeds; a config of its kind."""
         import torch
         from hydra.utils import get_class
 

@@ -23,6 +23,7 @@ from lottalora import rows
 from lottalora.sweeps import claims
 from lottalora.sweeps import failures
 from lottalora.sweeps.cells import Cell
+from lottalora.sweeps.plan import in_words
 from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
@@ -67,6 +68,8 @@ class Sweep:
 
     def run(self) -> list[JobReturn]:
         refuse_devices(self.config)
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"hydra.launcher.workers must be 1 or more, or null, got {self.workers}.")
         preload(self.config)
         slots = [{}] if self.config.dry_run else slots_of(self.workers, self.config.trainer.accelerator)
         jobs = [self.job(index) for index in range(len(self.cells))]
@@ -96,10 +99,10 @@ class Sweep:
     def job(self, index: int) -> Job:
         """What a worker does for this cell."""
         cell = self.cells[index]
-        if self.config.dry_run:
-            return Job(work=lambda: self.work(index))
         if cell.problem:
             return Job(work=lambda: cell.problem)
+        if self.config.dry_run:
+            return Job(work=lambda: self.work(index))
         return Job(work=lambda: self.work(index), log=self.log_of(cell))
 
     def work(self, index: int) -> str | None:
@@ -117,7 +120,9 @@ class Sweep:
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        return None if done.status == JobStatus.COMPLETED else failures.cause_of(done._return_value)
+        if done.status == JobStatus.COMPLETED:
+            return None
+        return failures.cause_of(done._return_value).removesuffix(in_job(self.cells[index].overrides))
 
     def log_of(self, cell: Cell) -> Path:
         return self.results / "runs" / rows.run_name(cell.identity) / "log.txt"
@@ -166,13 +171,7 @@ class Sweep:
     def left(self, total: int) -> str:
         """Time that the rest will take, if it goes on as before."""
         seconds = (time.monotonic() - self.begin) / len(self.seen) * (total - len(self.seen))
-        return (
-            f"{seconds / 3600:.1f} h"
-            if seconds >= 3600
-            else f"{seconds / 60:.0f} min"
-            if seconds >= 60
-            else f"{seconds:.0f} s"
-        )
+        return in_words(seconds / 3600)
 
 
 def refuse_devices(config: DictConfig) -> None:
@@ -180,8 +179,8 @@ def refuse_devices(config: DictConfig) -> None:
     devices = OmegaConf.select(config, "trainer.devices")
     if isinstance(devices, int) and devices > 1:
         raise ValueError(
-            f"trainer.devices={devices} in one process cannot be part of -m: each run needs a launcher of its own. "
-            "Use hydra/launcher=submitit_slurm, or call `torchrun run.py …` once for each run."
+            f"trainer.devices={devices} in one process cannot be part of -m: "
+            "each run needs a launcher of its own. Call `torchrun run.py …` once for each run."
         )
 
 
@@ -196,7 +195,7 @@ def preload(config: DictConfig) -> None:
 
 
 def import_as_child(names: Sequence[str]) -> None:
-    """Import what a run had to import, once for all that follow: scikit-learn's digits alone cost each run a second."""
+    """Import what a run had to import, once for all that follow: scikit-learn alone costs a second."""
     for name in names:
         with contextlib.suppress(
             Exception
@@ -210,6 +209,11 @@ def result_of(cell: Cell, cause: str | None) -> JobReturn:
     )
     done.return_value = RuntimeError(cause) if cause else None
     return done
+
+
+def in_job(overrides: Sequence[str]) -> str:
+    """The note that an error of a job bears."""
+    return f" (in job {' '.join(overrides)})"
 
 
 def name_of(cell: Cell) -> str:

@@ -1,7 +1,7 @@
 """A pool of processes on this machine, one run each. Linux.
 
-The parent imports torch once and forks for each run, so a run starts in milliseconds with nothing left over from the one before
-it, and a run that is killed takes nothing with it.
+The parent imports torch once and forks for each run, so a run starts in milliseconds with nothing left over
+from the one before it, and a run that is killed takes nothing with it.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the job at this position ended: cause is None if all went well; died, if no word came from the process.
+    """How the job at this position ended: cause is None if all went well; died: no word came from the process.
     What it had to import is what the parent had better import too."""
 
     index: int
@@ -113,7 +113,7 @@ def die_with(parent: int) -> None:
 
 
 def redirect(log: Path) -> None:
-    """Append standard output and error, of libraries in C too, to a file. If it cannot be opened, the run says why."""
+    """Append standard output and error, of C libraries too, to a file. If it cannot be opened, the run says why."""
     with contextlib.suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -157,7 +157,7 @@ def stop(processes: Sequence[multiprocessing.Process]) -> None:
 
 
 def slots_of(workers: int | None, accelerator: str) -> list[dict[str, str]]:
-    """The environment of each worker: a GPU each where there are any, in turn; else one worker for each core."""
+    """The environment of each worker: a GPU each where there are any; else one worker for each core."""
     devices = [] if accelerator == "cpu" else visible_gpus()
     count = workers or len(devices) or cores()
     if not devices:
@@ -166,7 +166,7 @@ def slots_of(workers: int | None, accelerator: str) -> list[dict[str, str]]:
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them. Starts no CUDA context."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them. Starts no CUDA context."""
     import torch
 
     count = torch.cuda.device_count()
@@ -175,7 +175,7 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Cores that this process may use: those of its affinity, or fewer where its control group has a quota."""
+    """Cores that this process may use: its affinity, or fewer where its control group has a quota."""
     allowed = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

@@ -69,7 +69,7 @@ def key_of(cell: Cell) -> str:
 
 @contextlib.contextmanager
 def sweep_of(words: Sequence[str]) -> Iterator[tuple[list[Cell], Composer, DictConfig]]:
-    """The cells of a command line, as `run.py -m WORDS` would run them; what is typed wrong is a ValueError of one line."""
+    """The cells that `run.py -m WORDS` would run; what is typed wrong is a ValueError of one line."""
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 

@@ -12,14 +12,15 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from lottalora import rows
-from lottalora.errors import deliberate
 from lottalora.sweeps import failures
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import Grid
 from lottalora.sweeps.cells import cells_of
 from lottalora.sweeps.cells import expand
+from lottalora.sweeps.launch import in_job
 
+FEW = 10  # rows that are named one by one
 log = logging.getLogger(__name__)
 
 
@@ -35,27 +36,49 @@ def run_sweep(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = expand(words, grids, loader)
     cells = cells_of(Composer(loader, config), jobs)
-    todo = cells if config.force or config.dry_run else unfinished(cells, Path(config.paths.results))
+    todo = cells
+    if not config.dry_run:
+        check_writable(Path(config.hydra.sweep.dir))
+        todo = cells if config.force else unfinished(cells, Path(config.paths.results))
     log.info("%s", in_words(jobs, cells, todo))
     if not todo:
         return []
     if hasattr(launcher, "cells"):
         launcher.cells = todo
     results = launcher.launch([cell.overrides for cell in todo], initial_job_idx=0)
-    failed = [each for each in results if each.status != JobStatus.COMPLETED]
-    for each in failed:
-        log.error("failed: %s: %s", " ".join(each.overrides), cause(each._return_value))
-    if failed:
-        raise ValueError(
-            f"{len(failed)} of {len(todo)} runs failed, as said above. Repeat the command to run them again."
-        )
+    raise_failures([each for each in results if each.status != JobStatus.COMPLETED], len(todo))
     return [results]
 
 
+def raise_failures(failed: Sequence[JobReturn], total: int) -> None:
+    """Name each failure and its cause once more, below all else that was printed."""
+    causes = [cause(each) + in_job(each.overrides) for each in failed]
+    if len(failed) == 1:
+        raise ValueError(causes[0])
+    for each in causes:
+        log.error("failed: %s", each)
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {total} runs failed, as said above. Repeat the command to run them again."
+        )
+
+
+def check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {error.filename}: {error.strerror}. Set paths.results=DIR to a writable folder."
+        ) from error
+
+
 def unfinished(cells: Sequence[Cell], results: Path) -> list[Cell]:
-    """Those without a row. A damaged row is none: its run says what is wrong with it."""
+    """Those without a row; a few rows that are there are named. A damaged row is none: its run refuses it."""
     paths = row_paths(results)
-    return [cell for cell in cells if cell.digest not in paths or not readable(paths[cell.digest])]
+    done = {cell.digest for cell in cells if cell.digest in paths and readable(paths[cell.digest])}
+    for digest in sorted(done) if len(done) <= FEW else []:
+        log.info("done: %s (force=true to run again)", paths[digest])
+    return [cell for cell in cells if cell.digest not in done]
 
 
 def row_paths(results: Path) -> dict[str, Path]:
@@ -77,5 +100,8 @@ def in_words(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> str
     return f"{len(cells)} runs{same}{done}"
 
 
-def cause(error: BaseException) -> str:
-    return str(error) if type(error) is RuntimeError else deliberate(error) or failures.cause_of(error)
+def cause(failed: JobReturn) -> str:
+    """One line, from the pool as it is, from other launchers out of the error."""
+    error = failed._return_value
+    text = str(error) if type(error) is RuntimeError else failures.cause_of(error)
+    return text.removesuffix(in_job(failed.overrides))
