@@ -114,9 +114,21 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
 
 def identify(cfg: DictConfig) -> dict:
     """The part of a row that is known before the run: which run it is."""
-    choices = HydraConfig.get().runtime.choices
-    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
     changed = changes(cfg)
+    return naming(cfg, HydraConfig.get().runtime.choices) | {
+        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
+        "changed": changed,
+    }
+
+
+def naming(cfg: DictConfig, choices: DictConfig) -> dict:
+    """What names a run: its digest, and what people call it by.
+
+    Args:
+        cfg: the composed config.
+        choices: the chosen config of each group, Hydra's `runtime.choices`.
+    """
+    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
     return {
         "schema": 1,
         "digest": digest(cfg),
@@ -130,8 +142,6 @@ def identify(cfg: DictConfig) -> dict:
         "alpha": scaffold.alpha or scaffold.rank or None,
         "seed": cfg.seed,
         "backbone_seed": scaffold.seed,
-        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
-        "changed": changed,
     }
 
 

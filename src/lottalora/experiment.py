@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
@@ -19,6 +20,9 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
+from lottalora.sweeps.claims import claimed
+from lottalora.sweeps.claims import in_words
+from lottalora.sweeps.failures import recorded
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +35,31 @@ def run(cfg: DictConfig) -> None:
         show(cfg)
         return
     identity, results = identify(cfg), Path(cfg.paths.results)
-    done = None if cfg.force else rows.find(identity["digest"], results)
-    if done:
-        log.info("done: %s (force=true to run again)", done)
+    if is_done(cfg, identity):
         return
     rows.check_writable(identity, results)
+    folder = results / "runs" / rows.run_name(identity)
+    with claimed(identity["digest"], results, log_file=folder / "log.txt") as other:
+        if other:
+            log.info("skipped: %s is run %s", rows.run_name(identity), in_words(other))
+            return
+        if is_done(cfg, identity):  # the claim may have come from a process that has just finished it
+            return
+        words = HydraConfig.get().overrides.task
+        with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"):
+            train(cfg, identity, folder)
+
+
+def is_done(cfg: DictConfig, identity: dict) -> bool:
+    """Whether the row is there already, which is said."""
+    done = None if cfg.force else rows.find(identity["digest"], Path(cfg.paths.results))
+    if done:
+        log.info("done: %s (force=true to run again)", done)
+    return done is not None
+
+
+def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
+    """The run itself; `folder` takes its checkpoint."""
     if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
     torch.set_num_threads(cfg.trainer.threads)
@@ -43,12 +67,8 @@ def run(cfg: DictConfig) -> None:
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
     splits = data.read()
-    row = (
-        identity
-        | train_and_test(cfg, data.spec, splits, net, results / "runs" / run_name(identity))
-        | record(cfg, data.spec, account)
-    )
-    path = rows.write(row, results)
+    row = identity | train_and_test(cfg, data.spec, splits, net, folder) | record(cfg, data.spec, account)
+    path = rows.write(row, Path(cfg.paths.results))
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
 
@@ -106,9 +126,3 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "account": account.as_dict()["entries"],
         "config": without_places(cfg),
     }
-
-
-def run_name(identity: dict) -> str:
-    """The same name as the row's, which the folder of its checkpoint bears."""
-    path = rows.path_of(identity, Path())
-    return "-".join([*path.parts[1:-1], path.stem])

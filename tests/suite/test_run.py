@@ -38,7 +38,7 @@ def test_each_mode_leaves_one_row(finished):
 def test_a_run_leaves_nothing_in_the_working_directory_but_results(finished):
     folder, _ = finished
     assert os.listdir(folder) == ["results"]
-    assert sorted(os.listdir(folder / "results")) == ["rows", "runs"]
+    assert sorted(os.listdir(folder / "results")) == ["claims", "rows", "runs"]
 
 
 def test_a_baseline_and_a_scaffold_learn_and_the_baseline_is_better(finished):
