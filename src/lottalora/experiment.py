@@ -41,8 +41,10 @@ def run(cfg: DictConfig) -> None:
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
-    row = identity | train_and_test(cfg, data, net, results / "runs" / run_name(identity)) | record(cfg, data.spec, account)
+    folder = results / "runs" / run_name(identity)
+    row = identity | train_and_test(cfg, data, net, folder) | record(cfg, data.spec, account)
     path = rows.write(row, results)
+    remove_checkpoint(folder)
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
 
@@ -72,9 +74,10 @@ def train_and_test(cfg: DictConfig, data, net: nn.Module, folder: Path) -> dict:
         accelerator=cfg.trainer.accelerator,
         higher_is_better=data.spec.higher_is_better,
         folder=folder,
+        checkpoint_every=cfg.trainer.checkpoint_every,
     )
     measured = {
-        "score": score(trained.trainer, task, splits, weights="best"),
+        "score": score(trained.trainer, task, splits),
         "validation_score": trained.validation_score,
         "best_epoch": trained.best_epoch,
         "seconds": trained.seconds,
@@ -99,6 +102,12 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "account": account.as_dict()["entries"],
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
+
+
+def remove_checkpoint(folder: Path) -> None:
+    from lottalora.checkpoints import remove
+
+    remove(folder)
 
 
 def run_name(identity: dict) -> str:
