@@ -24,7 +24,7 @@ help:  ## print this help
 
 install: $(VENV)/suite.stamp  ## create .venv and install the library and the suite into it
 
-demo: $(VENV)/suite.stamp  ## baseline and scaffold at four ranks and three seeds on handwritten digits; about two minutes
+demo: $(VENV)/suite.stamp  ## baseline and scaffold at four ranks and three seeds on handwritten digits; about a minute
 	$(BIN)/python run.py -m model=mlp data=digits mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44 paths.results=$(DEMO)
 	$(BIN)/python -m lottalora report --results $(DEMO)
 

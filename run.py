@@ -1,4 +1,4 @@
-"""Train one network on one data set and leave one row: python run.py model=mlp data=mnist rank=8 (see --help)."""
+"""Train one network on one data set and leave one row: python run.py model=mlp data=mnist rank=8."""
 
 import os
 from pathlib import Path
@@ -9,18 +9,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from lottalora.errors import named_job  # noqa: E402
+from lottalora.config import check  # noqa: E402
+from lottalora.errors import job_errors  # noqa: E402
 from lottalora.errors import one_line_errors  # noqa: E402
+
+CONF = Path(__file__).parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    with named_job():
-        from lottalora.experiment import run  # torch takes a second to import: not for --help
+    with job_errors(CONF):
+        check(cfg)
+        from lottalora.experiment import (
+            run,
+        )  # torch takes a second to import: not for --help, nor for what is refused
 
         run(cfg)
 
 
 if __name__ == "__main__":
-    with one_line_errors(Path(__file__).parent / "conf"):
+    with one_line_errors(CONF):
         main()

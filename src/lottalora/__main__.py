@@ -7,6 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora.slurm import cancel
+from lottalora.slurm import submit
+from lottalora.sweeps import plan
+from lottalora.sweeps import status
+
 HINT = "Make one: python run.py model=mlp data=digits rank=8"
 
 
@@ -45,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where tables/ and figures/ go (default: as --results)"
     )
+    for name, module in PARTS.items():
+        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
     return made
 
 
@@ -101,7 +108,8 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
     return found, problems
 
 
-COMMANDS = {"rows": print_rows, "report": print_report}
+PARTS = {"plan": plan, "status": status, "submit": submit, "cancel": cancel}
+COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
-"""What a run keeps on the disk while it trains: the weights of its best epoch, and all that it needs to go on.
+"""What a run keeps on the disk while it trains: the weights of its best epoch, and what it needs to go on.
 
-A run that goes on from its checkpoint ends with the numbers of one that was never stopped: on the CPU to the last bit.
+A run that goes on from its checkpoint ends with the numbers of one that was never stopped, on the CPU to the
+last bit.
 """
 
 import io
@@ -56,9 +57,10 @@ class Best(Callback):
 class Resume(Callback):
     """Writes what is needed to go on, and ends the process in good order when a signal asks for it.
 
-    The state at the beginning of an epoch is held in memory. It is written every `every` seconds, and on SIGTERM and
-    SIGUSR1 (which Slurm sends before a time limit) after the step under way; the process then ends with the code `STOPPED`.
-    A SIGUSR2 is handed on to whoever waits for it, as submitit does, once the state is written.
+    The state at the beginning of an epoch is held in memory. It is written every `every` seconds, and on
+    SIGTERM and SIGUSR1 (which Slurm sends before a time limit) after the step under way; the process then
+    ends with the code `STOPPED`. A SIGUSR2 is handed on to whoever waits for it, as submitit does, once the
+    state is written.
     """
 
     def __init__(self, folder: Path, *, every: float) -> None:
@@ -91,7 +93,9 @@ class Resume(Callback):
             set_random_state(self.random)
             self.random = None
         elif trainer.current_epoch > 0:
-            self.state = as_bytes(between_epochs(trainer._checkpoint_connector.dump_checkpoint(weights_only=False)))
+            self.state = as_bytes(
+                between_epochs(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+            )
             if time.perf_counter() - self.written >= self.every:
                 self.write()
 
@@ -165,7 +169,7 @@ def remove(folder: Path) -> None:
 
 
 def between_epochs(state: dict) -> dict:
-    """The same state without the epoch that has just been announced: else Lightning takes it for one that was trained."""
+    """The same state without the epoch just announced, which Lightning would take for a trained one."""
     for count in state["loops"]["fit_loop"]["epoch_progress"].values():
         count["ready"] = count["completed"]
     return state

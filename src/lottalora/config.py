@@ -1,10 +1,11 @@
-"""What of a config is checked before anything runs, what identifies a run, and whether its recipe was changed."""
+"""What of a config is checked before a run, what identifies the run, and whether its recipe was changed."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
@@ -22,59 +23,113 @@ WHOLE = {  # key → smallest value
     "data.batch_size": 1,
 }
 POSITIVE = ("alpha", "optimizer.lr")
+SECTIONS = ("model", "data", "task", "trainer", "optimizer", "schedule", "recipe", "init.parameters")
+CHOICES = {
+    "dry_run": (True, False, "json"),
+    "force": (True, False),
+    "trainer.accelerator": ("auto", "cpu", "gpu"),
+}
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {"model", "model.size", "data", "mode", "init", "rank", "seed", "backbone_seed"}
 
 
-def check(cfg: DictConfig, typed: Sequence[str]) -> None:
-    """Refuse values that cannot be used and choices that contradict each other, in one clear sentence.
-
-    Args:
-        cfg: the composed config.
-        typed: the overrides of the command line, such as rank=8.
-    """
+def check(cfg: DictConfig) -> None:
+    """Refuse values that cannot be used and choices that contradict each other, in one clear sentence."""
+    typed = HydraConfig.get().overrides.task  # such as rank=8
     for override in typed:
         if override[0] in "+~":
             raise ValueError(f"{override!r} adds or removes a key; nothing reads such a key. Type KEY=VALUE.")
+    check_sections(cfg)
+    check_numbers(cfg)
+    check_choices(cfg)
+    check_mode(cfg, {override.partition("=")[0] for override in typed})
+
+
+def check_sections(cfg: DictConfig) -> None:
+    if "recipe" not in cfg:
+        choices = HydraConfig.get().runtime.choices
+        asked = choices.get("recipe") or f"{choices.model}_{choices.data}"
+        known = nearest_first(asked, GlobalHydra.instance().config_loader().get_group_options("recipe"))
+        raise ValueError(
+            f"Unknown recipe {asked!r}: conf/recipe has none of that name. Known: {', '.join(known)}."
+        )
+    for section in SECTIONS:
+        if not OmegaConf.is_dict(OmegaConf.select(cfg, section)):
+            raise ValueError(
+                f"{section!r} holds no settings. Change what is in it, such as {section}.KEY=VALUE."
+            )
+
+
+def check_numbers(cfg: DictConfig) -> None:
     for key, smallest in WHOLE.items():
         value = OmegaConf.select(cfg, key, throw_on_missing=True)
         if type(value) is not int or value < smallest:
             raise ValueError(f"{key} must be a whole number, {smallest} or more, got {value!r}.")
     for key in POSITIVE:
         value = OmegaConf.select(cfg, key)
-        if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
+        if value is not None and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{key} must be a number above 0, got {value!r}.")
-    check_choices(cfg)
-    check_mode(cfg, {override.partition("=")[0] for override in typed})
+    dropout = cfg.model.net.get("dropout", 0)
+    if not (is_number(dropout) and 0 <= dropout < 1):
+        raise ValueError(f"model.net.dropout must be a number from 0 to below 1, got {dropout!r}.")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_choices(cfg: DictConfig) -> None:
     if cfg.model.size not in cfg.model.sizes:
         known = ", ".join(nearest_first(str(cfg.model.size), cfg.model.sizes))
         raise ValueError(f"Unknown model.size {cfg.model.size!r}. Known: {known}.")
-    if cfg.dry_run not in (True, False, "json"):
-        raise ValueError(f"dry_run must be true, false or json, got {cfg.dry_run!r}.")
-    if not isinstance(cfg.force, bool):
-        raise ValueError(f"force must be true or false, got {cfg.force!r}.")
+    for key, known in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if not any(value is each or (value == each and isinstance(value, str)) for each in known):
+            raise ValueError(
+                f"{key} must be {' or '.join(str(each).lower() for each in known)}, got {value!r}."
+            )
     if cfg.recipe_name == "paper":
-        raise ValueError("recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name.")
+        raise ValueError(
+            "recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name."
+        )
 
 
 def check_mode(cfg: DictConfig, typed: set[str]) -> None:
-    """Refuse a mode beside a choice that it would ignore. A baseline is let through, so that sweeps may hold it."""
+    """Refuse a mode beside a choice that it would ignore. A baseline passes, so that sweeps may hold it."""
     if cfg.mode == "head" and "rank" in typed and cfg.rank > 0:
-        raise ValueError(f"mode=head has no adapter, so it contradicts rank={cfg.rank}. Leave out rank, or type mode=scaffold.")
+        raise ValueError(
+            f"mode=head has no adapter, so it contradicts rank={cfg.rank}. "
+            "Leave out rank, or type mode=scaffold."
+        )
     if cfg.mode == "zero" and "init" in typed:
-        raise ValueError("mode=zero sets every W_seed to 0, so it contradicts init=. Leave out init, or type mode=scaffold.")
+        raise ValueError(
+            "mode=zero sets every W_seed to 0, so it contradicts init=. "
+            "Leave out init, or type mode=scaffold."
+        )
     if cfg.mode in ("scaffold", "zero") and cfg.rank == 0:
-        raise ValueError(f"mode={cfg.mode} with rank=0 would train no adapter. Type mode=head for that, or a rank of 1 or more.")
+        raise ValueError(
+            f"mode={cfg.mode} with rank=0 would train no adapter. "
+            "Type mode=head for that, or a rank of 1 or more."
+        )
 
 
 def identify(cfg: DictConfig) -> dict:
     """The part of a row that is known before the run: which run it is."""
-    choices = HydraConfig.get().runtime.choices
-    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
     changed = changes(cfg)
+    return naming(cfg, HydraConfig.get().runtime.choices) | {
+        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
+        "changed": changed,
+    }
+
+
+def naming(cfg: DictConfig, choices: DictConfig) -> dict:
+    """What names a run: its digest, and what people call it by.
+
+    Args:
+        cfg: the composed config.
+        choices: the chosen config of each group, Hydra's `runtime.choices`.
+    """
+    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
     return {
         "schema": 1,
         "digest": digest(cfg),
@@ -85,11 +140,9 @@ def identify(cfg: DictConfig) -> dict:
         "mode": cfg.mode,
         "init": choices.init if cfg.scaffold and cfg.mode != "zero" else "",
         "rank": scaffold.rank,
-        "alpha": scaffold.alpha or scaffold.rank,
+        "alpha": scaffold.alpha or scaffold.rank or None,
         "seed": cfg.seed,
         "backbone_seed": scaffold.seed,
-        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
-        "changed": changed,
     }
 
 
@@ -100,15 +153,17 @@ def digest(cfg: DictConfig) -> str:
 
 
 def scored(cfg: DictConfig) -> dict:
-    """Everything that can change the score, resolved. A baseline has no scaffold, so rank, α, init and backbone seed are not
-    in it, and one baseline serves a whole sweep of them."""
+    """Everything that can change the score, resolved.
+
+    A baseline has no scaffold, so rank, α, init and backbone seed are not in it: one serves a whole sweep.
+    """
     plain = OmegaConf.to_container(cfg, resolve=True)
-    model = plain["model"]
+    model, scaffold = plain["model"], plain["scaffold"]
     return {
         "data": {key: value for key, value in plain["data"].items() if key != "root"},
-        "model": {key: value for key, value in model.items() if key != "sizes"} | model["sizes"][model["size"]],
+        "model": model["net"] | model["sizes"][model["size"]],
         "task": plain["task"],
-        "scaffold": plain["scaffold"],
+        "scaffold": scaffold and scaffold | {"keep": model["keep"], "freeze": model["freeze"]},
         "optimizer": plain["optimizer"],
         "schedule": plain["schedule"],
         "epochs": plain["trainer"]["epochs"],
@@ -118,7 +173,7 @@ def scored(cfg: DictConfig) -> dict:
 
 
 def changes(cfg: DictConfig) -> dict:
-    """What differs from the recipe of the pair: key → value. Found by composing again with the identity of the run alone."""
+    """What differs from the recipe, key → value: found by composing again with the run's identity alone."""
     job = HydraConfig.get()
     identity = [word for word in job.overrides.task if word.partition("=")[0] in IDENTITY]
     untouched = flatten(scored(compose(job.job.config_name, overrides=identity)))

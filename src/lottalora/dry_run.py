@@ -10,7 +10,20 @@ from omegaconf import DictConfig
 from lottalora.config import identify
 from lottalora.experiment import build
 
-ESSENTIALS = ("model", "size", "data", "mode", "init", "rank", "alpha", "seed", "backbone_seed", "recipe", "changed", "digest")
+ESSENTIALS = (
+    "model",
+    "size",
+    "data",
+    "mode",
+    "init",
+    "rank",
+    "alpha",
+    "seed",
+    "backbone_seed",
+    "recipe",
+    "changed",
+    "digest",
+)
 
 
 def show(cfg: DictConfig) -> None:

@@ -21,58 +21,67 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 PACKAGE = Path(__file__).parent
+CONF = PACKAGE.parents[1] / "conf"  # of the repository that this package was installed from
+SHOW_ALL = "LOTTALORA_TRACEBACK"
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def one_line_errors(conf: Path) -> Iterator[None]:
-    """Turn what a person did wrong into `error: …` and exit code 1. HYDRA_FULL_ERROR=1 shows every traceback.
+    """Turn what a person did wrong into `error: …` and exit code 1. LOTTALORA_TRACEBACK=1 shows all.
 
     Args:
         conf: folder of the config, from which nearest names are offered.
     """
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        yield
-        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on in place of printing them
     try:
         yield
     except BrokenPipeError:  # `run.py --help | head`: nobody reads on, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        line = in_one_line(error, conf)
-        if line is None:
-            raise
-        sys.stderr.write(f"error: {line}\n")
-        sys.exit(1)
+        leave(error, conf)
+        raise
 
 
 @contextlib.contextmanager
-def named_job() -> Iterator[None]:
-    """In a multirun say at once which job failed and why: Hydra raises only the first error, after the last job."""
+def job_errors(conf: Path) -> Iterator[None]:
+    """The same inside a job. In a multirun the other jobs go on: each failure is named at once, and Hydra
+    raises the first of them after the last job."""
     try:
         yield
     except Exception as error:
         job = HydraConfig.get()
-        if job.mode == RunMode.MULTIRUN:
-            error.add_note(f"in job {' '.join(job.overrides.task)}")
-            log.error("failed: %s", deliberate(error) or traceback.format_exc())
+        if job.mode == RunMode.RUN:
+            leave(error, conf)
+            raise
+        error.add_note(f"in job {' '.join(job.overrides.task)}")
+        log.error("failed: %s", in_one_line(error, conf) or traceback.format_exc())
         raise
 
 
-def in_one_line(error: Exception, conf: Path) -> str | None:
+def leave(error: Exception, conf: Path) -> None:
+    """Exit with the one line of an error that a person can put right; return if it is a bug."""
+    line = in_one_line(error, conf)
+    if line is not None and not os.environ.get(SHOW_ALL):
+        sys.stderr.write(f"error: {line}\n")
+        sys.exit(1)
+
+
+def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
     """The one line for an error that a person can put right, or None for a bug."""
     if isinstance(error, MissingConfigException):
         return unknown_choice(error)
     if isinstance(error, InstantiationException):
         return deliberate(error.__cause__)
-    if isinstance(error, ConfigCompositionException) and (match := re.match(r"Could not override '(.+?)'", str(error))):
+    if isinstance(error, ConfigCompositionException) and (
+        match := re.match(r"Could not override '(.+?)'", str(error))
+    ):
         return unknown_key(match[1], conf)
     if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} has no value: this pair of model and data has no recipe, so give {error.full_key}=…"
+        return f"{error.full_key} has no value. Type {error.full_key}=VALUE."
     if isinstance(error, HydraException):
         return " ".join(str(error).split())
-    return deliberate(error) or unwritable_by_hydra(error)
+    return deliberate(error) or refused_by_hydra(error)
 
 
 def deliberate(error: BaseException | None) -> str | None:
@@ -82,16 +91,22 @@ def deliberate(error: BaseException | None) -> str | None:
     place = traceback.extract_tb(error.__traceback__)[-1]
     if not Path(place.filename).is_relative_to(PACKAGE) or not (place.line or "").startswith("raise "):
         return None
-    return " ".join([" ".join(str(error).split()), *(f"({note})" for note in getattr(error, "__notes__", []))])
+    return " ".join(
+        [" ".join(str(error).split()), *(f"({note})" for note in getattr(error, "__notes__", []))]
+    )
 
 
-def unwritable_by_hydra(error: Exception) -> str | None:
-    """Hydra writes the record of a multirun into the results folder before the first job begins."""
+def refused_by_hydra(error: Exception) -> str | None:
+    """What Hydra meets before our code is reached: a value that is no choice, or a results folder that cannot
+    be written, in which it wants to keep the record of a multirun."""
     places = [Path(place.filename) for place in traceback.extract_tb(error.__traceback__)]
-    in_job = any(place.is_relative_to(PACKAGE) and place != Path(__file__) for place in places)
-    if not isinstance(error, OSError) or not error.filename or in_job:
+    if any(place.is_relative_to(PACKAGE) and place != Path(__file__) for place in places):
         return None
-    return f"Cannot write to {error.filename}: {error.strerror}. Set paths.results=DIR to a writable folder."
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"Cannot write to {error.filename}: {error.strerror}. Set paths.results=DIR to a writable folder."
+        )
+    return " ".join(str(error).split()) if type(error) is ValueError else None
 
 
 def unknown_choice(error: MissingConfigException) -> str:
@@ -119,7 +134,7 @@ def known_keys(mistyped: str, conf: Path) -> list[str]:
             cfg = compose("config", overrides=[word for word in typed if not word.startswith(f"{mistyped}=")])
         except HydraException:  # a second mistake on the same command line
             cfg = compose("config")
-    return [*groups, *flatten(OmegaConf.to_container(cfg))]
+    return sorted({*groups, *flatten(OmegaConf.to_container(cfg))})
 
 
 def flatten(container: dict, prefix: str = "") -> dict[str, object]:

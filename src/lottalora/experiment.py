@@ -11,39 +11,63 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lottalora import rows
-from lottalora.config import check
 from lottalora.config import identify
+from lottalora.data.images import ImageSplits
 from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
+from lottalora.sweeps.claims import claimed
+from lottalora.sweeps.claims import in_words
+from lottalora.sweeps.failures import recorded
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
     """Train and score what the config describes and write its row, unless the row is there already."""
-    check(cfg, HydraConfig.get().overrides.task)
     if cfg.dry_run:
         from lottalora.dry_run import show
 
         show(cfg)
         return
     identity, results = identify(cfg), Path(cfg.paths.results)
-    done = None if cfg.force else rows.find(identity["digest"], results)
-    if done:
-        log.info("done: %s (force=true to run again)", done)
+    if is_done(cfg, identity):
         return
     rows.check_writable(identity, results)
+    folder = results / "runs" / rows.run_name(identity)
+    with claimed(identity["digest"], results, log_file=folder / "log.txt") as other:
+        if other:
+            log.info("skipped: %s is run %s", rows.run_name(identity), in_words(other))
+            return
+        if is_done(cfg, identity):  # the claim may have come from a process that has just finished it
+            return
+        words = HydraConfig.get().overrides.task
+        with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"):
+            train(cfg, identity, folder)
+
+
+def is_done(cfg: DictConfig, identity: dict) -> bool:
+    """Whether the row is there already, which is said."""
+    done = None if cfg.force else rows.find(identity["digest"], Path(cfg.paths.results))
+    if done:
+        log.info("done: %s (force=true to run again)", done)
+    return done is not None
+
+
+def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
+    """The run itself; `folder` takes its checkpoint."""
+    if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
     torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
-    folder = results / "runs" / run_name(identity)
-    row = identity | train_and_test(cfg, data, net, folder) | record(cfg, data.spec, account)
-    path = rows.write(row, results)
+    splits = data.read()
+    row = identity | train_and_test(cfg, data.spec, splits, net, folder) | record(cfg, data.spec, account)
+    path = rows.write(row, Path(cfg.paths.results))
     remove_checkpoint(folder)
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
@@ -58,21 +82,22 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     return net, wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze))
 
 
-def train_and_test(cfg: DictConfig, data, net: nn.Module, folder: Path) -> dict:  # noqa: ANN001  any class of data/
-    """Fit, then score the test part with the weights of the best validation epoch: the measured part of a row."""
+def train_and_test(
+    cfg: DictConfig, spec: DataSpec, splits: ImageSplits, net: nn.Module, folder: Path
+) -> dict:
+    """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
     from lottalora.provenance import provenance
-    from lottalora.training import fit
+    from lottalora.training import fit  # Lightning takes seconds to import
     from lottalora.training import score
 
-    splits = data.read()
-    task = instantiate(cfg.task, net, data.spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
+    task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     trained = fit(
         task,
         splits,
         seed=cfg.seed,
         epochs=cfg.trainer.epochs,
         accelerator=cfg.trainer.accelerator,
-        higher_is_better=data.spec.higher_is_better,
+        higher_is_better=spec.higher_is_better,
         folder=folder,
         checkpoint_every=cfg.trainer.checkpoint_every,
     )
@@ -108,9 +133,3 @@ def remove_checkpoint(folder: Path) -> None:
     from lottalora.checkpoints import remove
 
     remove(folder)
-
-
-def run_name(identity: dict) -> str:
-    """The same name as the row's, which the folder of its checkpoint bears."""
-    path = rows.path_of(identity, Path())
-    return "-".join([*path.parts[1:-1], path.stem])

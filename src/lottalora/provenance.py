@@ -10,7 +10,16 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision", "lottalora")
+PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "numpy",
+    "scikit-learn",
+    "torchvision",
+    "lottalora",
+)
 
 
 def provenance(device: torch.device) -> dict:
@@ -51,7 +60,9 @@ def commit() -> str:
     """The commit of this repository, with -dirty where tracked files differ from it; "" outside of one."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return answer.stdout.strip()

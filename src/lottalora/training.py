@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from lottalora.data.images import ImageSplits
 from lottalora.tasks.base import Task
 
 QUIET = 10.0  # seconds between two lines of progress
+NOISE = (  # Lightning's warnings that say nothing about the run
+    r".*isinstance\(treespec, LeafSpec\)",
+    "The `srun` command is available",
+)
 log = logging.getLogger(__name__)
 
 
@@ -68,13 +73,17 @@ def fit(
         checkpoint_every: seconds between two writings of the latter.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=text)
     best = Best(folder, higher_is_better=higher_is_better)
     resume = Resume(folder, every=checkpoint_every)
     trainer = Trainer(
         max_epochs=epochs,
         accelerator=accelerator,
         devices=1,
-        plugins=[LightningEnvironment()],  # one process a run, also inside of a Slurm job, which requeues without Lightning
+        plugins=[
+            LightningEnvironment()
+        ],  # one process a run, also inside of a Slurm job, which requeues without Lightning
         callbacks=[resume, best, Progress()],
         default_root_dir=folder,
         logger=False,
@@ -86,7 +95,10 @@ def fit(
     trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
     task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
     return Training(
-        trainer=trainer, validation_score=best.scores[best.epoch], best_epoch=best.epoch, seconds=resume.seconds
+        trainer=trainer,
+        validation_score=best.scores[best.epoch],
+        best_epoch=best.epoch,
+        seconds=resume.seconds,
     )
 
 

@@ -11,9 +11,10 @@ SPLIT_SEED = 0  # of the split; never the run's seed
 
 
 class Digits:
-    """1,797 real handwritten digits of 8×8 pixels with values 0 to 16, split 70 / 10 / 20 % within each class.
+    """1,797 real handwritten digits, 8×8 pixels from 0 to 16, split 70 / 10 / 20 % within each class.
 
-    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; scikit-learn's `load_digits`.
+    Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; scikit-learn's
+    `load_digits`.
 
     Args:
         batch_size: images.
@@ -21,6 +22,7 @@ class Digits:
 
     spec = DataSpec(in_shape=(1, 8, 8), out_dim=10, metric="accuracy", higher_is_better=True, chance=0.1)
     sample = False
+    train_examples = 1257
 
     def __init__(self, *, batch_size: int) -> None:
         self.batch_size = batch_size

@@ -1,4 +1,4 @@
-"""Images held in memory as bytes, cut into batches and normalised there.  N images, C channels, H × W pixels."""
+"""Images held in memory as bytes, batched and normalised there.  N images, C channels, H × W pixels."""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,7 +19,9 @@ class Images:
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.labels):
-            raise ValueError(f"{len(self.pixels)} images but {len(self.labels)} labels: the files do not belong together.")
+            raise ValueError(
+                f"{len(self.pixels)} images but {len(self.labels)} labels: the files do not belong together."
+            )
 
     def take(self, index: Tensor) -> "Images":
         return Images(self.pixels[index], self.labels[index])
@@ -58,7 +60,9 @@ class Batches:
         seed: of the order; None keeps the order of the data set.
     """
 
-    def __init__(self, images: Images, *, mean: float, std: float, batch_size: int, seed: int | None = None) -> None:
+    def __init__(
+        self, images: Images, *, mean: float, std: float, batch_size: int, seed: int | None = None
+    ) -> None:
         self.images = images
         self.mean = mean
         self.std = std
@@ -96,7 +100,7 @@ class ImageSplits:
         return Batches(self.test, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the shapes, the pixels and the labels of the three parts: data and split in one number."""
+        """SHA-256 over shapes, pixels and labels of the three parts: data and split in one number."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             digest.update(str(tuple(part.pixels.shape)).encode())

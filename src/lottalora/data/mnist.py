@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from lottalora.data.spec import DataSpec
 
 SPLIT_SEED = 0  # of the 90/10 split; never the run's seed
 NETWORK_PATIENCE = 20  # seconds without an answer
-# MD5 of the four official files, unpacked; packed ones are the sums torchvision checks (torchvision/datasets/mnist.py).
+# MD5 of the four official files: unpacked, and packed as torchvision/datasets/mnist.py checks them.
 OFFICIAL = {
     "train-images-idx3-ubyte": ("6bbc9ace898e44ae57da46a324031adb", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
     "train-labels-idx1-ubyte": ("a25bea736e30d166cdddb491f175f624", "d53e105ee54ea40749a09fcbcd1e9432"),
@@ -30,7 +31,7 @@ OFFICIAL = {
 
 
 class MNIST:
-    """Handwritten digits, 28×28 grey pixels: the 60,000 training images split 90/10, the official test images untouched.
+    """Handwritten digits, 28×28 grey: 60,000 training images split 90/10, the official test images untouched.
 
     Pixels are normalised with mean 0.1307 and std 0.3081 (the paper, MNIST protocol).
     Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, http://yann.lecun.com/exdb/mnist/
@@ -42,8 +43,11 @@ class MNIST:
     """
 
     spec = DataSpec(in_shape=(1, 28, 28), out_dim=10, metric="accuracy", higher_is_better=True, chance=0.1)
+    train_examples = 54_000
 
     def __init__(self, *, root: str, batch_size: int, sample: bool = False) -> None:
+        if not isinstance(sample, bool):
+            raise ValueError(f"data.sample must be true or false, got {sample!r}.")
         self.root = Path(root)
         self.batch_size = batch_size
         self.sample = sample
@@ -72,25 +76,29 @@ class MNIST:
 
 
 def missing(folder: Path) -> list[str]:
-    return [name for name in OFFICIAL if not (folder / name).exists() and not (folder / f"{name}.gz").exists()]
+    return [
+        name for name in OFFICIAL if not (folder / name).exists() and not (folder / f"{name}.gz").exists()
+    ]
 
 
 def download(root: Path) -> None:
-    """Fetch MNIST through torchvision into a folder beside `root`'s, and move it in place when it is whole."""
+    """Fetch MNIST through torchvision into a scratch folder, and put it in place when it is whole."""
+    folder = root / "MNIST" / "raw"
+    lacking = missing(folder)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix="download-") as scratch:
+        with tempfile.TemporaryDirectory() as scratch:
             fetch(scratch)
-            folder = root / "MNIST" / "raw"
             folder.mkdir(parents=True, exist_ok=True)
-            for name in missing(folder):
-                os.replace(Path(scratch) / "MNIST" / "raw" / f"{name}.gz", folder / f"{name}.gz")
+            for name in lacking:
+                part = folder / f".{name}.{os.getpid()}"
+                shutil.copyfile(Path(scratch) / "MNIST" / "raw" / f"{name}.gz", part)
+                os.replace(part, folder / f"{name}.gz")
     except (OSError, RuntimeError) as error:
-        folder = root / "MNIST" / "raw"
         reason = str(error).strip().splitlines()[-1]
         raise FileNotFoundError(
-            f"MNIST is not at {folder} (looked for {', '.join(missing(folder))}, also .gz) and could not be downloaded "
-            f"({reason}). Put the files there, or name the folder above mnist/ with paths.data=FOLDER or LOTTALORA_DATA; "
+            f"MNIST is not at {folder} (looked for {', '.join(lacking)}, also .gz) and could not be "
+            f"downloaded ({reason}). Put the files there, "
+            "or name the folder above mnist/ with paths.data=FOLDER or LOTTALORA_DATA; "
             "data=digits and data.sample=true need no network."
         ) from error
 

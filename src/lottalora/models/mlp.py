@@ -21,7 +21,9 @@ class MLP(nn.Module):
     Source: the paper, MNIST protocol; presets of Table 14.
     """
 
-    def __init__(self, in_shape: Sequence[int], out_dim: int, *, hidden: Sequence[int], dropout: float) -> None:
+    def __init__(
+        self, in_shape: Sequence[int], out_dim: int, *, hidden: Sequence[int], dropout: float
+    ) -> None:
         super().__init__()
         widths = [math.prod(in_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]

@@ -17,6 +17,8 @@ from lottalora.report.tables import csv_text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D")
 MARKERS = ("o", "s", "^", "v", "P", "X", "d")
 GREY = "#6B6B6B"
+PAPER = "paper"
+OTHERS = "other inits"  # those after the seventh curve
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -77,10 +79,17 @@ def rank_curve(block: Block, series: list[Series]) -> Figure:
     draw_head(axes, block)
     draw_paper(axes, block)
     label_axes(axes, block, series)
-    handles, labels = axes.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True))  # a name that several curves share stands there once
-    axes.legend(shown.values(), shown.keys(), loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
+    add_legend(axes, series)
     return figure
+
+
+def add_legend(axes: Axes, series: list[Series]) -> None:
+    """Beside the curves, so that it hides none; the curves first, each name once."""
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    names = [*(curve.name for curve in series), OTHERS, LABELS["head"], LABELS["full"], PAPER]
+    names = [name for name in names if name in handles]
+    chosen = [handles[name] for name in names]
+    axes.legend(chosen, names, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
 
 
 def draw_baseline(axes: Axes, block: Block) -> None:
@@ -110,7 +119,7 @@ def draw_curve(axes: Axes, curve: Series, block: Block) -> None:
         [line.rank for line in curve.lines],
         means,
         yerr=stds,
-        label=curve.name if named else "other inits",
+        label=curve.name if named else OTHERS,
         color=curve.colour,
         marker=curve.marker,
         markersize=5 if named else 3,
@@ -125,10 +134,11 @@ def draw_paper(axes: Axes, block: Block) -> None:
     """The paper's numbers for this very size and scaffold, where it has them."""
     look = {
         "marker": "D", "markersize": 8, "markerfacecolor": "none", "markeredgecolor": "black",
-        "markeredgewidth": 0.9, "linestyle": "none", "label": "paper", "zorder": 4, "clip_on": False,
+        "markeredgewidth": 0.9, "linestyle": "none", "label": PAPER, "zorder": 4, "clip_on": False,
     }  # fmt: skip
     points = [line for line in block.lines if line.condition == "scaffold" and line.paper]
-    axes.plot([line.rank for line in points], [shown(block, line.paper.mean) for line in points], **look)
+    if points:
+        axes.plot([line.rank for line in points], [shown(block, line.paper.mean) for line in points], **look)
     full = block.baseline.paper if block.baseline else None
     if full:  # at the right end of the line of full training, which has no rank
         axes.plot([1.0], [shown(block, full.mean)], transform=axes.get_yaxis_transform(), **look)

@@ -11,18 +11,21 @@ from lottalora.report.tables import cells
 from lottalora.report.tables import headings
 from lottalora.report.tables import notes
 
-WIDTH = 112  # characters: below it, rich would cut numbers off
+WIDTH = 120  # characters, which the table needs to stay on one line per condition
 
 
 def console_for_tables() -> Console:
-    return Console(highlight=False, width=max(WIDTH, Console().width))
+    """As wide as the terminal; where there is none, as wide as the table."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def show(block: Block, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    wide = console.width >= WIDTH  # in a narrower terminal cells break over lines: no number may be cut off
     for column, heading in enumerate(headings(block.metric)):
         justify = "left" if column < LEFT else "right"
-        table.add_column(narrow(heading), justify=justify, vertical="bottom", no_wrap=True)
+        table.add_column(narrow(heading), justify=justify, vertical="bottom", overflow="fold", no_wrap=wide)
     for line in block.lines:
         style = "bold" if line.condition == "full" else ""
         table.add_row(*(Text(cell) for cell in cells(line, block.metric)), style=style)
@@ -35,6 +38,6 @@ def show(block: Block, console: Console) -> None:
 
 def narrow(heading: str) -> Text:
     """A heading on several lines, so that a column is as wide as its numbers."""
-    for words in (" of ", " + ", " − ", "above "):
+    for words in (", ", " of ", " + ", " − ", "above "):
         heading = heading.replace(words, f"{words.rstrip()}\n")
     return Text(heading)

@@ -178,7 +178,7 @@ def percent(value: float) -> str:
 
 def share(value: float) -> str:
     """A share of parameters in percent, with three digits however small it is."""
-    return "100" if value >= 99.95 else f"{value:.3g}"
+    return "100" if value >= 99.95 else f"{value:#.3g}"
 
 
 def signed(value: float, metric: Metric) -> str:

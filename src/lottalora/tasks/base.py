@@ -28,8 +28,8 @@ class Step(NamedTuple):
 class Task(LightningModule, ABC):
     """One net, one loss, one score that is accumulated over the whole of a split.
 
-    A final class gives `step`. Logged: validation/score and test/score; the training loss is logged nowhere, since a
-    log entry per step costs as much as a step of a small net.
+    A final class gives `step`. Logged: validation/score and test/score; not the training loss, since a log
+    entry per step costs as much as a step of a small net.
 
     Args:
         net: the network; whether it stands on a scaffold is not known here.
@@ -38,7 +38,9 @@ class Task(LightningModule, ABC):
         schedule: called with the optimizer, stepped once an epoch.
     """
 
-    def __init__(self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule) -> None:
+    def __init__(
+        self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule
+    ) -> None:
         super().__init__()
         self.net = net
         self.validation_score = metric.clone()

@@ -15,7 +15,9 @@ from lottalora.tasks.base import Task
 class Classification(Task):
     """Cross-entropy, scored by top-1 accuracy over the whole split."""
 
-    def __init__(self, net: nn.Module, spec: DataSpec, optimizer: MakeOptimizer, schedule: MakeSchedule) -> None:
+    def __init__(
+        self, net: nn.Module, spec: DataSpec, optimizer: MakeOptimizer, schedule: MakeSchedule
+    ) -> None:
         metric = MulticlassAccuracy(spec.out_dim, average="micro", validate_args=False)
         super().__init__(net, metric, optimizer, schedule)
 

@@ -1,0 +1,62 @@
+"""The border between the library and the suite, seen from a fresh process."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SUITE_ONLY = (
+    "hydra",
+    "omegaconf",
+    "lightning",
+    "pytorch_lightning",
+    "pandas",
+    "torchvision",
+    "matplotlib",
+    "sklearn",
+)
+
+
+def modules_after(code):
+    script = f"{code}\nimport sys\nprint(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    return set(ran.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def modules_of_the_library():
+    return modules_after("import sys; sys.path.insert(0, 'src'); import lottalora.scaffold")
+
+
+@pytest.mark.parametrize("name", SUITE_ONLY)
+def test_library_does_not_import(name, modules_of_the_library):
+    assert "lottalora.scaffold" in modules_of_the_library
+    assert name not in modules_of_the_library
+
+
+def test_library_imports_nothing_of_the_suite(modules_of_the_library):
+    ours = {name for name in modules_of_the_library if name.startswith("lottalora.")}
+    assert {name for name in ours if not name.startswith("lottalora.scaffold")} == set()
+
+
+def test_plain_install_needs_torch_numpy_and_safetensors_only():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [re.match(r"[\w-]+", need)[0] for need in project["dependencies"]] == [
+        "torch",
+        "numpy",
+        "safetensors",
+    ]
+
+
+def test_every_package_of_the_suite_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", pin) for pin in pins)
+    pinned = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
+    assert {re.match(r"[\w-]+", need)[0].lower() for need in needs} <= pinned

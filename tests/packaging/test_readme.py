@@ -1,0 +1,100 @@
+"""What the README shows works: code, commands and the diffs for additions."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(start):
+    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(start)]
+
+
+def python(*arguments, folder=ROOT):
+    environment = os.environ | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def without_sweep(command):
+    """The first run of a command: no -m, and of each list of values the first."""
+    words = shlex.split(command)[2:]
+    return [re.sub(r",.*", "", word) for word in words if word != "-m"]
+
+
+def test_readme_has_the_blocks_that_these_tests_read():
+    assert len(blocks("python")) == 2
+    assert len(blocks("diff")) == 4
+    assert len(commands("make")) == 2
+    assert len(commands("python run.py")) == 6
+    assert len(commands("python -m lottalora")) == 2
+
+
+def test_python_blocks_run_in_order_in_one_process():
+    ran = python("-c", "".join(blocks("python")))
+    assert ran.returncode == 0, ran.stderr
+    assert "head.weight" in ran.stdout and "loss" in ran.stdout
+
+
+@pytest.mark.parametrize("command", commands("python run.py"))
+def test_run_command_is_accepted(command):
+    words = [word for word in without_sweep(command) if not word.startswith("dry_run")]
+    ran = python("run.py", *words, "dry_run=json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["full"] > 0
+
+
+@pytest.mark.parametrize("command", commands("python -m lottalora"))
+def test_report_command_exists(command):
+    ran = python(*shlex.split(command)[1:], "--help")
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_every_make_target_that_is_named_exists():
+    named = set(re.findall(r"\bmake ([a-z]+)\b(?=`|\s+#|\n)", README))
+    assert {"demo", "test", "help", "lint", "report", "bench", "install"} <= named
+    help_text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert named <= set(re.findall(r"^make ([a-z]+)", help_text, flags=re.MULTILINE))
+
+
+def test_families_are_all_listed():
+    from lottalora.scaffold import FAMILIES
+
+    table = README[
+        README.index("| group | families |") : README.index("`orthogonal` and `spectral_radius` need")
+    ]
+    listed = re.findall(r"`(\w+)`", table)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(FAMILIES)
+
+
+def test_additions_apply_as_diffs_and_train(tmp_path):
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "run.py", tmp_path)
+    for diff in blocks("diff"):
+        outside = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}  # plain files, no repository
+        applied = subprocess.run(
+            ["git", "apply", "-"], cwd=tmp_path, env=outside, input=diff, capture_output=True, text=True
+        )
+        assert applied.returncode == 0, applied.stderr
+    words = ["model=convnet", "data=stripes", "init=logistic", "rank=2", "trainer.epochs=2"]
+    ran = python("run.py", *words, "paths.results=results", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    rows = [json.loads(path.read_text()) for path in tmp_path.glob("results/rows/**/*.json")]
+    assert [(row["model"], row["data"], row["init"]) for row in rows] == [("convnet", "stripes", "logistic")]

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+
+from lottalora.report.blocks import blocks_of
+from lottalora.report.tables import notes
+from tests.rows.factory import make_baseline
+from tests.rows.factory import make_row
+
+
+def lines_of(rows, condition="scaffold"):
+    return [line for block in blocks_of(rows) for line in block.lines if line.condition == condition]
+
+
+def test_line_is_the_mean_over_seeds_beside_the_baseline():
+    rows = [make_row(seed=1, score=0.8), make_row(seed=2, score=0.9), make_baseline(score=0.95)]
+    (line,) = lines_of(rows)
+    assert (line.scores.n, line.scores.mean) == (2, pytest.approx(0.85))
+    assert line.recovery == pytest.approx(0.85 / 0.95)
+    assert line.share_above_chance == pytest.approx(0.75 / 0.85)
+
+
+def test_lower_is_better_is_read_from_the_rows():
+    loss = {"metric": "loss", "higher_is_better": False, "chance": 8.0}
+    (line,) = lines_of([make_row(score=4.0, **loss), make_baseline(score=2.0, **loss)])
+    assert line.recovery == 0.5
+    assert line.share_above_chance == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"recipe": "short"},
+        {"recipe": "modified", "changed": {"optimizer.lr": 0.01}},
+        {"sample": True},
+        {"data_fingerprint": "other"},
+        {"size": "tiny"},
+        {"counts": {"trainable": 1, "internal_trainable": 1, "full": 2, "full_plus_adapters": 3}},
+    ],
+)
+def test_rows_that_may_not_be_compared_stand_in_two_blocks(other):
+    blocks = blocks_of([make_row(seed=1), make_row(seed=2, **other), make_baseline()])
+    assert len(blocks) == 2
+    assert all(line.scores.n == 1 for block in blocks for line in block.lines)
+
+
+def test_modified_rows_share_a_block_only_with_the_same_changes():
+    changes = [{"optimizer.lr": 0.01}, {"optimizer.lr": 0.1}, {"optimizer.lr": 0.1}]
+    rows = [make_row(seed=seed, recipe="modified", changed=changed) for seed, changed in enumerate(changes)]
+    assert sorted(line.scores.n for line in lines_of(rows)) == [1, 2]
+
+
+@pytest.mark.parametrize("other", [{"rank": 4}, {"init": "binary"}, {"alpha": 16.0}])
+def test_rows_of_other_scaffolds_are_never_averaged(other):
+    assert [line.scores.n for line in lines_of([make_row(seed=1), make_row(seed=2, **other)])] == [1, 1]
+
+
+def test_scaffold_options_that_differ_are_kept_apart_and_named():
+    def config(std):
+        return {"init": {"family": "normal", "parameters": {"std": std}}, "scaffold": {"seed": std}}
+
+    found = lines_of([make_row(seed=1, config=config(0.1)), make_row(seed=2, config=config(0.2))])
+    assert [line.options for line in found] == ["std=0.1", "std=0.2"]
+    assert all(line.paper is None for line in found)
+
+
+def test_repeated_seed_counts_once_with_its_newest_row():
+    old, new = make_row(score=0.1), make_row(score=0.9, finished="2027-01-01T00:00:00+00:00")
+    (line,) = lines_of([new, old])
+    assert (line.scores.n, line.scores.mean, line.superseded) == (1, 0.9, 1)
+    assert any("the newest counts" in note for note in notes(blocks_of([new, old])[0]))
+
+
+def test_scaffold_removed_after_training_is_a_line_of_its_own():
+    rows = [make_row(score=0.9, arms={"scaffold_removed": 0.7}), make_baseline(score=1.0)]
+    (line,) = lines_of(rows, "no_scaffold")
+    assert (line.scores.mean, line.recovery) == (0.7, 0.7)
+
+
+def test_block_without_a_baseline_has_no_recovery_and_says_how_to_get_it():
+    (block,) = blocks_of([make_row()])
+    assert all(math.isnan(line.recovery) for line in block.lines)
+    assert any("mode=baseline" in note for note in notes(block))
+
+
+def test_both_trainable_shares_are_given():
+    (line,) = lines_of([make_row()])
+    assert line.percent_of_full == pytest.approx(100 * 21774 / 575050)
+    assert line.percent_of_full_plus_adapters == pytest.approx(100 * 21774 / 596174)
+
+
+def test_difference_from_the_paper_is_ours_minus_theirs():
+    (line,) = lines_of([make_row(score=0.970)])
+    assert line.difference == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sample": True},
+        {"recipe": "short"},
+        {"recipe": "modified", "changed": {"trainer.epochs": 1}},
+        {"init": "binary"},
+        {"alpha": 1.0},
+        {"data": "digits"},
+        {"rank": 3, "alpha": 3.0},
+    ],
+)
+def test_paper_is_never_set_beside_what_it_did_not_measure(other):
+    (line,) = lines_of([make_row(**other)])
+    assert line.paper is None
+    assert math.isnan(line.difference)
+
+
+def test_average_of_the_paper_over_sizes_has_no_difference():
+    (line,) = lines_of([make_row()], "no_scaffold")
+    assert line.paper.all_sizes
+    assert math.isnan(line.difference)
+
+
+def test_blocks_do_not_depend_on_the_order_of_rows():
+    rows = [make_row(rank=rank, seed=seed) for rank in (16, 2, 8) for seed in (1, 2)] + [make_baseline()]
+    assert [line.rank for line in lines_of(rows)] == [2, 8, 16]
+    assert repr(blocks_of(rows)) == repr(blocks_of(rows[::-1]))  # repr: NaN equals itself there
+
+
+def test_diverged_run_is_named_and_in_no_mean():
+    (block,) = blocks_of([make_row(seed=1, score=None), make_row(seed=2, score=0.9)])
+    assert block.lines[0].scores.mean == 0.9
+    assert any("without a finite score: 1" in note for note in notes(block))

@@ -1,0 +1,111 @@
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lottalora import rows
+from lottalora.__main__ import main
+from tests.rows.factory import make_baseline
+from tests.rows.factory import make_row
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A results folder with a small sweep in it."""
+    for row in [make_row(), make_row(rank=1, alpha=1.0), make_baseline()]:
+        rows.write(row, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_rows_are_printed_as_csv(results, capsys):
+    assert main(["rows", "--results", str(results)]) == 0
+    lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert sorted(line["mode"] for line in lines) == ["baseline", "scaffold", "scaffold"]
+
+
+def test_report_prints_the_table_and_writes_every_file(results, tmp_path, capsys):
+    out = tmp_path / "elsewhere"
+    assert main(["report", "--results", str(results), "--out", str(out)]) == 0
+    assert "mlp on mnist, medium" in capsys.readouterr().out
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    curves = [f"figures/rank_curve_mlp_mnist_medium.{ending}" for ending in ("csv", "png", "svg")]
+    assert written == [*curves, *(f"tables/recovery.{ending}" for ending in ("csv", "md", "tex"))]
+
+
+def test_report_goes_beside_the_rows_by_default(results):
+    main(["report", "--results", str(results)])
+    assert (results / "tables" / "recovery.md").is_file()
+
+
+@pytest.mark.parametrize("command", ["rows", "report"])
+def test_unreadable_row_is_named_and_the_others_are_still_reported(results, capsys, command):
+    damaged = rows.write(make_row(rank=2), results)
+    damaged.write_text("{")
+    assert main([command, "--results", str(results)]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert str(damaged) in said.err
+    assert "scaffold" in said.out
+
+
+def test_unreadable_rows_are_counted_in_the_report(results):
+    rows.write(make_row(rank=2), results).write_text("{")
+    main(["report", "--results", str(results)])
+    assert (
+        "3 rows in 1 table; 1 unreadable file left out." in (results / "tables" / "recovery.md").read_text()
+    )
+
+
+@pytest.mark.parametrize("command", ["rows", "report"])
+def test_folder_without_rows_is_an_error_that_says_what_to_type(tmp_path, capsys, command):
+    assert main([command, "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(
+        f"No rows in {tmp_path}/rows. Make one: python run.py model=mlp data=digits rank=8"
+    )
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_command_is_refused_with_the_nearest_name(capsys):
+    assert main(["reprot"]) == 2
+    assert (
+        capsys.readouterr().err == "Unknown command 'reprot'. Did you mean 'report'? Known: report, rows.\n"
+    )
+
+
+def test_report_into_a_path_that_is_a_file_is_refused_in_one_line(results, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["report", "--results", str(results), "--out", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"Cannot write the report to {tmp_path}/file: ")
+    assert "--out DIR" in said
+
+
+def test_help_names_both_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "print all rows as CSV" in said
+    assert "print the recovery table" in said
+
+
+def test_rows_are_printed_without_importing_torch_or_matplotlib(results):
+    code = (
+        "import sys, lottalora.__main__ as m; m.main(sys.argv[1:]); "
+        "print([n for n in ('torch', 'matplotlib', 'pandas', 'rich') if n in sys.modules], file=sys.stderr)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, "rows", "--results", str(results)],
+        capture_output=True, text=True, env=os.environ, check=True,
+    )  # fmt: skip
+    assert run.stderr == "[]\n"
+
+
+def test_reader_that_stops_early_causes_no_error(results):
+    code = f"{sys.executable} -m lottalora rows --results {results} | head -c 1"
+    run = subprocess.run(["bash", "-o", "pipefail", "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")

@@ -1,0 +1,52 @@
+import math
+
+import pytest
+
+from lottalora.analysis.recovery import recovery
+from lottalora.analysis.recovery import share_above_chance
+from lottalora.analysis.recovery import summary
+
+
+def test_recovery_is_the_score_over_the_baseline():
+    assert recovery(0.9, 0.96, higher_is_better=True) == pytest.approx(0.9375)
+
+
+def test_recovery_is_the_inverse_where_lower_is_better():
+    assert recovery(4.0, 2.0, higher_is_better=False) == 0.5
+    assert recovery(4.0, 2.0, higher_is_better=False) == 1 / recovery(4.0, 2.0, higher_is_better=True)
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_recovery_of_the_baseline_itself_is_one(higher_is_better):
+    assert recovery(0.3, 0.3, higher_is_better) == 1
+
+
+def test_share_above_chance_is_zero_at_chance_and_one_at_the_baseline():
+    assert share_above_chance(0.1, 0.9, chance=0.1) == 0
+    assert share_above_chance(0.9, 0.9, chance=0.1) == 1
+    assert share_above_chance(0.5, 0.9, chance=0.1) == pytest.approx(0.5)
+
+
+def test_share_above_chance_serves_scores_where_lower_is_better():
+    assert share_above_chance(6.0, 2.0, chance=10.0) == pytest.approx(0.5)
+
+
+def test_a_share_without_a_denominator_is_not_a_number():
+    assert math.isnan(recovery(0.5, 0.0, higher_is_better=True))
+    assert math.isnan(share_above_chance(0.5, 0.1, chance=0.1))
+
+
+def test_summary_takes_the_sample_standard_deviation():
+    result = summary([1.0, 2.0, 4.0])
+    assert (result.n, result.mean) == (3, pytest.approx(7 / 3))
+    assert result.std == pytest.approx(math.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
+
+
+def test_summary_of_one_run_has_no_standard_deviation():
+    assert math.isnan(summary([1.0]).std)
+
+
+def test_diverged_runs_are_counted_apart_from_the_mean():
+    result = summary([0.5, None, float("nan")])
+    assert (result.n, result.mean, result.diverged) == (1, 0.5, 2)
+    assert math.isnan(summary([None]).mean)

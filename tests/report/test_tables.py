@@ -1,0 +1,92 @@
+import csv
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from lottalora.report.blocks import blocks_of
+from lottalora.report.screen import show
+from lottalora.report.tables import headings
+from lottalora.report.tables import latex
+from lottalora.report.tables import markdown
+from lottalora.report.tables import recovery_csv
+from lottalora.report.tables import rows_csv
+from lottalora.report.tables import tex
+from tests.rows.factory import make_baseline
+from tests.rows.factory import make_row
+
+ROWS = [
+    make_baseline(seed=1, score=0.98),
+    make_baseline(seed=2, score=0.99),
+    make_row(seed=1, score=0.96),
+    make_row(seed=2, score=0.97),
+    make_row(mode="head", rank=0, alpha=None, arms={}),
+    make_row(recipe="modified", changed={"a|b_c": "x & y"}),
+]
+BLOCKS = blocks_of(ROWS)
+COLUMNS = len(headings(BLOCKS[0].metric))
+
+
+def test_markdown_has_the_same_number_of_cells_in_every_line():
+    lines = [line for line in markdown(BLOCKS, "").splitlines() if line.startswith("|")]
+    assert len(lines) == sum(len(block.lines) + 2 for block in BLOCKS)
+    assert {line.count("|") for line in lines} == {COLUMNS + 1}
+
+
+def test_latex_tables_have_as_many_columns_as_they_declare():
+    text = latex(BLOCKS)
+    declared = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert [len(columns) for columns in declared] == [COLUMNS] * len(BLOCKS)
+    assert len(body) == sum(len(block.lines) + 1 for block in BLOCKS)
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {COLUMNS - 1}
+
+
+def test_latex_environments_rules_and_braces_are_balanced():
+    text = latex(BLOCKS)
+    opened, closed = re.findall(r"\\begin\{(\w+)\}", text), re.findall(r"\\end\{(\w+)\}", text)
+    assert sorted(opened) == sorted(closed)
+    assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
+    assert all(text.count(rf"\{rule}rule") == len(BLOCKS) for rule in ("top", "mid", "bottom"))
+
+
+def test_letters_that_latex_reads_as_commands_are_escaped():
+    assert tex("a_b & 5 % #1 {x}") == r"a\_b \& 5 \% \#1 \{x\}"
+    assert tex("\\") == r"\textbackslash{}"
+
+
+def test_accuracy_is_shown_in_percent_with_its_deviation_and_the_paper_beside_it():
+    scaffold = next(line for line in markdown(BLOCKS, "").splitlines() if line.startswith("| scaffold |"))
+    cells = [cell.strip() for cell in scaffold.strip("|").split("|")]
+    expected = ["scaffold", "normal_0.1", "8", "2", "96.50 ± 0.71", "98.0", "97.7", "21,774"]
+    assert cells == [*expected, "3.79", "3.65", "96.80", "-0.30"]
+
+
+def test_csv_of_the_table_keeps_the_unit_of_rows_and_every_digit():
+    lines = list(csv.DictReader(io.StringIO(recovery_csv(BLOCKS))))
+    assert len(lines) == sum(len(block.lines) for block in BLOCKS)
+    line = next(line for line in lines if line["condition"] == "scaffold" and line["recipe"] == "paper")
+    assert float(line["mean"]) == pytest.approx(0.965, abs=1e-12)
+    assert float(line["recovery"]) == pytest.approx(0.965 / 0.985, abs=1e-12)
+    assert float(line["paper"]) == pytest.approx(0.968)
+
+
+def test_csv_of_rows_has_the_agreed_columns_and_one_line_per_row():
+    text = rows_csv(ROWS)
+    assert text.splitlines()[0] == (
+        "model,size,data,sample,mode,init,rank,seed,recipe,metric,score,trainable,full,full_plus_adapters,"
+        "validation_score,best_epoch,seconds,device,digest"
+    )
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [line["digest"] for line in lines] == [row["digest"] for row in ROWS]
+    assert (lines[0]["rank"], lines[2]["rank"], lines[2]["trainable"]) == ("", "8", "21774")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_terminal_table_cuts_off_no_number_however_narrow(width):
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    show(BLOCKS[0], console)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert ("96.50 ± 0.71" in shown) == (width >= 120)

@@ -1,0 +1,46 @@
+"""The real command, and the config that it composes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose
+from hydra import initialize_config_dir
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def command(tmp_path):
+    """run.py in a process of its own and in an empty folder, without a way to the network."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+        unreachable = "http://127.0.0.1:9"
+        environment = {
+            "http_proxy": unreachable,
+            "https_proxy": unreachable,
+            "OMP_NUM_THREADS": "1",
+        } | environment
+        return subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *words],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture
+def composed():
+    """The config as the command line composes it, with Hydra's own part where it is needed."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+
+        def make(*words: str):
+            return compose("config", overrides=list(words))
+
+        yield make

@@ -1,0 +1,123 @@
+"""Each mistake gives one line that begins with `error: `, and leaves nothing behind."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lottalora.data.mnist import OFFICIAL
+
+
+def only_line(finished) -> str:
+    """The one line on standard error; any other outcome than one line and a failure is reported whole."""
+    lines = finished.stderr.splitlines()
+    assert finished.returncode == 1, finished.stderr
+    assert len(lines) == 1, finished.stderr
+    assert lines[0].startswith("error: ")
+    assert finished.stdout == ""
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("model=mpl", "Unknown model 'mpl'. Known: mlp"),
+        ("data=mnits", "Unknown data 'mnits'. Known: mnist"),
+        ("mode=scafold", "Unknown mode 'scafold'. Known: scaffold"),
+        ("init=kaming_normal", "Unknown init 'kaming_normal'. Known: kaiming_normal"),
+        (
+            "recipe=mlp_mnits",
+            "Unknown recipe 'mlp_mnits': conf/recipe has none of that name. Known: mlp_mnist",
+        ),
+        ("model.size=mediun", "Unknown model.size 'mediun'. Known: medium"),
+        ("trainer.epoch=3", "Unknown key 'trainer.epoch'. Nearest: trainer.epochs"),
+        ("modle=mlp", "Unknown key 'modle'. Nearest: mode, model"),
+        ("rnk=3", "Unknown key 'rnk'. Nearest: rank"),
+        ("+trainer.epoch=3", "'+trainer.epoch=3' adds or removes a key"),
+        ("rank=-1", "rank must be a whole number, 0 or more, got -1"),
+        ("rank=1.5", "rank must be a whole number, 0 or more, got 1.5"),
+        ("rank=1,2", "Ambiguous value for argument 'rank=1,2'"),
+        ("alpha=0", "alpha must be a number above 0, got 0"),
+        ("alpha=-2", "alpha must be a number above 0, got -2"),
+        ("seed=-1", "seed must be a whole number, 0 or more, got -1"),
+        ("trainer.epochs=0", "trainer.epochs must be a whole number, 1 or more, got 0"),
+        ("optimizer.lr=fast", "optimizer.lr must be a number above 0, got 'fast'"),
+        ("model.net.dropout=1.5", "model.net.dropout must be a number from 0 to below 1, got 1.5"),
+        ("optimizer=null", "'optimizer' holds no settings"),
+        ("mode=head rank=4", "mode=head has no adapter, so it contradicts rank=4"),
+        ("mode=zero init=binary", "mode=zero sets every W_seed to 0, so it contradicts init="),
+        ("mode=scaffold rank=0", "rank=0 would train no adapter. Type mode=head"),
+        ("recipe_name=paper trainer.epochs=1", "recipe_name='paper' is kept for unchanged recipes"),
+        ("dry_run=jsn", "dry_run must be true or false or json, got 'jsn'"),
+    ],
+)
+def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words, said):
+    assert said in only_line(command(*words.split()))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_pattern_without_a_match_is_refused_with_the_modules_named(command):
+    line = only_line(command("model.keep=[haed]", "dry_run=true"))
+    assert "keep='haed' names no weight of this model" in line
+    assert "head" in line
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_before_training(command):
+    assert "Cannot write a row to /proc/none" in only_line(command("data=digits", "paths.results=/proc/none"))
+
+
+def test_a_results_folder_that_cannot_be_written_stops_a_multirun(command):
+    assert "Cannot write to /proc/none" in only_line(
+        command("-m", "data=digits", "paths.results=/proc/none", "rank=1,2")
+    )
+
+
+def test_missing_data_without_a_network_are_refused_with_what_to_type(command, tmp_path):
+    line = only_line(command(f"paths.data={tmp_path}/nowhere"))
+    assert f"MNIST is not at {tmp_path}/nowhere/mnist/MNIST/raw" in line
+    assert "looked for train-images-idx3-ubyte" in line
+    assert "paths.data=FOLDER" in line
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_truncated_data_file_is_refused_by_name(command, tmp_path):
+    folder = tmp_path / "mnist" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in OFFICIAL:
+        (folder / name).write_bytes(b"\0" * 100)
+    line = only_line(command(f"paths.data={tmp_path}"))
+    assert f"{folder}/train-images-idx3-ubyte is damaged: its 100 bytes are not the official file" in line
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_damaged_row_is_refused_by_name(command, tmp_path):
+    account = command("data=digits", "dry_run=true").stdout
+    digest = re.search(r"^digest +(\w{12})$", account, re.MULTILINE)[1]
+    row = tmp_path / "results" / "rows" / "mlp_digits" / "medium" / f"scaffold-{digest}.json"
+    row.parent.mkdir(parents=True)
+    row.write_text("{")
+    assert f"{row.name} is no usable row" in only_line(command("data=digits"))
+
+
+def test_a_bug_of_ours_keeps_its_traceback(command, tmp_path):
+    broken = tmp_path / "broken"
+    source = Path(__file__).resolve().parents[2]
+    shutil.copytree(source / "src" / "lottalora", broken / "lottalora")
+    (broken / "lottalora" / "models" / "mlp.py").write_text("int('a bug')\n")
+    finished = command("data=digits", PYTHONPATH=str(broken))
+    assert finished.returncode != 0
+    assert "ValueError: invalid literal for int() with base 10: 'a bug'" in finished.stderr
+    assert "Traceback" in finished.stderr
+    assert not any(line.startswith("error: ") for line in finished.stderr.splitlines())
+
+
+def test_a_failing_job_of_a_multirun_is_named_and_the_others_run(command):
+    finished = command("-m", "data=digits", "dry_run=json", "rank=1,-1,2")
+    assert finished.returncode == 1
+    assert len(finished.stdout.splitlines()) == 2
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith("error: rank must be a whole number, 0 or more, got -1. (in job ")
+    assert "rank=-1" in last
+    assert "Traceback" not in finished.stderr

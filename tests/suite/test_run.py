@@ -1,0 +1,137 @@
+"""The real command from end to end, on handwritten digits."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lottalora import rows
+from tests.suite.conftest import ROOT
+
+SMALL = ("data=digits", "model.size=tiny", "trainer.epochs=3")
+
+
+def run(folder, *words):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "run.py"), *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which each mode ran once, as jobs of one multirun, and its rows by mode."""
+    folder = tmp_path_factory.mktemp("modes")
+    outcome = run(folder, "-m", *SMALL, "mode=baseline,scaffold,zero,head")
+    assert outcome.returncode == 0, outcome.stderr
+    found, problems = rows.read_all(folder / "results")
+    assert problems == []
+    return folder, {row["mode"]: row for row in found}
+
+
+def test_each_mode_leaves_one_row(finished):
+    _, row = finished
+    assert sorted(row) == ["baseline", "head", "scaffold", "zero"]
+
+
+def test_a_run_leaves_nothing_in_the_working_directory_but_results(finished):
+    folder, _ = finished
+    assert os.listdir(folder) == ["results"]
+    assert sorted(os.listdir(folder / "results")) == ["claims", "rows", "runs"]
+
+
+def test_a_baseline_and_a_scaffold_learn_and_the_baseline_is_better(finished):
+    _, row = finished
+    assert row["baseline"]["score"] > 0.85
+    assert 0.4 < row["scaffold"]["score"] < row["baseline"]["score"]
+
+
+def test_every_mode_is_scored_on_the_same_data(finished):
+    _, row = finished
+    assert len({each["data_fingerprint"] for each in row.values()}) == 1
+
+
+def test_only_a_scaffold_is_scored_again_without_it(finished):
+    _, row = finished
+    assert [mode for mode in sorted(row) if row[mode]["arms"]] == ["scaffold"]
+    removed = row["scaffold"]["arms"]["scaffold_removed"]
+    assert 0 <= removed <= 1
+    assert removed != row["scaffold"]["score"]
+
+
+def test_a_row_holds_beta_of_every_wrapped_layer_and_it_was_trained(finished):
+    _, row = finished
+    assert sorted(row["scaffold"]["beta"]) == ["body.1", "body.4"]
+    assert all(value != 1 for value in row["scaffold"]["beta"].values())
+    assert row["baseline"]["beta"] == {}
+
+
+def test_a_row_counts_what_its_mode_trains(finished):
+    _, row = finished
+    trainable = {mode: row[mode]["counts"]["trainable"] for mode in row}
+    assert trainable["baseline"] == row["baseline"]["counts"]["full"] == 64 * 128 + 128 + 128 * 64 + 64 + 650
+    assert trainable["scaffold"] == trainable["zero"] == 8 * (64 + 128) + 8 * (128 + 64) + 2 + 650
+    assert trainable["head"] == 2 + 650
+
+
+def test_a_shortened_recipe_is_marked(finished):
+    _, row = finished
+    assert row["scaffold"]["recipe"] == "modified"
+    assert row["scaffold"]["changed"] == {"epochs": 3, "schedule.T_max": 3}
+
+
+def test_a_row_says_where_it_comes_from(finished):
+    _, row = finished
+    versions = row["scaffold"]["versions"]
+    assert {"python", "torch", "pytorch-lightning", "lottalora"} <= versions.keys() | {"lottalora"}
+    assert row["scaffold"]["seconds"] > 0
+    assert row["scaffold"]["peak_memory_mb"] > 50
+    assert row["scaffold"]["config"]["trainer"]["epochs"] == 3
+
+
+def test_a_repeated_command_finds_its_rows_and_runs_nothing(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    outcome = run(folder, "-m", *SMALL, "mode=baseline,scaffold")
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stderr.count("done: results/rows/mlp_digits/tiny/") == 2
+    assert "(force=true to run again)" in outcome.stderr
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == before
+
+
+def test_a_forced_run_gives_the_same_score_and_beta_to_the_last_bit(finished):
+    folder, row = finished
+    outcome = run(folder, *SMALL, "mode=scaffold", "force=true")
+    assert outcome.returncode == 0, outcome.stderr
+    (again,) = [each for each in rows.read_all(folder / "results")[0] if each["mode"] == "scaffold"]
+    assert again["finished"] >= row["scaffold"]["finished"]
+    assert (again["score"], again["beta"]) == (row["scaffold"]["score"], row["scaffold"]["beta"])
+
+
+def test_a_dry_run_imports_neither_lightning_nor_torchvision_and_reads_no_data(tmp_path):
+    program = (
+        "import runpy, sys; sys.argv = ['run.py', 'data=mnist', 'paths.data=nowhere', 'dry_run=true'];"
+        f"runpy.run_path({str(ROOT / 'run.py')!r}, run_name='__main__');"
+        "sys.exit([m for m in ('pytorch_lightning', 'torchvision', 'sklearn') if m in sys.modules] or 0)"
+    )
+    outcome = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "21,774" in outcome.stdout
+    assert "recipe         paper" in outcome.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_help_is_printed_without_importing_torch(tmp_path):
+    command = [sys.executable, "-X", "importtime", str(ROOT / "run.py"), "--help"]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "python run.py model=mlp data=mnist rank=8" in outcome.stdout
+    assert "hydra" in outcome.stderr
+    assert not any(line.split("|")[-1].strip() == "torch" for line in outcome.stderr.splitlines())
+
+
+def test_a_row_is_plain_json(finished):
+    folder, _ = finished
+    paths = sorted((folder / "results" / "rows").rglob("*.json"))
+    assert len(paths) == 4
+    assert all(json.loads(path.read_text())["schema"] == 1 for path in paths)

@@ -1,0 +1,98 @@
+"""What training may change, and which weights are scored."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from lottalora.data.digits import Digits
+from lottalora.models.mlp import MLP
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import wrap
+from lottalora.tasks.classification import Classification
+from lottalora.training import fit
+from lottalora.training import score
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small scaffold after two epochs: net, frozen weights before, splits, training and task."""
+    torch.manual_seed(0)
+    net = MLP((1, 8, 8), 10, hidden=[32], dropout=0.1)
+    wrap(net, Scaffold(rank=2, seed=1, bias="frozen"), keep=["head"])
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    splits = Digits(batch_size=32).read()
+    task = classification(net, lr=0.01)
+    training = fit(task, splits, **options(tmp_path_factory.mktemp("run"), epochs=2))
+    return net, before, splits, training, task
+
+
+def checkpoint_of(training) -> dict:
+    path = training.trainer.checkpoint_callback.best_model_path
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def classification(net: nn.Module, *, lr: float) -> Classification:
+    optimizer = partial(torch.optim.AdamW, lr=lr)
+    schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
+    return Classification(net, Digits.spec, optimizer, schedule)
+
+
+def options(folder, *, epochs: int) -> dict:
+    return {"seed": 0, "epochs": epochs, "accelerator": "cpu", "higher_is_better": True, "folder": folder}
+
+
+def test_the_frozen_weights_are_the_same_bits_after_training(trained):
+    net, before, *_ = trained
+    after = dict(net.named_buffers())
+    assert "body.1.W_seed" in before
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_checkpoint_holds_no_frozen_weight(trained):
+    *_, training, _ = trained
+    weights = checkpoint_of(training)
+    assert "net.body.1.A" in weights
+    assert not any("W_seed" in name for name in weights)
+
+
+def test_the_score_is_that_of_the_best_epoch_over_the_whole_test_part(trained):
+    net, _, splits, training, task = trained
+    best = score(training.trainer, task, splits, weights="best")
+    weights = checkpoint_of(training)
+    assert all(torch.equal(value, weights[f"net.{name}"]) for name, value in net.state_dict().items())
+    net.eval()
+    with torch.no_grad():
+        hits = sum(int((net(x).argmax(1) == label).sum()) for x, label in splits.test_batches())
+    assert best == pytest.approx(hits / 359)
+
+
+def test_of_equal_epochs_the_first_is_the_best(tmp_path):
+    torch.manual_seed(0)
+    task = classification(MLP((1, 8, 8), 10, hidden=[4], dropout=0.0), lr=1e-12)  # nothing moves
+    training = fit(task, Digits(batch_size=256).read(), **options(tmp_path, epochs=3))
+    assert training.best_epoch == 0
+
+
+def test_every_epoch_has_an_order_of_its_own(tmp_path):
+    seen = []
+
+    class Watching(Classification):
+        def training_step(self, batch, index):
+            seen.append(batch[1][:8].tolist())
+            return super().training_step(batch, index)
+
+    made = classification(MLP((1, 8, 8), 10, hidden=[4], dropout=0.0), lr=1e-3)
+    task = Watching(made.net, Digits.spec, made.make_optimizer, made.make_schedule)
+    splits = Digits(batch_size=2000).read()
+    fit(task, splits, **options(tmp_path, epochs=2))
+    assert len(seen) == 2
+    assert seen[0] != seen[1]
+
+
+def test_an_mlp_has_a_linear_for_each_width_and_a_head():
+    net = MLP((1, 8, 8), 10, hidden=[16, 8], dropout=0.5)
+    shapes = [tuple(m.weight.shape) for m in net.modules() if isinstance(m, nn.Linear)]
+    assert shapes == [(16, 64), (8, 16), (10, 8)]
+    assert net(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
