@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora.slurm import cancel
+from lottalora.slurm import submit
 from lottalora.sweeps import plan
 from lottalora.sweeps import status
 
@@ -106,7 +108,7 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
     return found, problems
 
 
-PARTS = {"plan": plan, "status": status}
+PARTS = {"plan": plan, "status": status, "submit": submit, "cancel": cancel}
 COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ WHOLE = {  # key → smallest value
     "backbone_seed": 0,
     "trainer.epochs": 1,
     "trainer.threads": 1,
+    "trainer.checkpoint_every": 0,
     "data.batch_size": 1,
 }
 POSITIVE = ("alpha", "optimizer.lr")

@@ -69,6 +69,7 @@ def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
     splits = data.read()
     row = identity | train_and_test(cfg, data.spec, splits, net, folder) | record(cfg, data.spec, account)
     path = rows.write(row, Path(cfg.paths.results))
+    remove_checkpoint(folder)
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
 
@@ -99,9 +100,10 @@ def train_and_test(
         accelerator=cfg.trainer.accelerator,
         higher_is_better=spec.higher_is_better,
         folder=folder,
+        checkpoint_every=cfg.trainer.checkpoint_every,
     )
     measured = {
-        "score": score(trained.trainer, task, splits, weights="best"),
+        "score": score(trained.trainer, task, splits),
         "validation_score": trained.validation_score,
         "best_epoch": trained.best_epoch,
         "seconds": trained.seconds,
@@ -126,3 +128,9 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "account": account.as_dict()["entries"],
         "config": without_places(cfg),
     }
+
+
+def remove_checkpoint(folder: Path) -> None:
+    from lottalora.checkpoints import remove
+
+    remove(folder)
