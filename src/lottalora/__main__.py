@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora import doctor
+
 HINT = "Make one: python run.py model=mlp data=digits rank=8"
 
 
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m lottalora", description="Tables and figures from finished runs."
+        prog="lottalora", description="Tables and figures from finished runs; the state of this machine."
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     rows = commands.add_parser("rows", help="print all rows as CSV", description="Print all rows as CSV.")
@@ -44,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
                              help="folder that holds rows/ (default: results)")  # fmt: skip
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where tables/ and figures/ go (default: as --results)"
+    )
+    doctor.add_arguments(
+        commands.add_parser(
+            "doctor",
+            help="what is installed and found here, and what to do about the rest",
+            description="Check packages, devices, data, disk, network, W&B, Slurm; a remedy for each.",
+        )
     )
     return made
 
@@ -101,7 +110,7 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
     return found, problems
 
 
-COMMANDS = {"rows": print_rows, "report": print_report}
+COMMANDS = {"rows": print_rows, "report": print_report, "doctor": doctor.run}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
@@ -18,6 +19,9 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
+from lottalora.tracking.logger import About
+from lottalora.tracking.logger import Watch
+from lottalora.tracking.logger import watched
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +46,14 @@ def run(cfg: DictConfig) -> None:
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
     splits = data.read()
-    row = (
-        identity
-        | train_and_test(cfg, data.spec, splits, net, results / "runs" / run_name(identity))
-        | record(cfg, data.spec, account)
-    )
-    path = rows.write(row, results)
+    logger = instantiate(cfg.logger) if cfg.logger._target_ else None
+    about = about_run(cfg, identity, results / "runs" / run_name(identity))
+    with watched(logger, about) as watch:
+        measured = train_and_test(cfg, data.spec, splits, net, about.folder, watch)
+        row = identity | measured | record(cfg, data.spec, account)
+        path = rows.write(row, results)
+        if watch:
+            watch.row = row
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
 
@@ -61,11 +67,26 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     return net, wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze))
 
 
+def about_run(cfg: DictConfig, identity: dict, folder: Path) -> About:
+    """What a logger is told of the run; its group is the sweep that the run is part of."""
+    group = HydraConfig.get().runtime.choices.get("sweeps")
+    return About(
+        identity=identity, config=OmegaConf.to_container(cfg, resolve=True), folder=folder, group=group
+    )
+
+
 def train_and_test(
-    cfg: DictConfig, spec: DataSpec, splits: ImageSplits, net: nn.Module, folder: Path
+    cfg: DictConfig,
+    spec: DataSpec,
+    splits: ImageSplits,
+    net: nn.Module,
+    folder: Path,
+    watch: Watch | None,
 ) -> dict:
     """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
     from lottalora.provenance import provenance
+    from lottalora.tracking.epochs import Epochs
+    from lottalora.tracking.progress import Progress
     from lottalora.training import fit  # Lightning takes seconds to import
     from lottalora.training import score
 
@@ -78,6 +99,7 @@ def train_and_test(
         accelerator=cfg.trainer.accelerator,
         higher_is_better=spec.higher_is_better,
         folder=folder,
+        callbacks=[Progress(), *([Epochs(watch)] if watch else [])],
     )
     measured = {
         "score": score(trained.trainer, task, splits, weights="best"),

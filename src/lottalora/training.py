@@ -3,6 +3,7 @@
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,27 +14,21 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from lottalora.data.images import ImageSplits
 from lottalora.tasks.base import Task
 
-QUIET = 10.0  # seconds between two lines of progress
 NOISE = (  # Lightning's warnings that say nothing about the run
     r".*isinstance\(treespec, LeafSpec\)",
     "The `srun` command is available",
+    "Checkpoint directory .* exists and is not empty",
 )
-log = logging.getLogger(__name__)
 
 
-class Progress(Callback):
-    """Keeps the validation score of each epoch, and says now and then how far training is."""
+class Scores(Callback):
+    """Keeps the validation score of each epoch."""
 
     def __init__(self) -> None:
         self.scores: list[float] = []
-        self.spoke = time.perf_counter()
 
     def on_validation_epoch_end(self, trainer: Trainer, task: Task) -> None:
         self.scores.append(trainer.callback_metrics["validation/score"].item())
-        if time.perf_counter() - self.spoke < QUIET:
-            return
-        self.spoke = time.perf_counter()
-        log.info("epoch %d of %d, validation %.4f", len(self.scores), trainer.max_epochs, self.scores[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +50,7 @@ def fit(
     accelerator: str,
     higher_is_better: bool,
     folder: Path,
+    callbacks: Sequence[Callback] = (),
 ) -> Training:
     """Train for a fixed number of epochs; the checkpoint of the best one stays in `folder`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -69,12 +65,12 @@ def fit(
         save_weights_only=True,
         enable_version_counter=False,
     )
-    progress = Progress()
+    scores = Scores()
     trainer = Trainer(
         max_epochs=epochs,
         accelerator=accelerator,
         devices=1,
-        callbacks=[best, progress],
+        callbacks=[best, scores, *callbacks],
         default_root_dir=folder,
         logger=False,
         num_sanity_val_steps=0,
@@ -84,9 +80,9 @@ def fit(
     begin = time.perf_counter()
     trainer.fit(task, splits.train_batches(seed), splits.validation_batches())
     seconds = time.perf_counter() - begin
-    score = max(progress.scores) if higher_is_better else min(progress.scores)
+    score = max(scores.scores) if higher_is_better else min(scores.scores)
     return Training(
-        trainer=trainer, validation_score=score, best_epoch=progress.scores.index(score), seconds=seconds
+        trainer=trainer, validation_score=score, best_epoch=scores.scores.index(score), seconds=seconds
     )
 
 
