@@ -23,18 +23,19 @@ def main() -> int:
     parser.add_argument("--results", type=Path, required=True, help="an empty or new folder")
     parser.add_argument("--runs", type=int, default=64, help="one seed each")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--longest", type=float, default=24.0, help="seconds before a kill, at most")
+    parser.add_argument("--longest", type=float, default=6.0, help="seconds before a kill, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     asked = parser.parse_args()
     if next(asked.results.glob("rows/*/*/*.json"), None):
         raise SystemExit(f"{asked.results} holds rows already. Name an empty folder.")
     moments = random.Random(asked.seed)
     for number in range(asked.kills):
-        moment = moments.uniform(0, asked.longest)
-        note = "" if killed_after(moment, asked) else " (had ended)"
+        early, moment = moments.random() < 0.25, moments.uniform(0, asked.longest)
+        alive = killed_after(moment, asked, early=early)
+        since = "the start" if early else "its first run began"
+        note = "" if alive else ", had ended before"
         print(
-            f"kill {number + 1} after {moment:4.1f} s{note}: {count(asked.results)} rows",
-            flush=True,
+            f"kill {number + 1}: {moment:.1f} s after {since}{note}; {count(asked.results)} rows", flush=True
         )
     code = started(asked).wait()
     return report(asked, code)
@@ -47,9 +48,12 @@ def started(asked: argparse.Namespace) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=quiet, stderr=quiet)
 
 
-def killed_after(seconds: float, asked: argparse.Namespace) -> bool:
-    """Whether the sweep was still running when its group was killed."""
+def killed_after(seconds: float, asked: argparse.Namespace, *, early: bool) -> bool:
+    """Whether the sweep was still running when its group was killed, some seconds after its first run began,
+    or, early, after its own start, when it may still be importing."""
     process = started(asked)
+    while not early and process.poll() is None and not claims.all_held(asked.results):
+        time.sleep(0.05)
     time.sleep(seconds)
     alive = process.poll() is None
     if alive:

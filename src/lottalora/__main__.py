@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora import doctor
 from lottalora.slurm import cancel
 from lottalora.slurm import submit
 from lottalora.sweeps import plan
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m lottalora", description="Tables and figures from finished runs."
+        prog="lottalora", description="Tables and figures from finished runs; the state of this machine."
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     rows = commands.add_parser("rows", help="print all rows as CSV", description="Print all rows as CSV.")
@@ -52,6 +53,13 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, module in PARTS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
+    doctor.add_arguments(
+        commands.add_parser(
+            "doctor",
+            help="what is installed and found here, and what to do about the rest",
+            description="Check packages, devices, data, disk, network, W&B, Slurm; a remedy for each.",
+        )
+    )
     return made
 
 
@@ -109,7 +117,12 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
 
 
 PARTS = {"plan": plan, "status": status, "submit": submit, "cancel": cancel}
-COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
+COMMANDS = {
+    "rows": print_rows,
+    "report": print_report,
+    "doctor": doctor.run,
+    **{name: part.run for name, part in PARTS.items()},
+}
 
 if __name__ == "__main__":
     sys.exit(main())

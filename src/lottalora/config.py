@@ -172,6 +172,14 @@ def scored(cfg: DictConfig) -> dict:
     }
 
 
+def without_places(cfg: DictConfig) -> dict:
+    """The resolved config as plain data, without where data and results lie: rows travel between machines."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    del plain["paths"]
+    plain["data"].pop("root", None)
+    return plain
+
+
 def changes(cfg: DictConfig) -> dict:
     """What differs from the recipe, key → value: found by composing again with the run's identity alone."""
     job = HydraConfig.get()

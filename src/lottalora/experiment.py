@@ -12,6 +12,7 @@ from torch import nn
 
 from lottalora import rows
 from lottalora.config import identify
+from lottalora.config import without_places
 from lottalora.data.images import ImageSplits
 from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
@@ -22,6 +23,9 @@ from lottalora.scaffold import wrap
 from lottalora.sweeps.claims import claimed
 from lottalora.sweeps.claims import in_words
 from lottalora.sweeps.failures import recorded
+from lottalora.tracking.logger import About
+from lottalora.tracking.logger import Watch
+from lottalora.tracking.logger import watched
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +70,13 @@ def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
     splits = data.read()
-    row = identity | train_and_test(cfg, data.spec, splits, net, folder) | record(cfg, data.spec, account)
-    path = rows.write(row, Path(cfg.paths.results))
+    logger = instantiate(cfg.logger) if cfg.logger._target_ else None
+    with watched(logger, about_run(cfg, identity, folder)) as watch:
+        measured = train_and_test(cfg, data.spec, splits, net, folder, watch)
+        row = identity | measured | record(cfg, data.spec, account)
+        path = rows.write(row, Path(cfg.paths.results))
+        if watch:
+            watch.row = row
     remove_checkpoint(folder)
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
@@ -82,11 +91,24 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     return net, wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze))
 
 
+def about_run(cfg: DictConfig, identity: dict, folder: Path) -> About:
+    """What a logger is told of the run; its group is the sweep that the run is part of."""
+    group = HydraConfig.get().runtime.choices.get("sweeps")
+    return About(identity=identity, config=without_places(cfg), folder=folder, group=group)
+
+
 def train_and_test(
-    cfg: DictConfig, spec: DataSpec, splits: ImageSplits, net: nn.Module, folder: Path
+    cfg: DictConfig,
+    spec: DataSpec,
+    splits: ImageSplits,
+    net: nn.Module,
+    folder: Path,
+    watch: Watch | None,
 ) -> dict:
     """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
     from lottalora.provenance import provenance
+    from lottalora.tracking.epochs import Epochs
+    from lottalora.tracking.progress import Progress
     from lottalora.training import fit  # Lightning takes seconds to import
     from lottalora.training import score
 
@@ -100,6 +122,7 @@ def train_and_test(
         higher_is_better=spec.higher_is_better,
         folder=folder,
         checkpoint_every=cfg.trainer.checkpoint_every,
+        callbacks=[Progress(), *([Epochs(watch)] if watch else [])],
     )
     measured = {
         "score": score(trained.trainer, task, splits),
@@ -125,7 +148,7 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "epochs": cfg.trainer.epochs,
         "counts": account.counts(),
         "account": account.as_dict()["entries"],
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": without_places(cfg),
     }
 
 

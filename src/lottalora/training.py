@@ -1,8 +1,8 @@
 """Train a task and score it at its best validation epoch."""
 
 import logging
-import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,26 +17,11 @@ from lottalora.checkpoints import usable
 from lottalora.data.images import ImageSplits
 from lottalora.tasks.base import Task
 
-QUIET = 10.0  # seconds between two lines of progress
 NOISE = (  # Lightning's warnings that say nothing about the run
     r".*isinstance\(treespec, LeafSpec\)",
     "The `srun` command is available",
+    "Checkpoint directory .* exists and is not empty",
 )
-log = logging.getLogger(__name__)
-
-
-class Progress(Callback):
-    """Says now and then how far training is."""
-
-    def __init__(self) -> None:
-        self.spoke = time.perf_counter()
-
-    def on_validation_epoch_end(self, trainer: Trainer, task: Task) -> None:
-        if time.perf_counter() - self.spoke < QUIET:
-            return
-        self.spoke = time.perf_counter()
-        score = trainer.callback_metrics["validation/score"].item()
-        log.info("epoch %d of %d, validation %.4f", trainer.current_epoch + 1, trainer.max_epochs, score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +44,7 @@ def fit(
     higher_is_better: bool,
     folder: Path,
     checkpoint_every: float,
+    callbacks: Sequence[Callback] = (),
 ) -> Training:
     """Train for a fixed number of epochs, or go on where an earlier process stopped.
 
@@ -81,10 +67,8 @@ def fit(
         max_epochs=epochs,
         accelerator=accelerator,
         devices=1,
-        plugins=[
-            LightningEnvironment()
-        ],  # one process a run, also inside of a Slurm job, which requeues without Lightning
-        callbacks=[resume, best, Progress()],
+        plugins=[LightningEnvironment()],  # one process a run, also in a Slurm job, which is not Lightning's
+        callbacks=[resume, best, *callbacks],
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,

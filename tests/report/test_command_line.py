@@ -73,7 +73,8 @@ def test_folder_without_rows_is_an_error_that_says_what_to_type(tmp_path, capsys
 def test_unknown_command_is_refused_with_the_nearest_name(capsys):
     assert main(["reprot"]) == 2
     assert (
-        capsys.readouterr().err == "Unknown command 'reprot'. Did you mean 'report'? Known: report, rows.\n"
+        capsys.readouterr().err
+        == "Unknown command 'reprot'. Did you mean 'report'? Known: doctor, report, rows.\n"
     )
 
 

@@ -75,6 +75,14 @@ def test_a_row_counts_what_its_mode_trains(finished):
     assert trainable["head"] == 2 + 650
 
 
+def test_a_row_names_no_place_of_the_machine(finished):
+    folder, row = finished
+    places = [str(folder), os.path.expanduser("~"), os.environ.get("LOTTALORA_DATA")]
+    text = json.dumps(list(row.values()))
+    assert "paths" not in row["scaffold"]["config"]
+    assert [place for place in places if place and place in text] == []
+
+
 def test_a_shortened_recipe_is_marked(finished):
     _, row = finished
     assert row["scaffold"]["recipe"] == "modified"

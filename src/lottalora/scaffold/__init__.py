@@ -15,16 +15,16 @@ from lottalora.scaffold.backbone import materialize
 from lottalora.scaffold.backbone import resample
 from lottalora.scaffold.backbone import set_backbone_seed
 from lottalora.scaffold.backbone import without_scaffold
+from lottalora.scaffold.convolution import LottaConv1d
+from lottalora.scaffold.convolution import LottaConv2d
+from lottalora.scaffold.convolution import LottaConv3d
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
+from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.families import FAMILIES
 from lottalora.scaffold.families import Family
 from lottalora.scaffold.families import Law
 from lottalora.scaffold.families import family
-from lottalora.scaffold.layers import FrozenEmbedding
-from lottalora.scaffold.layers import LottaConv1d
-from lottalora.scaffold.layers import LottaConv2d
-from lottalora.scaffold.layers import LottaConv3d
 from lottalora.scaffold.layers import LottaLinear
 from lottalora.scaffold.wrap import wrap
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lottalora.scaffold.layers import FrozenEmbedding
+from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import tensors_of
 

@@ -5,7 +5,7 @@ r"""The layers: a frozen random weight, and what steers it.
 Order of the optional parts: backbone path + adapter path (dropout on the adapter path) → DoRA → b → residual
 → LayerNorm. This module is the reference: it is written to be compared with the equation.
 
-Letters: N examples, r rank, k the kernel's extents, g groups, * any further axes.
+Letters: r rank, * any further axes.
 """
 
 import math
@@ -114,7 +114,7 @@ class LottaLayer(nn.Module):
         norm = W.detach().norm(dim=1)
         return self.magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
-    def _combine(self, x: Tensor, frozen: Tensor, update: Tensor | None, features: tuple[int, ...]) -> Tensor:
+    def combine(self, x: Tensor, frozen: Tensor, update: Tensor | None, features: tuple[int, ...]) -> Tensor:
         """From the two paths to the output; `features` is the shape in which (out,) broadcasts over it."""
         h = frozen if self.beta is None else self.beta * frozen
         if update is not None:
@@ -173,128 +173,4 @@ class LottaLinear(LottaLayer):
         if self.A is not None:
             dropped = F.dropout(x, self.adapter.dropout, self.training)
             update = F.linear(F.linear(dropped, self.A), self.B)  # (*, in) → (*, r) → (*, out)
-        return self._combine(x, frozen, update, (-1,))
-
-
-class LottaConv(LottaLayer):
-    r"""A convolution whose kernel is random and never trained; the base of LottaConv1d, 2d and 3d.
-
-    The kernel (out, in / g, *k) is one matrix (out, in / g · Πk), and B A is a change of that matrix: the
-    adapter path is a convolution with A as r kernels, then a pointwise one with B. With g groups every group
-    has the same A and its own rows of B.
-
-    Args:
-        W_seed: the frozen kernel as a matrix, (out, in / g · Πk).
-        adapter: rank, α and the options; see `Adapter`.
-        like: the convolution that this one replaces; gives kernel_size, stride, padding, dilation, groups,
-            padding_mode.
-        bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for a layer without.
-        source: where W_seed comes from, so that it can be drawn again; None for a kernel of one's own.
-
-    Raises:
-        ValueError: residual=True where the output has another shape than the input.
-
-    Source: the paper, Section on convolutions: the kernel is reshaped to (out, in · k · k).
-    """
-
-    def __init__(
-        self,
-        W_seed: Tensor,
-        adapter: Adapter,
-        *,
-        like: nn.Conv1d | nn.Conv2d | nn.Conv3d,
-        bias: Tensor | None = None,
-        source: Source | None = None,
-    ) -> None:
-        out = W_seed.shape[0]
-        if adapter.residual and not keeps_shape(like):
-            raise ValueError(f"residual=True needs an output of the input's shape; {like} changes it.")
-        norm = nn.GroupNorm(1, out, device=W_seed.device, dtype=W_seed.dtype) if adapter.layer_norm else None
-        super().__init__(W_seed, adapter, bias, source, norm)
-        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
-            setattr(self, name, getattr(like, name))
-        self.padding_mode = like.padding_mode
-        self._edges = like._reversed_padding_repeated_twice  # as F.pad takes them
-        self._conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
-
-    @property
-    def weight(self) -> Tensor:
-        return super().weight.view(-1, self.in_channels // self.groups, *self.kernel_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        frozen = self._convolve(x, self.W_seed, self.groups)  # (N, in, *) → (N, out, *)
-        update = None
-        if self.A is not None:
-            dropped = F.dropout(x, self.adapter.dropout, self.training)
-            A = self.A.repeat(self.groups, 1)  # (g · r, in / g · Πk)
-            B = self.B.view(*self.B.shape, *(1 for _ in self.kernel_size))  # (out, r, 1, …)
-            update = self._conv(self._convolve(dropped, A, self.groups), B, groups=self.groups)
-        return self._combine(x, frozen, update, (-1, *(1 for _ in self.kernel_size)))
-
-    def _convolve(self, x: Tensor, matrix: Tensor, groups: int) -> Tensor:
-        kernel = matrix.view(-1, self.in_channels // self.groups, *self.kernel_size)
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._edges, mode=self.padding_mode), 0
-        return self._conv(x, kernel, None, self.stride, padding, self.dilation, groups)
-
-
-class LottaConv1d(LottaConv):
-    __doc__ = LottaConv.__doc__
-
-
-class LottaConv2d(LottaConv):
-    __doc__ = LottaConv.__doc__
-
-
-class LottaConv3d(LottaConv):
-    __doc__ = LottaConv.__doc__
-
-
-class FrozenEmbedding(nn.Module):
-    """An embedding whose rows are random and never trained: h = W_seed[i].
-
-    Args:
-        W_seed: one row for each entry, (entries, features).
-        source: where it comes from.
-        like: the embedding that this one replaces; its padding_idx stays 0.
-    """
-
-    W_seed: Tensor
-
-    def __init__(self, W_seed: Tensor, source: Source, like: nn.Embedding) -> None:
-        super().__init__()
-        self.register_buffer("W_seed", W_seed, persistent=False)
-        self.source, self.padding_idx = source, like.padding_idx
-        self.num_embeddings, self.embedding_dim = like.num_embeddings, like.embedding_dim
-        self._clear_padding()
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen rows, (entries, features)."""
-        return self.W_seed
-
-    @torch.no_grad()
-    def redraw(self, source: Source) -> None:
-        """Set W_seed, in place, to what `source` gives."""
-        self.source = source
-        if not self.W_seed.is_meta:
-            self.W_seed.copy_(draw(source))
-        self._clear_padding()
-
-    def forward(self, index: Tensor) -> Tensor:
-        return F.embedding(index, self.W_seed)  # (*) → (*, features)
-
-    def _clear_padding(self) -> None:
-        if self.padding_idx is not None and not self.W_seed.is_meta:
-            self.W_seed[self.padding_idx] = 0
-
-
-def keeps_shape(conv: nn.Module) -> bool:
-    """Whether a convolution's output has the shape of its input, whatever the input's extents."""
-    if conv.in_channels != conv.out_channels or any(s != 1 for s in conv.stride):
-        return False
-    if isinstance(conv.padding, str):
-        return conv.padding == "same"
-    reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-    return all(2 * p == r for p, r in zip(conv.padding, reach, strict=True))
+        return self.combine(x, frozen, update, (-1,))

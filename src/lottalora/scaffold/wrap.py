@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from lottalora.scaffold import layers
+from lottalora.scaffold import convolution
 from lottalora.scaffold.account import Account
 from lottalora.scaffold.account import Entry
 from lottalora.scaffold.account import kept
@@ -16,7 +16,7 @@ from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
-from lottalora.scaffold.layers import FrozenEmbedding
+from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.layers import LottaLinear
 from lottalora.scaffold.matrices import Matrix
@@ -26,6 +26,7 @@ from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import kind_of
 
+CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
 FROZEN = Adapter(rank=0, train_beta=False)  # h = W_seed x + b, nothing trained
 
 
@@ -162,7 +163,7 @@ def _adapter_for(module: nn.Module, scaffold: Scaffold) -> Adapter:
 
 def _keeps_shape(module: nn.Module) -> bool:
     if kind_of(module) == "convolution":
-        return layers.keeps_shape(module)
+        return convolution.keeps_shape(module)
     out, columns = as_matrix(module).shape
     return out == columns
 
@@ -177,8 +178,8 @@ def _replacement(
         bias = bias.detach()
     if kind_of(module) != "convolution":
         return LottaLinear(W_seed, adapter, bias=bias, source=source)
-    convolution = (layers.LottaConv1d, layers.LottaConv2d, layers.LottaConv3d)[len(module.kernel_size) - 1]
-    return convolution(W_seed, adapter, like=module, bias=bias, source=source)
+    layer = CONVOLUTIONS[len(module.kernel_size) - 1]
+    return layer(W_seed, adapter, like=module, bias=bias, source=source)
 
 
 def _note(matrix: Matrix, source: Source, adapter: Adapter, scaffold: Scaffold) -> str:

@@ -28,7 +28,7 @@ def path_of(digest: str, results: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(digest: str, results: Path, *, log_file: Path | None = None) -> Iterator[dict | None]:
-    """Hold the claim on a cell, and give None; or, if another process holds it, what that one wrote of itself."""
+    """Hold the claim on a cell, and give None; or, if another holds it, what that one wrote of itself."""
     path = path_of(digest, results)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:

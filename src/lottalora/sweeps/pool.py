@@ -39,7 +39,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the job at this position ended: cause is None if all went well; died: no word came from the process.
+    """How the job at this position ended: cause is None if all went well; died: its process said nothing.
     What it had to import is what the parent had better import too."""
 
     index: int
@@ -113,7 +113,7 @@ def die_with(parent: int) -> None:
 
 
 def redirect(log: Path) -> None:
-    """Append standard output and error, of C libraries too, to a file. If it cannot be opened, the run says why."""
+    """Append standard output and error, of C libraries too, to a file. If that fails, the run says why."""
     with contextlib.suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

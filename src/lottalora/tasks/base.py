@@ -52,19 +52,26 @@ class Task(LightningModule, ABC):
     def step(self, batch: tuple[Tensor, Tensor]) -> Step:
         """Loss, prediction and target of one batch."""
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        return self.step(batch).loss
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict:
+        return output(self.step(batch))
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict:
         step = self.step(batch)
         self.validation_score.update(step.prediction, step.target)
         self.log("validation/score", self.validation_score, on_epoch=True)
+        return output(step)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict:
         step = self.step(batch)
         self.test_score.update(step.prediction, step.target)
         self.log("test/score", self.test_score, on_epoch=True)
+        return output(step)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         optimizer = self.make_optimizer(self.parameters())
         return [optimizer], [self.make_schedule(optimizer)]
+
+
+def output(step: Step) -> dict:
+    """What callbacks may add up over an epoch: the mean loss of a batch and its number of examples."""
+    return {"loss": step.loss, "count": len(step.target)}

@@ -1,0 +1,203 @@
+"""`lottalora doctor`: what is installed and found here, one line each, with a remedy for what is not."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from lottalora.tracking import account
+
+NEEDED = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "torchvision",
+    "rich",
+    "scikit-learn",
+)
+OPTIONAL = ("wandb", "tensorboard", "matplotlib", "hydra-submitit-launcher")
+LITTLE_DISK = 2e9  # bytes
+PATIENCE = 3.0  # seconds without an answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Args:
+        name: of the thing.
+        state: "ok", "note" (some uses are not possible) or "broken" (no run is possible).
+        found: what was seen.
+        remedy: what to do where it is not ok.
+    """
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of lines")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
+                        help="folder that results would go to (default: results)")  # fmt: skip
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print every check; 1 if something without which no run is possible is broken."""
+    checks = list(examine(asked.results))
+    if asked.json:
+        sys.stdout.write(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line(check)}\n" for check in checks))
+    return 1 if any(check.state == "broken" for check in checks) else 0
+
+
+def line(check: Check) -> str:
+    remedy = f"  → {check.remedy}" if check.remedy else ""
+    return f"{check.state:<6} {check.name:<12} {check.found}{remedy}"
+
+
+def examine(results: Path) -> Iterator[Check]:
+    """Every check; one that fails itself is a finding and not a traceback."""
+    looks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("packages", packages),
+        ("devices", devices),
+        ("data", data_sets),
+        ("results", lambda: disk(results)),
+        ("network", network),
+        ("wandb", weights_and_biases),
+        ("slurm", slurm),
+    ]
+    for name, look in looks:
+        try:
+            yield from look()
+        except Exception as error:  # whatever an odd machine does, the other checks are still worth printing
+            found = f"could not be looked at: {type(error).__name__}: {error}"
+            yield Check(name=name, state="note", found=found, remedy="please report this")
+
+
+def packages() -> Iterator[Check]:
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Check(
+        name="python",
+        state="ok" if good else "broken",
+        found=platform.python_version(),
+        remedy="" if good else "use Python 3.11, 3.12 or 3.13",
+    )
+    for package in (*NEEDED, *OPTIONAL):
+        try:
+            yield Check(name=package, state="ok", found=importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            state = "broken" if package in NEEDED else "note"
+            yield Check(name=package, state=state, found="not installed", remedy=f"pip install {package}")
+
+
+def devices() -> Iterator[Check]:
+    try:
+        import torch
+    except Exception as error:  # a broken build raises whatever it likes
+        yield Check(
+            name="torch",
+            state="broken",
+            found=f"cannot be imported: {type(error).__name__}: {error}",
+            remedy="make install",
+        )
+        return
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found = ", ".join(names) or "no GPU; runs use the CPU"
+    yield Check(name="devices", state="ok", found=found)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS", "not set")
+    yield Check(name="threads", state="ok", found=f"{cores} cores; OMP_NUM_THREADS {threads}")
+
+
+def data_sets() -> Iterator[Check]:
+    """Where the default config looks: LOTTALORA_DATA, else ~/.cache/lottalora."""
+    root = Path(os.environ.get("LOTTALORA_DATA") or Path.home() / ".cache" / "lottalora")
+    yield Check(name="data digits", state="ok", found="comes with scikit-learn")
+    from lottalora.data.mnist import missing
+
+    folder = root / "mnist" / "MNIST" / "raw"
+    lacking = missing(folder)
+    remedy = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
+    yield Check(
+        name="data mnist",
+        state="note" if lacking else "ok",
+        found=f"{len(lacking)} of 4 files missing in {folder}" if lacking else str(folder),
+        remedy=remedy if lacking else "",
+    )
+
+
+def disk(results: Path) -> Iterator[Check]:
+    place = results.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if not os.access(place, os.W_OK):
+        remedy = "set paths.results=DIR to a writable folder"
+        yield Check(name="results", state="broken", found=f"{place} cannot be written", remedy=remedy)
+        return
+    little = free < LITTLE_DISK
+    yield Check(
+        name="results",
+        state="note" if little else "ok",
+        found=f"{free / 1e9:.1f} GB free at {place}",
+        remedy="free some space, or set paths.results=DIR" if little else "",
+    )
+
+
+def network() -> Iterator[Check]:
+    try:
+        socket.create_connection(("pypi.org", 443), PATIENCE).close()
+        yield Check(name="network", state="ok", found="pypi.org answers")
+    except OSError as error:
+        remedy = "data sets must lie on disk, and W&B runs offline; behind a proxy this may be no fault"
+        yield Check(name="network", state="note", found=f"pypi.org does not answer ({error})", remedy=remedy)
+
+
+def weights_and_biases() -> Iterator[Check]:
+    if not account.has_key():
+        yield Check(
+            name="wandb key", state="note", found=f"none for {account.server()}", remedy=account.LOG_IN
+        )
+        return
+    answers = account.reachable()
+    yield Check(
+        name="wandb key",
+        state="ok" if answers else "note",
+        found=f"found; {account.server()} {'answers' if answers else 'does not answer'}",
+        remedy="" if answers else "runs go offline by themselves; send them later with `wandb sync`",
+    )
+
+
+def slurm() -> Iterator[Check]:
+    if shutil.which("sinfo") is None:
+        remedy = "needed on a cluster only; there, log in to a node that has sinfo and sbatch"
+        yield Check(name="slurm", state="note", found="sinfo is not on the PATH", remedy=remedy)
+        return
+    command = ["sinfo", "--noheader", "--format=%P %a %D"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        said = (asked.stdout or asked.stderr).strip().splitlines()
+    except subprocess.TimeoutExpired:
+        asked, said = None, [f"sinfo gave no answer in {PATIENCE:.0f} s"]
+    if asked is None or asked.returncode:
+        remedy = "no controller answers: start slurmctld, or ask whoever runs the cluster"
+        yield Check(name="slurm", state="note", found=said[-1] if said else "sinfo failed", remedy=remedy)
+        return
+    yield Check(name="slurm", state="ok", found="partitions (name, state, nodes): " + "; ".join(said))

@@ -1,0 +1,37 @@
+"""A bar on a terminal; torch is not needed for it."""
+
+from typing import TextIO
+
+
+class Bar:
+    """One bar at the foot of a terminal, drawn twice a second at most."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn
+        from rich.progress import Progress
+        from rich.progress import TextColumn
+
+        columns = [BarColumn(), TextColumn("{task.description}", markup=False)]
+        console = Console(file=stream)
+        self.progress = Progress(*columns, console=console, refresh_per_second=2, transient=True)
+
+    def start(self, total: float) -> None:
+        self.task = self.progress.add_task("", total=total)
+        self.progress.start()
+
+    def show(self, done: float, text: str) -> None:
+        self.progress.update(self.task, completed=done, description=text)
+
+    def print(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def duration(seconds: float) -> str:
+    """59 s, 59 min, 2.5 h."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:.1f} h"

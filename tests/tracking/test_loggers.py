@@ -1,0 +1,160 @@
+"""Loggers of real runs: what they write, where, and what they never write."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lottalora.tracking.bars import duration
+from lottalora.tracking.logger import Logger
+from lottalora.tracking.logger import Watch
+from lottalora.tracking.progress import SweepProgress
+from tests.tracking.offline import read_offline
+
+ROOT = Path(__file__).parents[2]
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+def run(home, *words, **environment):
+    for name in os.environ:
+        if not name.startswith("WANDB") and name != "NETRC":
+            environment.setdefault(name, os.environ[name])
+    environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "run.py", "data=digits", "model.size=tiny", "trainer.epochs=2"]
+    command += [f"paths.results={home / 'results'}", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def the_row(home):
+    (path,) = (home / "results" / "rows").glob("*/*/*.json")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory):
+    home = tmp_path_factory.mktemp("offline")
+    ran = run(home, "logger=wandb", WANDB_MODE="offline", WANDB_API_KEY=KEY)
+    assert ran.returncode == 0, ran.stderr
+    (folder,) = (home / "results" / "runs").glob("*/wandb/offline-run-*")
+    return home, the_row(home), read_offline(folder), ran
+
+
+def test_wandb_run_is_identified_by_its_row(offline):
+    _, row, found, _ = offline
+    assert found["run"].run_id == row["digest"]
+    assert found["run"].job_type == "scaffold"
+    assert found["run"].run_group == ""
+    assert set(found["run"].tags) == {"mlp", "digits", row["recipe"]}
+
+
+def test_wandb_run_holds_config_and_final_figures_of_its_row(offline):
+    _, row, found, _ = offline
+    assert found["config"]["optimizer"] == row["config"]["optimizer"]
+    assert found["summary"]["test/score"] == row["score"]
+    assert found["summary"]["test/scaffold_removed"] == row["arms"]["scaffold_removed"]
+    assert found["summary"]["test/loss"] > 0
+    assert found["exit"] == 0
+
+
+def test_wandb_run_has_one_entry_an_epoch_with_losses_score_and_beta_of_each_layer(offline):
+    _, row, found, _ = offline
+    assert [entry["epoch"] for entry in found["history"]] == [0, 1]
+    best = found["history"][row["best_epoch"]]
+    assert best["validation/score"] == row["validation_score"]
+    assert {layer: best[f"beta/{layer}"] for layer in row["beta"]} == row["beta"]
+    assert sum(best["beta.values"]) == len(row["beta"])
+    assert 0 < found["history"][1]["train/loss"] < found["history"][0]["train/loss"]
+
+
+def test_wandb_run_holds_figures_of_the_machine(offline):
+    assert offline[2]["stats"] > 0
+
+
+def test_wandb_key_is_in_nothing_that_is_written_or_printed(offline):
+    home, _, _, ran = offline
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+    assert KEY not in ran.stdout + ran.stderr
+
+
+def test_choice_of_logger_leaves_the_digest_and_the_score_alone(offline, tmp_path):
+    ran = run(tmp_path, "logger=csv")
+    assert ran.returncode == 0, ran.stderr
+    ours, other = the_row(tmp_path), offline[1]
+    assert (ours["digest"], ours["score"], ours["beta"]) == (other["digest"], other["score"], other["beta"])
+    (file,) = tmp_path.glob("results/runs/*/csv/version_0/metrics.csv")
+    entries = list(csv.DictReader(file.open()))
+    assert [entry["step"] for entry in entries[:2]] == ["0", "1"]
+    assert float(entries[ours["best_epoch"]]["validation/score"]) == ours["validation_score"]
+
+
+def test_tensorboard_file_holds_score_of_each_epoch_and_histograms_of_beta(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    ran = run(tmp_path, "logger=tensorboard")
+    assert ran.returncode == 0, ran.stderr
+    (folder,) = tmp_path.glob("results/runs/*/tensorboard")
+    events = accumulator.EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
+    row = the_row(tmp_path)
+    scores = [event.value for event in events.Scalars("validation/score")]
+    assert scores[row["best_epoch"]] == pytest.approx(row["validation_score"])
+    assert [event.step for event in events.Histograms("beta")] == [0, 1]
+
+
+def test_wandb_online_without_a_key_is_refused_in_one_line_before_training(tmp_path):
+    ran = run(tmp_path, "logger=wandb")
+    assert ran.returncode == 1
+    assert re.fullmatch(
+        r"error: logger=wandb is online but .* `wandb login`.* logger.mode=offline .*\n", ran.stderr
+    )
+    assert list((tmp_path / "results").rglob("*.ckpt")) == []
+
+
+def test_wandb_server_that_does_not_answer_makes_the_run_offline(tmp_path):
+    ran = run(tmp_path, "logger=wandb", WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9")
+    assert ran.returncode == 0, ran.stderr
+    assert "does not answer" in ran.stderr
+    assert list(tmp_path.glob("results/runs/*/wandb/offline-run-*"))
+
+
+def test_unknown_mode_of_wandb_is_refused(tmp_path):
+    ran = run(tmp_path, "logger=wandb", "logger.mode=ofline")
+    assert ran.stderr == "error: logger.mode must be online or offline, got 'ofline'.\n"
+
+
+def test_logger_that_fails_costs_its_figures_and_not_the_run(caplog):
+    class Broken(Logger):
+        def begin(self, about):
+            pass
+
+        def epoch(self, epoch, metrics, beta):
+            raise OSError("disk full")
+
+        def end(self, summary):
+            raise AssertionError("called after it failed")
+
+    watch = Watch(Broken())
+    watch.epoch(0, {}, {})
+    watch.end()
+    assert "the logger has stopped (OSError: disk full)" in caplog.text
+
+
+def test_sweep_says_each_run_with_count_and_time_left_where_there_is_no_terminal():
+    lines = []
+    with SweepProgress(2, stream=io.StringIO(), say=lines.append) as progress:
+        progress.run_ended("a: accuracy 0.9")
+        progress.run_ended("b failed: no data")
+    assert lines == ["1/2 a: accuracy 0.9, 0 s left", "2/2 b failed: no data, 0 s left"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (90, "2 min"), (3600, "1.0 h"), (9000, "2.5 h")]
+)
+def test_duration_is_said_in_the_unit_that_fits(seconds, text):
+    assert duration(seconds) == text
