@@ -1,9 +1,11 @@
 """What is asked of Slurm's own commands, and their refusals in one line."""
 
+import json
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def check_slurm() -> None:
@@ -32,6 +34,18 @@ def check_array(count: int) -> None:
 def sbatch(command: Sequence[str], script: str) -> str:
     """The number of the job."""
     return ask(*command, given=script).strip().partition(";")[0]
+
+
+def queued(folder: Path) -> dict[str, str]:
+    """JOB_INDEX → digest of its run, for each task in the queue that a record in `folder` tells of."""
+    present = set(ask("squeue", "--noheader", "--array", "--format=%F_%K").split())
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return {
+        f"{record['job']}_{index}": digest
+        for record in records
+        for index, digest in enumerate(record["digests"])
+        if f"{record['job']}_{index}" in present
+    }
 
 
 def ask(*command: str, given: str | None = None) -> str:

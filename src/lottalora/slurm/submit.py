@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora.rows import replace_with
 from lottalora.slurm import client
 
 HELP = "send a sweep to Slurm as one array of jobs"
@@ -59,33 +60,40 @@ def run(asked: argparse.Namespace) -> int:
     with sweep_of(words) as (cells, _, master):
         results = Path(master.paths.results).resolve()
         now = standing(cells, results)
-    todo = [cell for cell in [*now.failed, *now.waiting] if cell.digest]
     for cell in now.failed:
-        if not cell.digest:
+        if cell.problem:
             raise ValueError(f"{' '.join(cell.overrides)} cannot run: {cell.problem}")
-    counts = f"{len(cells)} runs: {len(now.done)} done, {len(now.running)} running, {len(todo)} to send"
+    folder = results / "slurm"
+    if not asked.dry_run:
+        client.check_slurm()
+        client.check_partition(asked.partition)
+    queued = set() if asked.dry_run else set(client.queued(folder).values())
+    todo = [cell for cell in [*now.failed, *now.waiting] if cell.digest not in queued]
+    waiting = len(cells) - len(now.done) - len(todo)
+    counts = (
+        f"{len(cells)} runs: {len(now.done)} done, {waiting} running or in the queue, {len(todo)} to send"
+    )
     if not todo:
         print(f"{counts}. Nothing was sent.")
-        return 0
-    folder = results / "slurm"
-    script, command = script_of(todo, results), sbatch_of(asked, len(todo), folder)
-    if asked.dry_run:
-        print(f"{counts}\n{shlex.join(command)}\n\n{script}", end="")
-        return 0
-    client.check_slurm()
-    client.check_partition(asked.partition)
-    client.check_array(len(todo))
-    folder.mkdir(parents=True, exist_ok=True)
-    job = client.sbatch(command, script)
-    record = {"job": job, "words": words, "digests": [cell.digest for cell in todo]}
-    (folder / f"{job}.json").write_text(json.dumps(record, indent=1) + "\n")
-    typed = shlex.join(words)
-    print(
-        f"{counts}. Job {job}. Next:\n"
-        f"  python -m lottalora status {typed}\n"
-        f"  python -m lottalora cancel {typed}"
-    )
+    elif asked.dry_run:
+        print(counts, shlex.join(sbatch_of(asked, len(todo), folder)), "", script_of(todo, results), sep="\n")
+    else:
+        job = send(asked, todo, results)
+        print(f"{counts}. Job {job}. Next:")
+        for command in ("status", "cancel"):
+            print(f"  python -m lottalora {command} {shlex.join(words)}")
     return 0
+
+
+def send(asked: argparse.Namespace, cells: Sequence, results: Path) -> str:
+    """The number of the job, of which a record is kept, so that its tasks can be found by their runs."""
+    folder = results / "slurm"
+    client.check_array(len(cells))
+    folder.mkdir(parents=True, exist_ok=True)
+    job = client.sbatch(sbatch_of(asked, len(cells), folder), script_of(cells, results))
+    record = {"job": job, "words": asked.words, "digests": [cell.digest for cell in cells]}
+    replace_with(folder / f"{job}.json", json.dumps(record, indent=1) + "\n")
+    return job
 
 
 def script_of(cells: Sequence, results: Path) -> str:
