@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lottalora import doctor
+from lottalora.slurm import cancel
+from lottalora.slurm import submit
+from lottalora.sweeps import plan
+from lottalora.sweeps import status
 
 HINT = "Make one: python run.py model=mlp data=digits rank=8"
 
@@ -47,13 +51,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where tables/ and figures/ go (default: as --results)"
     )
-    doctor.add_arguments(
-        commands.add_parser(
-            "doctor",
-            help="what is installed and found here, and what to do about the rest",
-            description="Check packages, devices, data, disk, network, W&B, Slurm; a remedy for each.",
-        )
-    )
+    for name, module in PARTS.items():
+        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
     return made
 
 
@@ -110,7 +109,8 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
     return found, problems
 
 
-COMMANDS = {"rows": print_rows, "report": print_report, "doctor": doctor.run}
+PARTS = {"plan": plan, "status": status, "submit": submit, "cancel": cancel, "doctor": doctor}
+COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
 
 if __name__ == "__main__":
     sys.exit(main())

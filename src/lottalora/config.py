@@ -19,6 +19,7 @@ WHOLE = {  # key → smallest value
     "backbone_seed": 0,
     "trainer.epochs": 1,
     "trainer.threads": 1,
+    "trainer.checkpoint_every": 0,
     "data.batch_size": 1,
 }
 POSITIVE = ("alpha", "optimizer.lr")
@@ -114,9 +115,21 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
 
 def identify(cfg: DictConfig) -> dict:
     """The part of a row that is known before the run: which run it is."""
-    choices = HydraConfig.get().runtime.choices
-    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
     changed = changes(cfg)
+    return naming(cfg, HydraConfig.get().runtime.choices) | {
+        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
+        "changed": changed,
+    }
+
+
+def naming(cfg: DictConfig, choices: DictConfig) -> dict:
+    """What names a run: its digest, and what people call it by.
+
+    Args:
+        cfg: the composed config.
+        choices: the chosen config of each group, Hydra's `runtime.choices`.
+    """
+    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
     return {
         "schema": 1,
         "digest": digest(cfg),
@@ -130,8 +143,6 @@ def identify(cfg: DictConfig) -> dict:
         "alpha": scaffold.alpha or scaffold.rank or None,
         "seed": cfg.seed,
         "backbone_seed": scaffold.seed,
-        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
-        "changed": changed,
     }
 
 
@@ -159,6 +170,14 @@ def scored(cfg: DictConfig) -> dict:
         "seed": plain["seed"],
         "recipe_version": plain["recipe"]["version"],
     }
+
+
+def without_places(cfg: DictConfig) -> dict:
+    """The resolved config as plain data, without where data and results lie: rows travel between machines."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    del plain["paths"]
+    plain["data"].pop("root", None)
+    return plain
 
 
 def changes(cfg: DictConfig) -> dict:

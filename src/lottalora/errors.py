@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 PACKAGE = Path(__file__).parent
+CONF = PACKAGE.parents[1] / "conf"  # of the repository that this package was installed from
 SHOW_ALL = "LOTTALORA_TRACEBACK"
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def leave(error: Exception, conf: Path) -> None:
         sys.exit(1)
 
 
-def in_one_line(error: Exception, conf: Path) -> str | None:
+def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
     """The one line for an error that a person can put right, or None for a bug."""
     if isinstance(error, MissingConfigException):
         return unknown_choice(error)

@@ -12,6 +12,7 @@ from torch import nn
 
 from lottalora import rows
 from lottalora.config import identify
+from lottalora.config import without_places
 from lottalora.data.images import ImageSplits
 from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
@@ -19,6 +20,9 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
+from lottalora.sweeps.claims import claimed
+from lottalora.sweeps.claims import in_words
+from lottalora.sweeps.failures import recorded
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Watch
 from lottalora.tracking.logger import watched
@@ -34,11 +38,31 @@ def run(cfg: DictConfig) -> None:
         show(cfg)
         return
     identity, results = identify(cfg), Path(cfg.paths.results)
-    done = None if cfg.force else rows.find(identity["digest"], results)
-    if done:
-        log.info("done: %s (force=true to run again)", done)
+    if is_done(cfg, identity):
         return
     rows.check_writable(identity, results)
+    folder = results / "runs" / rows.run_name(identity)
+    with claimed(identity["digest"], results, log_file=folder / "log.txt") as other:
+        if other:
+            log.info("skipped: %s is run %s", rows.run_name(identity), in_words(other))
+            return
+        if is_done(cfg, identity):  # the claim may have come from a process that has just finished it
+            return
+        words = HydraConfig.get().overrides.task
+        with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"):
+            train(cfg, identity, folder)
+
+
+def is_done(cfg: DictConfig, identity: dict) -> bool:
+    """Whether the row is there already, which is said."""
+    done = None if cfg.force else rows.find(identity["digest"], Path(cfg.paths.results))
+    if done:
+        log.info("done: %s (force=true to run again)", done)
+    return done is not None
+
+
+def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
+    """The run itself; `folder` takes its checkpoint."""
     if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
     torch.set_num_threads(cfg.trainer.threads)
@@ -47,13 +71,13 @@ def run(cfg: DictConfig) -> None:
     net, account = build(cfg, data.spec)
     splits = data.read()
     logger = instantiate(cfg.logger) if cfg.logger._target_ else None
-    about = about_run(cfg, identity, results / "runs" / run_name(identity))
-    with watched(logger, about) as watch:
-        measured = train_and_test(cfg, data.spec, splits, net, about.folder, watch)
+    with watched(logger, about_run(cfg, identity, folder)) as watch:
+        measured = train_and_test(cfg, data.spec, splits, net, folder, watch)
         row = identity | measured | record(cfg, data.spec, account)
-        path = rows.write(row, results)
+        path = rows.write(row, Path(cfg.paths.results))
         if watch:
             watch.row = row
+    remove_checkpoint(folder)
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
 
@@ -99,10 +123,11 @@ def train_and_test(
         accelerator=cfg.trainer.accelerator,
         higher_is_better=spec.higher_is_better,
         folder=folder,
+        checkpoint_every=cfg.trainer.checkpoint_every,
         callbacks=[Progress(), *([Epochs(watch)] if watch else [])],
     )
     measured = {
-        "score": score(trained.trainer, task, splits, weights="best"),
+        "score": score(trained.trainer, task, splits),
         "validation_score": trained.validation_score,
         "best_epoch": trained.best_epoch,
         "seconds": trained.seconds,
@@ -125,11 +150,11 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "epochs": cfg.trainer.epochs,
         "counts": account.counts(),
         "account": account.as_dict()["entries"],
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": without_places(cfg),
     }
 
 
-def run_name(identity: dict) -> str:
-    """The same name as the row's, which the folder of its checkpoint bears."""
-    path = rows.path_of(identity, Path())
-    return "-".join([*path.parts[1:-1], path.stem])
+def remove_checkpoint(folder: Path) -> None:
+    from lottalora.checkpoints import remove
+
+    remove(folder)

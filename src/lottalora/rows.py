@@ -18,7 +18,7 @@ from lottalora.schema import Row
 from lottalora.schema import check
 from lottalora.schema import unusable
 
-__all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "write"]
+__all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "run_name", "write"]
 
 
 def write(row: Mapping[str, Any], root: Path) -> Path:
@@ -62,6 +62,12 @@ def path_of(row: Mapping[str, Any], root: Path) -> Path:
     name = "_".join(str(word) for word in words if word)
     parts = (f"{row['model']}_{row['data']}", str(row["size"]), f"{name}-{row['digest']}.json")
     return Path(root, "rows", *(re.sub(r"[^\w.+=-]", "_", part) for part in parts))
+
+
+def run_name(row: Mapping[str, Any]) -> str:
+    """The name of the run's folder under RESULTS/runs, which holds its checkpoint and its log."""
+    path = path_of(row, Path())
+    return "-".join([*path.parts[1:-1], path.stem])
 
 
 def find(digest: str, root: Path) -> Path | None:

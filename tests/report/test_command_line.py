@@ -74,7 +74,7 @@ def test_unknown_command_is_refused_with_the_nearest_name(capsys):
     assert main(["reprot"]) == 2
     assert (
         capsys.readouterr().err
-        == "Unknown command 'reprot'. Did you mean 'report'? Known: doctor, report, rows.\n"
+        == "Unknown command 'reprot'. Did you mean 'report'? Known: cancel, doctor, plan, report, rows, status, submit.\n"
     )
 
 

@@ -38,7 +38,7 @@ def test_each_mode_leaves_one_row(finished):
 def test_a_run_leaves_nothing_in_the_working_directory_but_results(finished):
     folder, _ = finished
     assert os.listdir(folder) == ["results"]
-    assert sorted(os.listdir(folder / "results")) == ["rows", "runs"]
+    assert sorted(os.listdir(folder / "results")) == ["claims", "rows", "runs"]
 
 
 def test_a_baseline_and_a_scaffold_learn_and_the_baseline_is_better(finished):
@@ -73,6 +73,14 @@ def test_a_row_counts_what_its_mode_trains(finished):
     assert trainable["baseline"] == row["baseline"]["counts"]["full"] == 64 * 128 + 128 + 128 * 64 + 64 + 650
     assert trainable["scaffold"] == trainable["zero"] == 8 * (64 + 128) + 8 * (128 + 64) + 2 + 650
     assert trainable["head"] == 2 + 650
+
+
+def test_a_row_names_no_place_of_the_machine(finished):
+    folder, row = finished
+    places = [str(folder), os.path.expanduser("~"), os.environ.get("LOTTALORA_DATA")]
+    text = json.dumps(list(row.values()))
+    assert "paths" not in row["scaffold"]["config"]
+    assert [place for place in places if place and place in text] == []
 
 
 def test_a_shortened_recipe_is_marked(finished):

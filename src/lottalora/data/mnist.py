@@ -43,6 +43,7 @@ class MNIST:
     """
 
     spec = DataSpec(in_shape=(1, 28, 28), out_dim=10, metric="accuracy", higher_is_better=True, chance=0.1)
+    train_examples = 54_000
 
     def __init__(self, *, root: str, batch_size: int, sample: bool = False) -> None:
         if not isinstance(sample, bool):

@@ -1,0 +1,1 @@
+"""Hydra finds plugins in this place alone; what they do stands in lottalora.sweeps."""

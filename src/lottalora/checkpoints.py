@@ -1,0 +1,223 @@
+"""What a run keeps on the disk while it trains: the weights of its best epoch, and what it needs to go on.
+
+A run that goes on from its checkpoint ends with the numbers of one that was never stopped, on the CPU to the
+last bit.
+"""
+
+import io
+import logging
+import math
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback
+from pytorch_lightning import Trainer
+
+from lottalora.tasks.base import Task
+
+BEST = "best.ckpt"
+RESUME = "resume.ckpt"
+STOPPED = 75  # exit code, sysexits' EX_TEMPFAIL: nothing is wrong, run the same command again
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+log = logging.getLogger(__name__)
+
+
+class Best(Callback):
+    """Keeps the validation score of every epoch, and the trained weights of the best one in `folder`."""
+
+    def __init__(self, folder: Path, *, higher_is_better: bool) -> None:
+        self.path = folder / BEST
+        self.higher_is_better = higher_is_better
+        self.scores: list[float] = []
+
+    @property
+    def epoch(self) -> int:
+        return best_epoch(self.scores, higher_is_better=self.higher_is_better)
+
+    def on_validation_end(self, trainer: Trainer, _: Task) -> None:
+        self.scores.append(trainer.callback_metrics["validation/score"].item())
+        if self.epoch == len(self.scores) - 1:
+            replace(self.path, as_bytes({"state_dict": trainer.lightning_module.state_dict()}))
+
+    def state_dict(self) -> dict:
+        return {"scores": self.scores}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.scores = list(state["scores"])
+
+
+class Resume(Callback):
+    """Writes what is needed to go on, and ends the process in good order when a signal asks for it.
+
+    The state at the beginning of an epoch is held in memory. It is written every `every` seconds, and on
+    SIGTERM and SIGUSR1 (which Slurm sends before a time limit) after the step under way; the process then
+    ends with the code `STOPPED`. A SIGUSR2 is handed on to whoever waits for it, as submitit does, once the
+    state is written.
+    """
+
+    def __init__(self, folder: Path, *, every: float) -> None:
+        self.path = folder / RESUME
+        self.every = every
+        self.written = self.began = time.perf_counter()
+        self.earlier = 0.0  # seconds of fit before this process
+        self.random: dict | None = None  # read from a checkpoint, not yet in force
+        self.state: bytes | None = None  # at the beginning of this epoch, unless it is on the disk
+        self.received: int | None = None
+        self.handlers: dict = {}
+
+    @property
+    def seconds(self) -> float:
+        """Of fit by the wall clock, in this process and those before."""
+        return self.earlier + time.perf_counter() - self.began
+
+    def state_dict(self) -> dict:
+        return {"seconds": self.seconds, "random": random_state()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.earlier, self.random = state["seconds"], state["random"]
+
+    def on_train_start(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
+
+    def on_train_epoch_start(self, trainer: Trainer, _: Task) -> None:
+        if self.random:
+            set_random_state(self.random)
+            self.random = None
+        elif trainer.current_epoch > 0:
+            self.state = as_bytes(
+                between_epochs(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+            )
+            if time.perf_counter() - self.written >= self.every:
+                self.write()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        self.stop_if_asked(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: object) -> None:
+        self.stop_if_asked(trainer)
+
+    def on_train_end(self, *_: object) -> None:
+        self.restore_handlers()
+
+    def on_exception(self, *_: object) -> None:
+        self.restore_handlers()
+
+    def receive(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+
+    def stop_if_asked(self, trainer: Trainer) -> None:
+        if self.received is None:
+            return
+        self.write()
+        name, kept = signal.Signals(self.received).name, self.path.exists()
+        where = f"{self.path} holds it" if kept else "nothing to keep yet"
+        log.warning("%s in epoch %d: %s. Repeat the command to go on.", name, trainer.current_epoch, where)
+        before = self.handlers.get(signal.SIGUSR2)
+        if self.received == signal.SIGUSR2 and callable(before):
+            before(self.received, None)
+        raise SystemExit(STOPPED)
+
+    def write(self) -> None:
+        """Put the state on the disk. A full disk costs the checkpoint, not the run."""
+        if self.state is None:
+            return
+        self.written = time.perf_counter()
+        try:
+            replace(self.path, self.state)
+        except OSError as error:
+            log.warning("cannot write %s: %s. The run goes on.", self.path, error.strerror)
+            return
+        self.state = None
+
+    def restore_handlers(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+
+def usable(folder: Path) -> Path | None:
+    """The checkpoint to go on from, if `folder` has one. A damaged one is named and set aside."""
+    path = folder / RESUME
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+        torch.load(folder / BEST, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
+        aside = path.with_suffix(".damaged")
+        os.replace(path, aside)
+        log.warning("%s or %s beside it cannot be read (%s): set aside as %s, the run starts anew.",
+                    path, BEST, type(error).__name__, aside.name)  # fmt: skip
+        return None
+    log.info("going on from %s", path)
+    return path
+
+
+def remove(folder: Path) -> None:
+    """Remove what was needed to go on: the row is there."""
+    (folder / RESUME).unlink(missing_ok=True)
+    (folder / RESUME).with_suffix(".damaged").unlink(missing_ok=True)
+
+
+def between_epochs(state: dict) -> dict:
+    """The same state without the epoch just announced, which Lightning would take for a trained one."""
+    for count in state["loops"]["fit_loop"]["epoch_progress"].values():
+        count["ready"] = count["completed"]
+    return state
+
+
+def best_epoch(scores: Sequence[float], *, higher_is_better: bool) -> int:
+    """Counted from 0; the first of equals. A score that is not a number is worse than any."""
+    sign = 1 if higher_is_better else -1
+    worth = [-math.inf if math.isnan(score) else sign * score for score in scores]
+    return worth.index(max(worth))
+
+
+def random_state() -> dict:
+    """Of every stream that training may draw from, in types that a checkpoint may hold."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": (kind, keys.tolist(), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+
+
+def as_bytes(state: dict) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put `content` at `path` in one step, so that a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Sweeps on a Slurm cluster: one array of jobs, one run each."""

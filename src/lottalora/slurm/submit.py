@@ -1,0 +1,125 @@
+"""Send the unfinished runs of a sweep to Slurm as one array of jobs, one run each, and return at once."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lottalora.slurm import client
+
+HELP = "send a sweep to Slurm as one array of jobs"
+LEAD = 90  # seconds between USR1 and the time limit
+RESTARTS = 100  # of one job, after which it is not put back into the queue
+SCRIPT = """\
+#!/bin/bash
+# Runs one cell of a sweep; a stopped one goes back into the queue and goes on from its checkpoint.
+case $SLURM_ARRAY_TASK_ID in
+{tasks}
+esac
+own={folder}/${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID.log
+mkdir -p "${{log%/*}}"
+echo "job ${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID, start ${{SLURM_RESTART_COUNT:-0}}" >>"$log"
+trap 'kill -USR1 "$run"' USR1
+trap 'kill -TERM "$run"' TERM
+{command} "${{words[@]}}" >>"$log" 2>&1 &
+run=$!
+while kill -0 "$run" 2>/dev/null; do wait "$run"; done
+wait "$run"
+code=$?
+[[ -s $own ]] || rm -f "$own"
+if [[ $code == 75 && ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]]; then
+    state=$(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID")
+    [[ $state == RUNNING ]] && scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="+", metavar="WORD", help="as for run.py -m, such as rank=1,2,4")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="the same as paths.results=DIR")
+    parser.add_argument("--partition", help="default: the cluster's own")
+    parser.add_argument("--time", default="24:00:00", help="limit of a job, as Slurm writes it (24:00:00)")
+    parser.add_argument("--cpus", type=int, default=1, help="cores of a job (1)")
+    parser.add_argument("--gpus", type=int, default=0, choices=(0, 1), help="GPUs of a job (0)")
+    parser.add_argument("--array-limit", type=int, metavar="N", help="jobs at once (no limit)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the command and the script, send nothing"
+    )
+
+
+def run(asked: argparse.Namespace) -> int:
+    from lottalora.sweeps.plan import words_of
+    from lottalora.sweeps.progress import standing
+    from lottalora.sweeps.progress import sweep_of
+
+    words = words_of(asked)
+    with sweep_of(words) as (cells, _, master):
+        results = Path(master.paths.results).resolve()
+        now = standing(cells, results)
+    todo = [cell for cell in [*now.failed, *now.waiting] if cell.digest]
+    for cell in now.failed:
+        if not cell.digest:
+            raise ValueError(f"{' '.join(cell.overrides)} cannot run: {cell.problem}")
+    counts = f"{len(cells)} runs: {len(now.done)} done, {len(now.running)} running, {len(todo)} to send"
+    if not todo:
+        print(f"{counts}. Nothing was sent.")
+        return 0
+    folder = results / "slurm"
+    script, command = script_of(todo, results), sbatch_of(asked, len(todo), folder)
+    if asked.dry_run:
+        print(f"{counts}\n{shlex.join(command)}\n\n{script}", end="")
+        return 0
+    client.check_slurm()
+    client.check_partition(asked.partition)
+    client.check_array(len(todo))
+    folder.mkdir(parents=True, exist_ok=True)
+    job = client.sbatch(command, script)
+    record = {"job": job, "words": words, "digests": [cell.digest for cell in todo]}
+    (folder / f"{job}.json").write_text(json.dumps(record, indent=1) + "\n")
+    typed = shlex.join(words)
+    print(
+        f"{counts}. Job {job}. Next:\n"
+        f"  python -m lottalora status {typed}\n"
+        f"  python -m lottalora cancel {typed}"
+    )
+    return 0
+
+
+def script_of(cells: Sequence, results: Path) -> str:
+    """The batch script, which holds the words of every cell, so that it needs no other file."""
+    from lottalora.errors import CONF
+    from lottalora.rows import run_name
+
+    tasks = []
+    for index, cell in enumerate(cells):
+        log = results / "runs" / run_name(cell.identity) / "log.txt"
+        words = [word for word in cell.overrides if not word.startswith("paths.results=")]
+        words.append(f"paths.results={results}")
+        tasks.append(f"{index}) words=({shlex.join(words)}); log={shlex.quote(str(log))} ;;")
+    return SCRIPT.format(
+        tasks="\n".join(tasks),
+        folder=shlex.quote(str(results / "slurm")),
+        command=shlex.join([sys.executable, str(CONF.parent / "run.py")]),
+        restarts=RESTARTS,
+    )
+
+
+def sbatch_of(asked: argparse.Namespace, count: int, folder: Path) -> list[str]:
+    at_once = f"%{asked.array_limit}" if asked.array_limit else ""
+    return [
+        "sbatch",
+        "--parsable",
+        "--job-name=lottalora",
+        f"--array=0-{count - 1}{at_once}",
+        f"--time={asked.time}",
+        f"--cpus-per-task={asked.cpus}",
+        *([f"--gres=gpu:{asked.gpus}"] if asked.gpus else []),
+        *([f"--partition={asked.partition}"] if asked.partition else []),
+        f"--signal=B:USR1@{LEAD}",
+        "--requeue",
+        "--open-mode=append",
+        f"--output={folder}/%A_%a.log",
+    ]

@@ -1,0 +1,128 @@
+"""What a run will cost: from finished rows of its kind where there are any, else from the cost model.
+
+The model: FLOPs of an epoch are 6 M N for a dense net and M (4 N + 2 N_tr) on a scaffold, for M examples,
+N weights and N_tr trained ones (the paper, Table 9); beside them each step costs a fixed time, which rules
+small networks.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from lottalora.rows import Row
+from lottalora.sweeps.cells import Cell
+from lottalora.sweeps.cells import Composer
+
+STEP = 2e-3  # seconds of a step beside its arithmetic; measured with the MLP, one core
+FLOPS = {"cpu": 5e10, "gpu": 2e13}  # FLOP/s of one core and of one GPU, float32; assumed
+WATTS = {"cpu": 15.0, "gpu": 700.0}  # of one busy core and of one GPU; assumed
+START = 0.5  # seconds beside fit: start, data, test, row
+PROCESS = 450.0  # MB of a process that has imported torch and lightning
+FILES = 0.02  # MB of a row and its log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one run: seconds (None: unknown), MB of memory, MB on disk, and where the seconds come from."""
+
+    seconds: float | None
+    memory_mb: float
+    disk_mb: float
+    source: str
+
+
+class Estimate:
+    """The cost of cells, given what has been measured so far.
+
+    Args:
+        rows: finished runs, of this sweep or of others.
+        composer: makes configs of cells.
+        kind: cpu or gpu, where the cells will run.
+    """
+
+    def __init__(self, rows: Sequence[Row], composer: Composer, kind: str) -> None:
+        same_kind = [row for row in rows if kind_of(row) == kind]
+        self.rows = same_kind
+        self.composer = composer
+        self.kind = kind
+        self.counted: dict[tuple, tuple[dict, DictConfig]] = {}
+
+    def of(self, cell: Cell) -> Cost:
+        counts, cfg = self.counts(cell)
+        seconds, source = self.seconds(cell, counts, cfg)
+        dense = cell.identity["mode"] == "baseline"
+        memory = self.median("peak_memory_mb", self.alike(cell, "mode"))
+        weights = counts["full"] * (16 if dense else 4) + (
+            0 if dense else 16 * counts["trainable"]
+        )  # bytes, Adam, float32
+        return Cost(
+            seconds=seconds if seconds is None else seconds + START,
+            memory_mb=memory or PROCESS + weights / 1e6,
+            disk_mb=4 * counts["trainable"] / 1e6 + FILES,
+            source=source,
+        )
+
+    def seconds(self, cell: Cell, counts: dict, cfg: DictConfig) -> tuple[float | None, str]:
+        """From rows of the same kind of run; scaled from rows of the same model and data; or modelled."""
+        for keys in (("mode", "epochs"), ("epochs",)):
+            found = self.median("seconds", self.alike(cell, *keys))
+            if found is not None:
+                return found, "rows of the same model, size, data and epochs"
+        modelled = self.model(counts, cfg, cell.identity["mode"], cell.epochs)
+        if modelled is None:
+            return None, "unknown"
+        near = [
+            row
+            for row in self.rows
+            if (row["model"], row["data"]) == (cell.identity["model"], cell.identity["data"])
+        ]
+        ratios = [row["seconds"] / of_row for row in near if (of_row := self.model_of(row, cfg))]
+        if ratios:
+            return modelled * statistics.median(
+                ratios
+            ), "cost model, scaled to rows of the same model and data"
+        return modelled, "cost model"
+
+    def alike(self, cell: Cell, *keys: str) -> list[Row]:
+        wanted = cell.identity | {"epochs": cell.epochs}
+        names = ("model", "size", "data", "sample", *keys)
+        return [row for row in self.rows if all(row[name] == wanted[name] for name in names)]
+
+    def median(self, key: str, rows: Sequence[Row]) -> float | None:
+        values = [row[key] for row in rows if row[key] is not None]
+        return statistics.median(values) if values else None
+
+    def model(self, counts: dict, cfg: DictConfig, mode: str, epochs: int) -> float | None:
+        """Seconds of fit by the cost model; None where nobody knows how many examples an epoch has."""
+        from hydra.utils import get_class
+
+        examples = getattr(get_class(cfg.data._target_), "train_examples", None)
+        if examples is None:
+            return None
+        full, trained = counts["full"], counts["trainable"]
+        flops = 6 * full if mode == "baseline" else 4 * full + 2 * trained
+        return epochs * (examples / cfg.data.batch_size * STEP + examples * flops / FLOPS[self.kind])
+
+    def model_of(self, row: Row, cfg: DictConfig) -> float | None:
+        return self.model(row["counts"], cfg, row["mode"], row["epochs"])
+
+    def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
+        """Parameters of the cell's net, built without memory once for all seeds; a config of its kind."""
+        import torch
+        from hydra.utils import get_class
+
+        from lottalora.experiment import build
+
+        key = tuple(cell.identity[name] for name in ("model", "size", "data", "mode", "init", "rank"))
+        if key not in self.counted:
+            cfg, _ = self.composer.config(cell.overrides)
+            with torch.device("meta"):
+                _, account = build(cfg, get_class(cfg.data._target_).spec)
+            self.counted[key] = account.counts(), cfg
+        return self.counted[key]
+
+
+def kind_of(row: Row) -> str:
+    return "cpu" if row["device"].startswith("cpu") else "gpu"

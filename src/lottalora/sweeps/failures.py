@@ -1,0 +1,71 @@
+"""What failed and why: RESULTS/failures/DIGEST.json, removed when the run succeeds."""
+
+import contextlib
+import json
+import traceback
+from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+
+from lottalora import rows
+from lottalora.errors import in_one_line
+
+
+def path_of(digest: str, results: Path) -> Path:
+    return Path(results, "failures", f"{digest}.json")
+
+
+@contextlib.contextmanager
+def recorded(digest: str, results: Path, *, overrides: Sequence[str], log_file: Path) -> Iterator[None]:
+    """Leave a record if the run inside fails, and remove an older one if it does not. The error goes on."""
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(OSError):  # a full disk: the error itself is what has to be seen
+            record(
+                digest,
+                results,
+                cause=cause_of(error),
+                trace=traceback.format_exc(),
+                overrides=overrides,
+                log_file=log_file,
+            )
+        raise
+    path_of(digest, results).unlink(missing_ok=True)
+
+
+def record(
+    digest: str, results: Path, *, cause: str, trace: str, overrides: Sequence[str], log_file: Path | None
+) -> None:
+    """Write one record, whole or not at all."""
+    content = {
+        "digest": digest,
+        "cause": cause,
+        "overrides": list(overrides),
+        "log": str(log_file) if log_file and log_file.exists() else "",
+        "failed": datetime.now(UTC).isoformat(timespec="seconds"),
+        "traceback": trace,
+    }
+    rows.replace_with(path_of(digest, results), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def cause_of(error: BaseException) -> str:
+    """One line: the sentence that was made for people, or the kind and text of any other error."""
+    known = in_one_line(error) if isinstance(error, Exception) else None
+    text = " ".join(str(error).split())[:500]
+    return known or f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def read_all(results: Path) -> dict[str, dict]:
+    """Digest → record; a damaged record is a failure whose cause nobody knows."""
+    found = {}
+    for path in sorted(Path(results, "failures").glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = {}
+        unknown = {"cause": f"unknown: {path} cannot be read", "overrides": [], "log": ""}
+        found[path.stem] = unknown | (content if isinstance(content, dict) else {})
+    return found

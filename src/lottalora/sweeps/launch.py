@@ -1,0 +1,224 @@
+"""Run the cells of a multirun in the pool, say how each ended, and give Hydra their results."""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Generator
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.utils import JobReturn
+from hydra.core.utils import JobStatus
+from hydra.core.utils import run_job
+from hydra.types import HydraContext
+from hydra.types import TaskFunction
+from omegaconf import DictConfig
+from omegaconf import OmegaConf
+from omegaconf import open_dict
+
+from lottalora import rows
+from lottalora.sweeps import claims
+from lottalora.sweeps import failures
+from lottalora.sweeps.cells import Cell
+from lottalora.sweeps.plan import in_words
+from lottalora.sweeps.pool import Ended
+from lottalora.sweeps.pool import Job
+from lottalora.sweeps.pool import run_all
+from lottalora.sweeps.pool import slots_of
+
+MODULES = (
+    "lottalora.experiment",
+    "lottalora.training",
+    "lottalora.provenance",
+)  # imported once, before the first fork
+log = logging.getLogger(__name__)
+
+
+class Sweep:
+    """The cells of one multirun on their way through the pool.
+
+    Args:
+        cells: what is to be run.
+        config: of the multirun.
+        context, task_function: what Hydra runs a job with.
+        workers: how many runs at once; None: one for each GPU, or for each core.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        *,
+        config: DictConfig,
+        context: HydraContext,
+        task_function: TaskFunction,
+        workers: int | None,
+    ) -> None:
+        self.cells = cells
+        self.config = config
+        self.context = context
+        self.task_function = task_function
+        self.workers = workers
+        self.results = Path(config.paths.results)
+        self.causes: dict[int, str] = {}
+        self.seen: set[int] = set()
+        self.begin = time.monotonic()
+
+    def run(self) -> list[JobReturn]:
+        refuse_devices(self.config)
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"hydra.launcher.workers must be 1 or more, or null, got {self.workers}.")
+        preload(self.config)
+        slots = [{}] if self.config.dry_run else slots_of(self.workers, self.config.trainer.accelerator)
+        jobs = [self.job(index) for index in range(len(self.cells))]
+        self.begin = time.monotonic()
+        log.info("%d at once", len(slots))
+        try:
+            self.follow(run_all(jobs, slots), total=len(jobs))
+        except KeyboardInterrupt:
+            log.error("stopped: %d of %d runs ended. Repeat the command to go on.", len(self.seen), len(jobs))
+            sys.exit(130)
+        return [
+            result_of(cell, self.causes.get(index))
+            for index, cell in enumerate(self.cells)
+            if index in self.seen
+        ]
+
+    def follow(self, ends: Generator[Ended], total: int) -> None:
+        for end in ends:
+            self.seen.add(end.index)
+            self.tell(end, total)
+            import_as_child(end.imported)
+            if end.cause and self.config.fail_fast:
+                log.error("fail_fast=true: the other runs are stopped")
+                ends.close()
+                return
+
+    def job(self, index: int) -> Job:
+        """What a worker does for this cell."""
+        cell = self.cells[index]
+        if cell.problem:
+            return Job(work=lambda: cell.problem)
+        if self.config.dry_run:
+            return Job(work=lambda: self.work(index))
+        return Job(work=lambda: self.work(index), log=self.log_of(cell))
+
+    def work(self, index: int) -> str | None:
+        """In the worker: compose and run as Hydra's own launcher does."""
+        sys.stderr.write(
+            "" if self.config.dry_run else f"begin {' '.join(self.cells[index].overrides)}\n"
+        )  # heads each try in a log
+        config = self.context.config_loader.load_sweep_config(self.config, list(self.cells[index].overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = index
+        done = run_job(
+            hydra_context=self.context,
+            task_function=self.task_function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        if done.status == JobStatus.COMPLETED:
+            return None
+        return failures.cause_of(done._return_value).removesuffix(in_job(self.cells[index].overrides))
+
+    def log_of(self, cell: Cell) -> Path:
+        return self.results / "runs" / rows.run_name(cell.identity) / "log.txt"
+
+    def tell(self, end: Ended, total: int) -> None:
+        """One line for each run that ended, at once."""
+        cell = self.cells[end.index]
+        if self.config.dry_run and not end.cause:
+            return
+        place = f"{len(self.seen)}/{total}"
+        if end.cause:
+            self.causes[end.index] = end.cause
+            self.keep_death(cell, end)
+            log.error("%s failed: %s: %s", place, name_of(cell), end.cause)
+            return
+        row = rows.find(cell.digest, self.results)
+        if row is None:
+            note = claims.holder(cell.digest, self.results)
+            log.info("%s skipped: %s is run %s", place, name_of(cell), claims.in_words(note or {"pid": None}))
+            return
+        done = rows.read(row)
+        took = f"{end.seconds:.1f} s"
+        log.info(
+            "%s %s: %s %s, %s, %s left",
+            place,
+            name_of(cell),
+            done["metric"],
+            short(done["score"]),
+            took,
+            self.left(total),
+        )
+
+    def keep_death(self, cell: Cell, end: Ended) -> None:
+        """A process that was killed leaves no record of its failure; so its parent does."""
+        if not end.died or not cell.digest:
+            return
+        failures.record(
+            cell.digest,
+            self.results,
+            cause=end.cause,
+            trace="",
+            overrides=cell.overrides,
+            log_file=self.log_of(cell),
+        )
+
+    def left(self, total: int) -> str:
+        """Time that the rest will take, if it goes on as before."""
+        seconds = (time.monotonic() - self.begin) / len(self.seen) * (total - len(self.seen))
+        return in_words(seconds / 3600)
+
+
+def refuse_devices(config: DictConfig) -> None:
+    """Several devices inside one run would need a launcher of their own for each run."""
+    devices = OmegaConf.select(config, "trainer.devices")
+    if isinstance(devices, int) and devices > 1:
+        raise ValueError(
+            f"trainer.devices={devices} in one process cannot be part of -m: "
+            "each run needs a launcher of its own. Call `torchrun run.py …` once for each run."
+        )
+
+
+def preload(config: DictConfig) -> None:
+    """Import what every run needs, once: a fork then has it for nothing."""
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # before torch starts its threads; trainer.threads sets them for a run
+    targets = [OmegaConf.select(config, f"{part}._target_") for part in ("data", "task", "model.net")]
+    for module in (*MODULES, *(target.rpartition(".")[0] for target in targets if target)):
+        importlib.import_module(module)
+
+
+def import_as_child(names: Sequence[str]) -> None:
+    """Import what a run had to import, once for all that follow: scikit-learn alone costs a second."""
+    for name in names:
+        with contextlib.suppress(
+            Exception
+        ):  # a name that only exists inside of its package, such as a lazy part
+            importlib.import_module(name)
+
+
+def result_of(cell: Cell, cause: str | None) -> JobReturn:
+    done = JobReturn(
+        overrides=list(cell.overrides), status=JobStatus.FAILED if cause else JobStatus.COMPLETED
+    )
+    done.return_value = RuntimeError(cause) if cause else None
+    return done
+
+
+def in_job(overrides: Sequence[str]) -> str:
+    """The note that an error of a job bears."""
+    return f" (in job {' '.join(overrides)})"
+
+
+def name_of(cell: Cell) -> str:
+    return rows.run_name(cell.identity) if cell.identity else " ".join(cell.overrides)
+
+
+def short(score: float | None) -> str:
+    return "not finite" if score is None else f"{score:.4f}"

@@ -1,0 +1,184 @@
+"""A pool of processes on this machine, one run each. Linux.
+
+The parent imports torch once and forks for each run, so a run starts in milliseconds with nothing left over
+from the one before it, and a run that is killed takes nothing with it.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+GRACE = 10.0  # seconds that a run has to end after SIGTERM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run: what the child calls, and where its output goes.
+
+    Args:
+        work: gives None, or the cause of a failure in one line.
+        log: file that takes the output, appended; None leaves the output where it is.
+    """
+
+    work: Callable[[], str | None]
+    log: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How the job at this position ended: cause is None if all went well; died: its process said nothing.
+    What it had to import is what the parent had better import too."""
+
+    index: int
+    cause: str | None
+    died: bool
+    seconds: float
+    imported: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    index: int
+    process: multiprocessing.Process
+    report: Connection
+    slot: int
+    begin: float
+
+
+def run_all(jobs: Sequence[Job], slots: Sequence[dict[str, str]]) -> Generator[Ended]:
+    """Run the jobs, as many at once as there are slots, and give each end when it comes.
+
+    Whoever stops iterating stops the pool: what still runs is ended.
+
+    Args:
+        jobs: in order of their start.
+        slots: environment variables of each worker, such as the GPU that it sees.
+    """
+    waiting = deque(enumerate(jobs))
+    free = list(range(len(slots)))[::-1]
+    running: dict[Connection, Running] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                started = start(*waiting.popleft(), slot=free.pop(), slots=slots)
+                running[started.report] = started
+            for ready in wait([each.report for each in running.values()]):
+                ended = running.pop(ready)
+                free.append(ended.slot)
+                yield end_of(ended)
+    finally:
+        stop([each.process for each in running.values()])
+
+
+def start(index: int, job: Job, *, slot: int, slots: Sequence[dict[str, str]]) -> Running:
+    fork = multiprocessing.get_context("fork")
+    receive, send = fork.Pipe(duplex=False)
+    process = fork.Process(target=child, args=(send, job, slots[slot], os.getpid()))
+    process.start()
+    send.close()
+    return Running(index=index, process=process, report=receive, slot=slot, begin=time.monotonic())
+
+
+def child(send: Connection, job: Job, environment: dict[str, str], parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with(parent)
+    os.environ.update(environment)
+    if job.log:
+        redirect(job.log)
+    before = set(sys.modules)
+    cause = job.work()
+    send.send((cause, [name for name in list(sys.modules) if name not in before]))
+    sys.exit(0 if cause is None else 1)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent dies, however it dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+def redirect(log: Path) -> None:
+    """Append standard output and error, of C libraries too, to a file. If that fails, the run says why."""
+    with contextlib.suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+
+def end_of(ended: Running) -> Ended:
+    died, imported = False, []
+    try:
+        cause, imported = ended.report.recv()
+        ended.process.join()
+    except EOFError:
+        ended.process.join()
+        died, cause = True, cause_of_death(ended.process.exitcode)
+    ended.report.close()
+    seconds = time.monotonic() - ended.begin
+    return Ended(index=ended.index, cause=cause, died=died, seconds=seconds, imported=imported)
+
+
+def cause_of_death(code: int) -> str:
+    if code >= 0:
+        return f"the process ended with exit code {code} before its row was written"
+    name = signal.Signals(-code).name
+    hint = "; if nobody sent it, the machine ran out of memory" if name == "SIGKILL" else ""
+    return f"the process was killed by {name}{hint}"
+
+
+def stop(processes: Sequence[multiprocessing.Process]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def slots_of(workers: int | None, accelerator: str) -> list[dict[str, str]]:
+    """The environment of each worker: a GPU each where there are any; else one worker for each core."""
+    devices = [] if accelerator == "cpu" else visible_gpus()
+    count = workers or len(devices) or cores()
+    if not devices:
+        return [{}] * count
+    return [{"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} for index in range(count)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them. Starts no CUDA context."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:count] if named else [str(index) for index in range(count)]
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, or fewer where its control group has a quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, -(-int(quota) // int(period))))

@@ -1,0 +1,87 @@
+"""Where each cell of a sweep stands, from files alone: rows, claims and records of failures."""
+
+import contextlib
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from lottalora.sweeps.cells import Cell
+from lottalora.sweeps.cells import Composer
+from lottalora.sweeps.cells import cells_of_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Cells by state; each is in one list.
+
+    Args:
+        done, running, failed, waiting: cells. What runs again after a failure is running.
+        claims: digest → who runs it.
+        causes: digest, or words where there is none → why it failed.
+    """
+
+    done: list[Cell] = field(default_factory=list)
+    running: list[Cell] = field(default_factory=list)
+    failed: list[Cell] = field(default_factory=list)
+    waiting: list[Cell] = field(default_factory=list)
+    claims: dict[str, dict] = field(default_factory=dict)
+    causes: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [*self.done, *self.running, *self.failed, *self.waiting]
+
+    @property
+    def unfinished(self) -> list[Cell]:
+        return [*self.running, *self.failed, *self.waiting]
+
+
+def standing(cells: Sequence[Cell], results: Path) -> Standing:
+    """Where each of these cells stands now."""
+    from lottalora.sweeps import claims
+    from lottalora.sweeps import failures
+    from lottalora.sweeps.sweep import row_paths
+
+    done, failed = row_paths(results), failures.read_all(results)
+    now = Standing(claims=claims.all_held(results))
+    for cell in cells:
+        if cell.digest in now.claims:
+            now.running.append(cell)
+        elif cell.digest in done:
+            now.done.append(cell)
+        elif cell.problem or cell.digest in failed:
+            now.failed.append(cell)
+            now.causes[key_of(cell)] = (
+                {"cause": cell.problem, "log": ""} if cell.problem else failed[cell.digest]
+            )
+        else:
+            now.waiting.append(cell)
+    return now
+
+
+def key_of(cell: Cell) -> str:
+    return cell.digest or " ".join(cell.overrides)
+
+
+@contextlib.contextmanager
+def sweep_of(words: Sequence[str]) -> Iterator[tuple[list[Cell], Composer, DictConfig]]:
+    """The cells that `run.py -m WORDS` would run; what is typed wrong is a ValueError of one line."""
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    from lottalora.errors import CONF
+    from lottalora.errors import in_one_line
+
+    folder = next((path for path in (CONF, Path("conf").resolve()) if path.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError("There is no folder conf here. Call this in the folder that holds run.py.")
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        try:
+            found = cells_of_words(words)
+        except HydraException as error:
+            raise ValueError(in_one_line(error, folder)) from error
+        yield found

@@ -1,0 +1,107 @@
+"""One multirun, for every launcher: its cells, without those that are done; at the end, what failed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.utils import JobReturn
+from hydra.core.utils import JobStatus
+from hydra.core.utils import configure_log
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from lottalora import rows
+from lottalora.sweeps import failures
+from lottalora.sweeps.cells import Cell
+from lottalora.sweeps.cells import Composer
+from lottalora.sweeps.cells import Grid
+from lottalora.sweeps.cells import cells_of
+from lottalora.sweeps.cells import expand
+from lottalora.sweeps.launch import in_job
+
+FEW = 10  # rows that are named one by one
+log = logging.getLogger(__name__)
+
+
+def run_sweep(
+    words: Sequence[str],
+    grids: Sequence[Grid],
+    *,
+    loader: ConfigLoader,
+    config: DictConfig,
+    launcher: Launcher,
+) -> list[Sequence[JobReturn]]:
+    """Run what is not done, and raise one sentence at the end if a run failed."""
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    jobs = expand(words, grids, loader)
+    cells = cells_of(Composer(loader, config), jobs)
+    todo = cells
+    if not config.dry_run:
+        check_writable(Path(config.hydra.sweep.dir))
+        todo = cells if config.force else unfinished(cells, Path(config.paths.results))
+    log.info("%s", in_words(jobs, cells, todo))
+    if not todo:
+        return []
+    if hasattr(launcher, "cells"):
+        launcher.cells = todo
+    results = launcher.launch([cell.overrides for cell in todo], initial_job_idx=0)
+    raise_failures([each for each in results if each.status != JobStatus.COMPLETED], len(todo))
+    return [results]
+
+
+def raise_failures(failed: Sequence[JobReturn], total: int) -> None:
+    """Name each failure and its cause once more, below all else that was printed."""
+    causes = [cause(each) + in_job(each.overrides) for each in failed]
+    if len(failed) == 1:
+        raise ValueError(causes[0])
+    for each in causes:
+        log.error("failed: %s", each)
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {total} runs failed, as said above. Repeat the command to run them again."
+        )
+
+
+def check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {error.filename}: {error.strerror}. Set paths.results=DIR to a writable folder."
+        ) from error
+
+
+def unfinished(cells: Sequence[Cell], results: Path) -> list[Cell]:
+    """Those without a row; a few rows that are there are named. A damaged row is none: its run refuses it."""
+    paths = row_paths(results)
+    done = {cell.digest for cell in cells if cell.digest in paths and readable(paths[cell.digest])}
+    for digest in sorted(done) if len(done) <= FEW else []:
+        log.info("done: %s (force=true to run again)", paths[digest])
+    return [cell for cell in cells if cell.digest not in done]
+
+
+def row_paths(results: Path) -> dict[str, Path]:
+    """Digest → row, by the names of the files alone."""
+    return {path.stem.rpartition("-")[2]: path for path in Path(results, "rows").glob("*/*/*.json")}
+
+
+def readable(path: Path) -> bool:
+    try:
+        rows.read(path)
+    except ValueError:
+        return False
+    return True
+
+
+def in_words(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
+    same = f" ({len(jobs)} combinations, the same ones once)" if len(jobs) > len(cells) else ""
+    done = f", {len(cells) - len(todo)} done already" if len(todo) < len(cells) else ""
+    return f"{len(cells)} runs{same}{done}"
+
+
+def cause(failed: JobReturn) -> str:
+    """One line, from the pool as it is, from other launchers out of the error."""
+    error = failed._return_value
+    text = str(error) if type(error) is RuntimeError else failures.cause_of(error)
+    return text.removesuffix(in_job(failed.overrides))

@@ -1,0 +1,124 @@
+"""Sweeps on a real Slurm that is started here: sent, killed, stopped before the limit, cancelled."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SLURM = ROOT / "scripts/slurm_local.sh"
+LONG = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=60", "trainer.accelerator=cpu")
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not shutil.which("slurmctld") or not shutil.which("munged"),
+        reason="needs root and Debian's packages slurm-wlm and munge",
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slurm")
+    os.environ |= {"SLURM_LOCAL_DIR": str(folder), "SLURM_CONF": str(folder / "slurm.conf")}
+    os.environ |= {"OMP_NUM_THREADS": "1"}
+    try:
+        subprocess.run([SLURM, "start"], check=True, timeout=120)
+        yield
+    finally:
+        subprocess.run([SLURM, "stop"], timeout=60)
+        del os.environ["SLURM_LOCAL_DIR"], os.environ["SLURM_CONF"]
+
+
+def lottalora(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "lottalora", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def rows(folder: Path) -> dict[int, dict]:
+    found = [json.loads(path.read_text()) for path in folder.glob("rows/*/*/*.json")]
+    return {row["rank"]: row for row in found}
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def queue() -> str:
+    return subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
+
+
+def process_of(rank: int) -> int:
+    """The run itself, below the batch script."""
+    found = subprocess.run(
+        ["pgrep", "--full", f"run.py .*rank={rank} .*test_slurm"], capture_output=True, text=True
+    )
+    return int(found.stdout.split()[0])
+
+
+def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(tmp_path):
+    results = tmp_path / "test_slurm"
+    words = [*LONG, "rank=4,8", "trainer.checkpoint_every=0", f"paths.results={results}"]
+    sent = lottalora("submit", *words)
+    assert sent.returncode == 0, sent.stderr
+    job = sent.stdout.split("Job ")[1].split(".")[0]
+    wait_for(lambda: len(list(results.glob("runs/*/resume.ckpt"))) == 2)
+
+    # What Slurm does before a time limit: USR1 to the batch script.
+    subprocess.run(["scancel", "--signal=USR1", "--batch", f"{job}_0"], check=True)
+    os.kill(process_of(8), signal.SIGKILL)
+    wait_for(lambda: 4 in rows(results) and not queue())
+    assert 8 not in rows(results)
+
+    again = lottalora("submit", *words)
+    assert "1 to send" in again.stdout, again.stderr
+    wait_for(lambda: 8 in rows(results) and not queue())
+    assert "Nothing was sent" in lottalora("submit", *words).stdout
+    (log,) = results.glob("runs/*_r4_*/log.txt")
+    assert "SIGUSR1 in epoch" in log.read_text()
+    assert f"job {job}_0, start 1" in log.read_text()
+
+    alone = tmp_path / "alone"
+    command = [sys.executable, "run.py", "-m", *LONG, "rank=4,8", f"paths.results={alone}"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    for rank in (4, 8):
+        for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
+            assert rows(results)[rank][key] == rows(alone)[rank][key], (rank, key)
+
+
+def test_cancelled_sweep_leaves_the_queue_and_does_not_come_back(tmp_path):
+    words = [*LONG, "rank=1,2", f"paths.results={tmp_path}"]
+    assert lottalora("submit", *words).returncode == 0
+    wait_for(queue)
+    cancelled = lottalora("cancel", *words)
+    assert "Cancelled 2 jobs" in cancelled.stdout, cancelled.stderr
+    wait_for(lambda: not queue())
+    assert "No job of this sweep is in the queue" in lottalora("cancel", *words).stderr
+
+
+def test_partition_that_does_not_exist_is_one_line(tmp_path):
+    answer = lottalora("submit", *LONG, "rank=1", f"paths.results={tmp_path}", "--partition", "gpus")
+    assert answer.returncode == 1
+    assert answer.stderr == "Unknown partition 'gpus'. Known: local.\n"
+
+
+def test_refusal_of_sbatch_is_one_line(tmp_path):
+    answer = lottalora("submit", *LONG, "rank=1", f"paths.results={tmp_path}", "--cpus", "999")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("Slurm refused:") and answer.stderr.count("\n") == 1
+
+
+def test_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    answer = lottalora("submit", *LONG, "rank=1", f"paths.results={tmp_path}")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("There is no Slurm here: sbatch is not in PATH.")

@@ -1,0 +1,93 @@
+"""Cells: unique, fast, the same config as Hydra's, for every sweep file."""
+
+import time
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf import open_dict
+
+from lottalora.config import digest
+from lottalora.sweeps.cells import cells_of_words
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+RUNS = {"digits": 15, "table14": 30, "table2": 135, "table3": 1005}
+
+
+@pytest.fixture
+def cells():
+    """The cells of a command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *words: cells_of_words(words)[0]
+
+
+def test_each_sweep_file_is_known_to_these_tests():
+    assert {path.stem for path in CONF.glob("sweeps/*.yaml")} == RUNS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_each_sweep_file_gives_the_runs_that_its_header_states(cells, name):
+    one_seed = cells(f"sweeps={name}", "seed=42")
+    header = (CONF / "sweeps" / f"{name}.yaml").read_text().split("hydra:")[0]
+    seeds = {"digits": 3, "table14": 2}.get(name, 5)
+    assert len(one_seed) * seeds == RUNS[name]
+    assert f"# {RUNS[name]:,} runs" in header
+    assert [cell.problem for cell in one_seed if cell.problem] == []
+
+
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_a_sweep_file_sets_grids_and_nothing_that_a_run_would_read(name):
+    plain = OmegaConf.to_container(OmegaConf.load(CONF / "sweeps" / f"{name}.yaml"))
+    assert plain.keys() == {"hydra"}
+    assert plain["hydra"].keys() == {"sweeper"}
+    assert plain["hydra"]["sweeper"].keys() == {"grids"}
+
+
+def test_a_baseline_beside_three_ranks_is_one_cell(cells):
+    found = cells("data=digits", "mode=baseline,scaffold", "rank=1,2,4")
+    assert [cell.identity["mode"] for cell in found] == ["baseline", "scaffold", "scaffold", "scaffold"]
+
+
+def test_typed_words_replace_the_same_key_of_each_grid(cells):
+    found = cells("sweeps=digits", "seed=7", "model.size=tiny")
+    assert {(cell.identity["seed"], cell.identity["size"]) for cell in found} == {(7, "tiny")}
+    assert len(found) == 5
+
+
+def test_a_cell_has_the_digest_of_the_config_that_hydra_composes(cells):
+    words = ["data=mnist", "mode=baseline,zero,head,scaffold", "seed=3", "trainer.epochs=2", "alpha=5"]
+    loader = GlobalHydra.instance().hydra.config_loader
+    for cell in cells(*words):
+        whole = GlobalHydra.instance().hydra.compose_config("config", list(cell.overrides), run_mode=None)
+        HydraConfig.instance().set_config(whole)
+        with open_dict(whole):
+            del whole["hydra"]
+        assert cell.digest == digest(whole), (loader, cell.overrides)
+
+
+def test_a_value_that_is_not_allowed_is_noted_on_its_cell_alone(cells):
+    good, bad = cells("data=digits", "rank=1,-1")
+    assert good.problem is None
+    assert bad.problem == "rank must be a whole number, 0 or more, got -1."
+
+
+@pytest.mark.parametrize("word", ["rank=", "seed=range(5,5)"])
+def test_an_empty_axis_is_refused(cells, word):
+    with pytest.raises(ValueError, match="is an axis without a value"):
+        cells("data=digits", word)
+
+
+def test_an_unknown_sweep_is_refused(cells):
+    with pytest.raises(MissingConfigException):
+        cells("sweeps=tabel14")
+
+
+def test_a_cell_takes_less_than_30_ms(cells):
+    cells("data=digits", "rank=1")
+    begin = time.process_time()
+    found = cells("data=digits", "rank=range(1,51)")
+    assert (time.process_time() - begin) / len(found) < 0.03

@@ -1,0 +1,123 @@
+"""The real command, -m, with runs of one short epoch."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lottalora import rows
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ("data=digits", "model.size=tiny", "trainer.epochs=1")
+
+
+def start(folder, *words):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), "-m", *SHORT, *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def asked(folder, *words):
+    command = [sys.executable, "-m", "lottalora", *words, "--json"]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(answer.stdout)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two processes with one sweep at one time; half of its runs cannot be."""
+    folder = tmp_path_factory.mktemp("sweep")
+    words = ("mode=baseline,scaffold", "rank=1,-1", "seed=1,2")
+    processes = [start(folder, *words), start(folder, *words)]
+    return folder, words, [ended(process) for process in processes]
+
+
+def test_two_processes_with_one_sweep_run_no_cell_twice(swept):
+    folder, _, _ = swept
+    found, problems = rows.read_all(folder / "results")
+    assert problems == []
+    assert sorted((row["mode"], row["seed"]) for row in found) == [
+        (mode, seed) for mode in ("baseline", "scaffold") for seed in (1, 2)
+    ]
+    logs = [(folder / "results" / "runs" / rows.run_name(row) / "log.txt").read_text() for row in found]
+    assert [len(re.findall(r"^accuracy 0\.", log, re.MULTILINE)) for log in logs] == [1] * 4
+
+
+def test_failing_runs_stop_no_other_and_are_named_at_once_and_at_the_end(swept):
+    _, _, outcomes = swept
+    for code, errors in outcomes:
+        assert code == 1
+        assert errors.count("rank must be a whole number, 0 or more, got -1.") >= 2 * 2
+        assert errors.splitlines()[-1].startswith("error: ")
+        assert "Traceback" not in errors
+
+
+def test_a_repeated_sweep_runs_only_what_failed(swept):
+    folder, words, _ = swept
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("results/rows/*/*/*.json")}
+    code, errors = ended(start(folder, *words))
+    assert code == 1
+    assert errors.count("done: results/rows/mlp_digits/tiny/") == 4
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("results/rows/*/*/*.json")} == before
+
+
+def test_plan_and_status_count_what_is_done_and_what_failed(swept):
+    folder, words, _ = swept
+    planned = asked(folder, "plan", *SHORT, "mode=baseline,scaffold", "rank=1,2", "seed=1,2")
+    assert (planned["runs"], planned["done"], planned["waiting"]) == (6, 4, 2)
+    assert planned["hours_from"] == {"rows of the same model, size, data and epochs": 2}
+    assert 0 < planned["hours_of_work"] < 0.1
+    assert planned["memory_mb"] > 100
+    assert planned["disk_mb"] > 0
+    assert planned["energy_kwh"] >= 0
+    found = asked(folder, "status", *SHORT, *words)
+    assert found["done"] == 4
+    assert found["waiting"] == 0
+    assert [each["cause"] for each in found["failed"]] == [
+        "rank must be a whole number, 0 or more, got -1."
+    ] * len(found["failed"])
+    assert asked(folder, "status")["done"] == 4
+
+
+def test_fail_fast_stops_the_sweep_and_a_failure_is_kept_with_its_log(tmp_path):
+    words = ("data=mnist", f"paths.data={tmp_path}/none", "seed=range(20)", "fail_fast=true")
+    unreachable = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    os.environ |= unreachable
+    code, errors = ended(start(tmp_path, *words, "hydra.launcher.workers=1"))
+    assert code == 1
+    assert "fail_fast=true: the other runs are stopped" in errors
+    found = asked(tmp_path, "status")
+    assert len(found["failed"]) == 1
+    assert "MNIST is not at" in found["failed"][0]["cause"]
+    assert (tmp_path / found["failed"][0]["log"]).read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_random_moments_and_repeated_leaves_each_row_once(tmp_path):
+    command = [
+        sys.executable,
+        "scripts/kill_sweep.py",
+        "--results",
+        str(tmp_path),
+        "--runs",
+        "12",
+        "--kills",
+        "3",
+    ]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert answer.returncode == 0, answer.stdout
+    assert "12 rows of 12, 0 damaged, 0 finished twice" in answer.stdout
