@@ -53,13 +53,6 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, module in PARTS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
-    doctor.add_arguments(
-        commands.add_parser(
-            "doctor",
-            help="what is installed and found here, and what to do about the rest",
-            description="Check packages, devices, data, disk, network, W&B, Slurm; a remedy for each.",
-        )
-    )
     return made
 
 
@@ -116,13 +109,8 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
     return found, problems
 
 
-PARTS = {"plan": plan, "status": status, "submit": submit, "cancel": cancel}
-COMMANDS = {
-    "rows": print_rows,
-    "report": print_report,
-    "doctor": doctor.run,
-    **{name: part.run for name, part in PARTS.items()},
-}
+PARTS = {"plan": plan, "status": status, "submit": submit, "cancel": cancel, "doctor": doctor}
+COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
 
 if __name__ == "__main__":
     sys.exit(main())

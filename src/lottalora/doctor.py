@@ -1,4 +1,4 @@
-"""`lottalora doctor`: what is installed and found here, one line each, with a remedy for what is not."""
+"""Check packages, devices, data, disk, network, W&B and Slurm: one line each, a remedy for each problem."""
 
 import argparse
 import importlib.metadata
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lottalora.tracking import account
 
+HELP = "what is installed and found here, and what to do about the rest"
 NEEDED = (
     "torch",
     "numpy",

@@ -57,6 +57,7 @@ def fit(
         higher_is_better: of the validation score.
         folder: where the weights of the best epoch stay, and lies what is needed to go on.
         checkpoint_every: seconds between two writings of the latter.
+        callbacks: what else watches the training.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for text in NOISE:
