@@ -1,6 +1,7 @@
 """What training may change, and which weights are scored."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def trained(tmp_path_factory):
 
 
 def checkpoint_of(training) -> dict:
-    path = training.trainer.checkpoint_callback.best_model_path
+    path = Path(training.trainer.default_root_dir, "best.ckpt")
     return torch.load(path, weights_only=True)["state_dict"]
 
 
@@ -40,7 +41,14 @@ def classification(net: nn.Module, *, lr: float) -> Classification:
 
 
 def options(folder, *, epochs: int) -> dict:
-    return {"seed": 0, "epochs": epochs, "accelerator": "cpu", "higher_is_better": True, "folder": folder}
+    return {
+        "seed": 0,
+        "epochs": epochs,
+        "accelerator": "cpu",
+        "higher_is_better": True,
+        "folder": folder,
+        "checkpoint_every": 60,
+    }
 
 
 def test_the_frozen_weights_are_the_same_bits_after_training(trained):
@@ -59,7 +67,7 @@ def test_a_checkpoint_holds_no_frozen_weight(trained):
 
 def test_the_score_is_that_of_the_best_epoch_over_the_whole_test_part(trained):
     net, _, splits, training, task = trained
-    best = score(training.trainer, task, splits, weights="best")
+    best = score(training.trainer, task, splits)
     weights = checkpoint_of(training)
     assert all(torch.equal(value, weights[f"net.{name}"]) for name, value in net.state_dict().items())
     net.eval()
