@@ -53,6 +53,11 @@ class Line:
     older: list[Row]  # of the same seeds, left out
 
     @property
+    def own_rows(self) -> bool:
+        """False for the test-time arm, whose rows are those of its scaffold."""
+        return self.condition != "no_scaffold"
+
+    @property
     def superseded(self) -> int:
         return len(self.older)
 
