@@ -24,7 +24,7 @@ class Beta:
 
 
 def betas_of(block: Block) -> list[Beta]:
-    """β of the scaffold runs with adapters, in the order of the layers; a β that was not finite is left out."""
+    """β of the scaffold runs with adapters, by layer; one that was not finite is left out."""
     runs = [run for line in block.lines if line.condition == "scaffold" and line.rank for run in line.runs]
     return [
         Beta(layer, run["init"], run["rank"], run["seed"], value)
@@ -65,4 +65,5 @@ def beta_caption(betas: list[Beta]) -> str:
     ranks = sorted({beta.rank for beta in betas})
     runs = len({(beta.init, beta.rank, beta.seed) for beta in betas})
     ranks_said = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-    return f"box: median and quartiles, whiskers 1.5 × IQR; n = {runs} run{'s' if runs > 1 else ''}, {ranks_said}"
+    runs_said = f"n = {runs} run{'s' if runs > 1 else ''}"
+    return f"box: median and quartiles, whiskers 1.5 × IQR; {runs_said}, {ranks_said}"

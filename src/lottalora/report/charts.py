@@ -1,4 +1,4 @@
-"""The pictures of the page as plotly figures: plain data. Colours are names that page.js looks up in the theme."""
+"""The pictures of the page as plotly figures: plain data. Colours are names that page.js looks up."""
 
 import html
 import math
@@ -31,7 +31,8 @@ def rank_chart(block: Block) -> dict | None:
     data = [curve_trace(block, curve, place) for place, curve in enumerate(series)]
     data += full_trace(block, ranks) + paper_trace(block)
     layout = {
-        "xaxis": {"type": "log", "title": {"text": "rank r, logarithmic"}, "tickvals": ranks, "ticktext": ranks,
+        "xaxis": {"type": "log", "title": {"text": "rank r, logarithmic"},
+                  "tickvals": ranks, "ticktext": ranks,
                   "range": [math.log10(ranks[0] / 1.25), math.log10(ranks[-1] * 1.25)]},
         "yaxis": {"title": {"text": plain(f"test {block.metric.label}")}},
         "shapes": full_band(block),
@@ -48,7 +49,11 @@ def curve_trace(block: Block, curve: Series, place: int) -> dict:
         "name": plain(curve.name),
         "x": [line.rank for line in lines],
         "y": [shown(block, line.scores.mean) for line in lines],
-        "error_y": {"type": "data", "array": [shown(block, line.scores.std) for line in lines], "thickness": 1.2},
+        "error_y": {
+            "type": "data",
+            "array": [shown(block, line.scores.std) for line in lines],
+            "thickness": 1.2,
+        },
         "customdata": [[line.scores.n, 100 * line.recovery, line.percent_of_full] for line in lines],
         "hovertemplate": "r = %{x}: %{y:.4~f}, n = %{customdata[0]}<br>recovery %{customdata[1]:.1f} %<br>"
         "trains %{customdata[2]:.3~g} % of full<extra>%{fullData.name}</extra>",
@@ -63,7 +68,8 @@ def full_trace(block: Block, ranks: list[int]) -> list[dict]:
     level, n = shown(block, block.baseline.scores.mean), block.baseline.scores.n
     ends = [ranks[0] / 1.25, ranks[-1] * 1.25]
     return [
-        {"type": "scatter", "mode": "lines", "name": f"full training, n = {n}", "x": ends, "y": [level, level],
+        {"type": "scatter", "mode": "lines", "name": f"full training, n = {n}", "x": ends,
+         "y": [level, level],
          "line": {"color": "@ink", "width": 1.5}, "hovertemplate": "%{y:.4~f}<extra>full training</extra>"}
     ]  # fmt: skip
 
@@ -100,20 +106,23 @@ def bars_chart(blocks: list[Block]) -> dict | None:
     if theirs:
         data.append(
             {"type": "scatter", "mode": "markers", "name": "paper", "x": [bars[p].paper for p in theirs],
-             "y": theirs, "marker": {"symbol": "diamond", "size": 9, "color": "@card", "line": {"color": "@ink", "width": 1.5}},
+             "y": theirs,
+             "marker": {"symbol": "diamond", "size": 9, "color": "@card", "line": {"color": "@ink", "width": 1.5}},
              "hovertemplate": "paper: %{x:.2f} %<extra></extra>"}
         )  # fmt: skip
     layout = {
         "height": 110 + 24 * len(bars),
         "showlegend": False,
         "bargap": 0.25,
-        "xaxis": {"title": {"text": "recovery, % of full training"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "recovery, %"}, "rangemode": "tozero"},
         "yaxis": {"tickvals": list(range(len(bars))), "ticktext": labels, "range": [len(bars) - 0.4, -0.6],
                   "automargin": True},
         "shapes": [{"type": "line", "yref": "paper", "x0": 100, "x1": 100, "y0": 0, "y1": 1,
                     "line": {"color": "@muted", "width": 1, "dash": "dot"}}],
     }  # fmt: skip
-    return chart(data, layout, f"{SAID}; diamond: the paper's recovery at this size and rank. n is in the hover.")
+    return chart(
+        data, layout, f"{SAID}; diamond: the paper's recovery at this size and rank. n is in the hover."
+    )
 
 
 def bar_trace(block: Block, bars: list[Bar], place: int) -> dict:
@@ -125,9 +134,12 @@ def bar_trace(block: Block, bars: list[Bar], place: int) -> dict:
         "y": [place],
         "error_x": {"type": "data", "array": [bar.spread for bar in bars], "color": "@ink", "thickness": 1.2},
         "marker": {"color": "@c0"},
-        "customdata": [[plain(block.title), metric.text(bar.line.scores.mean), bar.line.scores.n] for bar in bars],
+        "customdata": [
+            [plain(block.title), metric.text(bar.line.scores.mean), bar.line.scores.n] for bar in bars
+        ],
         "hovertemplate": f"recovery %{{x:.2f}} %<br>{plain(metric.label)} %{{customdata[1]}}, "
-        f"n = %{{customdata[2]}}, full {metric.text(block.baseline.scores.mean)}<br>%{{customdata[0]}}<extra></extra>",
+        f"n = %{{customdata[2]}}, full {metric.text(block.baseline.scores.mean)}<br>"
+        "%{customdata[0]}<extra></extra>",
     }
 
 
@@ -144,8 +156,10 @@ def beta_chart(block: Block) -> dict | None:
         members = list(members)
         data.append(
             {"type": "box", "name": plain(name), "x": [plain(beta.layer) for beta in members],
-             "y": [beta.value for beta in members], "marker": {"color": colour(place), "size": 4}, "line": {"width": 1.2},
-             "boxpoints": points, "jitter": 0.4, "pointpos": 0, "hovertext": [f"seed {beta.seed}" for beta in members]}
+             "y": [beta.value for beta in members],
+             "marker": {"color": colour(place), "size": 4}, "line": {"width": 1.2},
+             "boxpoints": points, "jitter": 0.4, "pointpos": 0,
+             "hovertext": [f"seed {beta.seed}" for beta in members]}
         )  # fmt: skip
     layout = {
         "boxmode": "group",
@@ -170,13 +184,18 @@ def cost_chart(blocks: list[Block]) -> dict | None:
              "x": [bar.line.percent_of_full for bar in members], "y": [bar.recovery for bar in members],
              "customdata": [[bar.line.rank, bar.line.trainable] for bar in members],
              "line": {"color": colour(place)}, "marker": {"size": 8, "symbol": SYMBOLS[place % len(SYMBOLS)]},
-             "hovertemplate": "r = %{customdata[0]}: %{y:.2f} %<br>%{customdata[1]:,} trained, %{x:.3~g} %<extra>%{fullData.name}</extra>"}
+             "hovertemplate": "r = %{customdata[0]}: %{y:.2f} %<br>%{customdata[1]:,} trained, "
+             "%{x:.3~g} %<extra>%{fullData.name}</extra>"}
         )  # fmt: skip
     layout = {
         "xaxis": {"type": "log", "title": {"text": "trained parameters, % of the full model, logarithmic"}},
         "yaxis": {"title": {"text": "recovery, %"}},
     }
-    return chart(data, layout, "Recovery of the test score against the trained share; one point for each rank, mean over seeds.")
+    return chart(
+        data,
+        layout,
+        "Recovery of the test score against the trained share; one point for each rank, mean over seeds.",
+    )
 
 
 def colour(place: int) -> str:

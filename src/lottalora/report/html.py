@@ -22,6 +22,7 @@ from lottalora.report.tables import LEFT
 from lottalora.report.tables import cells
 from lottalora.report.tables import headings
 from lottalora.report.tables import notes
+from lottalora.report.tables import share
 from lottalora.rows import without_non_finite
 
 
@@ -51,7 +52,9 @@ def page(blocks: list[Block], problems: list[str], results: Path, out: Path, com
         sections=[section(block, f"rank-{place}", f"beta-{place}") for place, block in enumerate(blocks)],
         charts=drawn,
         runs=listed["runs"],
-        filters={key: distinct(listed["runs"], key) for key in ("model", "data", "mode", "init", "rank", "recipe")},
+        filters={
+            key: distinct(listed["runs"], key) for key in ("model", "data", "mode", "init", "rank", "recipe")
+        },
         problems=[problem.replace(f"{results}/", "") for problem in problems],
         origin=origin(listed["runs"], command, blocks),
         payload=as_json({"charts": drawn} | listed),
@@ -92,7 +95,7 @@ def cost(line: Line) -> list[str]:
         f"{line.label}{', ' + line.init if line.init else ''}",
         "–" if line.rank is None else str(line.rank),
         f"{line.trainable:,}",
-        f"{line.percent_of_full:#.3g}",
+        share(line.percent_of_full),
         f"{seconds.mean:,.0f}{spread}",
         f"{max(memory):,.0f}" if memory else "–",
         ", ".join(sorted({run["device"] for run in line.runs})),
@@ -105,7 +108,13 @@ def origin(runs: list[dict], command: str, blocks: list[Block]) -> list[tuple[st
     from lottalora.provenance import versions
 
     commits = Counter(run["commit"] or "outside of a repository" for run in runs)
-    pairs = [(row["versions"], row["seconds"]) for block in blocks for line in block.lines if line.own_rows for row in line.runs + line.older]
+    pairs = [
+        (row["versions"], row["seconds"])
+        for block in blocks
+        for line in block.lines
+        if line.own_rows
+        for row in line.runs + line.older
+    ]
     known = sorted({f"{name} {version}" for found, _ in pairs for name, version in found.items()})
     finished = sorted(run["finished"] for run in runs)
     here = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -135,7 +144,9 @@ def plotly_script() -> str:
     """The library as plotly.py ships it."""
     text = resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
     if "</script" in text:
-        raise ValueError("This plotly.min.js cannot stand inside of a page: it contains </script. Use the pinned one.")
+        raise ValueError(
+            "This plotly.min.js cannot stand inside of a page: it contains </script. Use the pinned one."
+        )
     return text.replace("\r\n", "\n")
 
 

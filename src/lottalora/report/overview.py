@@ -59,13 +59,15 @@ class Card:
     @property
     def said(self) -> str:
         if not self.blocks:
-            return f"python run.py -m model={self.benchmark.model} data={self.benchmark.data} mode=baseline,scaffold"
+            pair = f"model={self.benchmark.model} data={self.benchmark.data}"
+            return f"python run.py -m {pair} mode=baseline,scaffold"
         if self.line is None:
             return f"{runs_of(self.blocks)} runs, but no pair of scaffold and full training under one recipe."
         line, metric, full = self.line, self.block.metric, self.block.baseline
         unit = f" {metric.unit}" if metric.unit else ""
         return (
-            f"{self.block.size}, r = {line.rank}: {metric.name} {metric.text(line.scores.mean)}{unit} (n = {line.scores.n}) "
+            f"{self.block.size}, r = {line.rank}: {metric.name} "
+            f"{metric.text(line.scores.mean)}{unit} (n = {line.scores.n}) "
             f"against {metric.text(full.scores.mean)}{unit} (n = {full.scores.n}), "
             f"training {line.percent_of_full:#.3g} % of the parameters"
         )
@@ -76,7 +78,7 @@ def cards_of(blocks: list[Block]) -> list[Card]:
 
 
 def card_of(benchmark: Benchmark, blocks: list[Block]) -> Card:
-    """The best line of the paper's protocol or, without one, of another recipe; built-in samples never count."""
+    """The best line of the paper's protocol or else of another recipe; built-in samples never count."""
     mine = [b for b in blocks if (b.model, b.data, b.sample) == (benchmark.model, benchmark.data, False)]
     bars = bars_of([block for block in mine if block.recipe == "paper"]) or bars_of(mine)
     best = max(bars, key=lambda bar: bar.recovery, default=None)
@@ -108,7 +110,9 @@ def verdict_of(cards: list[Card]) -> str:
         ran = sum(bool(card.blocks) for card in cards)
         started = f"; {ran} of nine benchmarks {'has' if ran == 1 else 'have'} rows" if ran else ""
         return f"No benchmark has both a scaffold and full training under the paper's protocol yet{started}."
-    said = "; ".join(f"{card.ours:.1f} % on {card.benchmark.title} (paper {card.paper:.1f} %)" for card in done)
+    said = "; ".join(
+        f"{card.ours:.1f} % on {card.benchmark.title} (paper {card.paper:.1f} %)" for card in done
+    )
     return (
         f"Low-rank adapters on a frozen random network recover, at the best rank run so far, {said} of full "
         f"training's test score; {len(done)} of the paper's nine benchmarks so far."

@@ -85,7 +85,9 @@ def recovery_bars(bars: list[Bar]) -> Figure:
               error_kw={"ecolor": "black", "elinewidth": 1.0, "capsize": 2})  # fmt: skip
     theirs = [(bar.paper, place) for place, bar in enumerate(bars) if not math.isnan(bar.paper)]
     if theirs:
-        axes.plot(*zip(*theirs, strict=True), "D", color="black", markerfacecolor="white", label="paper", zorder=4)
+        axes.plot(
+            *zip(*theirs, strict=True), "D", color="black", markerfacecolor="white", label="paper", zorder=4
+        )
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
     axes.axvline(100, color=GREY, linewidth=1.0)
     axes.set_yticks(places, [f"{bar.block.name}, {bar.rank}, n = {bar.line.scores.n}" for bar in bars])

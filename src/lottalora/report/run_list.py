@@ -38,7 +38,20 @@ def entry(block: Block, row: Row, counted: bool, pool: dict[str, int], results: 
     """Keys are what the table's headings call in `data-key`."""
     score = math.nan if row["score"] is None else row["score"]
     unit = f" {block.metric.unit}" if block.metric.unit else ""
-    same = ("model", "size", "data", "mode", "init", "rank", "seed", "device", "seconds", "digest", "commit", "finished")
+    same = (
+        "model",
+        "size",
+        "data",
+        "mode",
+        "init",
+        "rank",
+        "seed",
+        "device",
+        "seconds",
+        "digest",
+        "commit",
+        "finished",
+    )
     return {key: row[key] for key in same} | {
         "data": row["data"] + (" (sample)" if row["sample"] else ""),
         "recipe": row["recipe"],
@@ -67,7 +80,11 @@ def options(row: Row) -> list[str]:
     flat: dict = {}
     flatten(row["config"], "", flat)
     flat = {key.lstrip("."): value for key, value in flat.items()}
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flat.items() if not key.startswith(PRIVATE)]
+    return [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in flat.items()
+        if not key.startswith(PRIVATE)
+    ]
 
 
 def links(row: Row, results: Path, base: str) -> dict:
