@@ -107,7 +107,8 @@ def bars_chart(blocks: list[Block]) -> dict | None:
         data.append(
             {"type": "scatter", "mode": "markers", "name": "paper", "x": [bars[p].paper for p in theirs],
              "y": theirs,
-             "marker": {"symbol": "diamond", "size": 9, "color": "@card", "line": {"color": "@ink", "width": 1.5}},
+             "marker": {"symbol": "diamond", "size": 9, "color": "@card",
+                        "line": {"color": "@ink", "width": 1.5}},
              "hovertemplate": "paper: %{x:.2f} %<extra></extra>"}
         )  # fmt: skip
     layout = {
