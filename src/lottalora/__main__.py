@@ -42,14 +42,15 @@ def parser() -> argparse.ArgumentParser:
     rows = commands.add_parser("rows", help="print all rows as CSV", description="Print all rows as CSV.")
     report = commands.add_parser(
         "report",
-        help="print the recovery table; write tables and rank curves",
-        description="Print the recovery table; write it to tables/ (md, csv, tex), rank curves to figures/.",
+        help="print the recovery table; write tables, figures and report.html",
+        description="Print the recovery table; write it to tables/ (md, csv, tex), rank curves, recovery and "
+        "β to figures/ (png, svg, csv), and all of it to report.html, one page that needs nothing else.",
     )
     for command in (rows, report):
         command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                              help="folder that holds rows/ (default: results)")  # fmt: skip
     report.add_argument(
-        "--out", type=Path, metavar="DIR", help="where tables/ and figures/ go (default: as --results)"
+        "--out", type=Path, metavar="DIR", help="where all of it goes (default: as --results)"
     )
     for name, module in PARTS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
@@ -87,11 +88,22 @@ def print_report(asked: argparse.Namespace) -> int:
     console = console_for_tables()
     for block in blocks:
         show(block, console)
-    paths = write_report(blocks, summary, asked.out or asked.results)
+    out = asked.out or asked.results
+    paths = [*write_report(blocks, summary, out), write_html(blocks, problems, asked.results, out)]
     console.print(
         f"{summary} Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True
     )
     return 1 if problems else 0
+
+
+def write_html(blocks: list, problems: list[str], results: Path, out: Path) -> Path:
+    import shlex
+
+    from lottalora.report.html import write_page
+
+    typed = ["python", "-m", "lottalora", "report", "--results", str(results)]
+    typed += ["--out", str(out)] if out != results else []
+    return write_page(blocks, problems, results, out, shlex.join(typed))
 
 
 def readable_rows(results: Path) -> tuple[list, list[str]]:

@@ -30,8 +30,10 @@ def test_report_prints_the_table_and_writes_every_file(results, tmp_path, capsys
     assert main(["report", "--results", str(results), "--out", str(out)]) == 0
     assert "mlp on mnist, medium" in capsys.readouterr().out
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    curves = [f"figures/rank_curve_mlp_mnist_medium.{ending}" for ending in ("csv", "png", "svg")]
-    assert written == [*curves, *(f"tables/recovery.{ending}" for ending in ("csv", "md", "tex"))]
+    names = ("beta_mlp_mnist_medium", "rank_curve_mlp_mnist_medium", "recovery_bars")
+    figures = [f"figures/{name}.{ending}" for name in names for ending in ("csv", "png", "svg")]
+    tables = [f"tables/recovery.{ending}" for ending in ("csv", "md", "tex")]
+    assert written == [*figures, "report.html", *tables]
 
 
 def test_report_goes_beside_the_rows_by_default(results):

@@ -49,7 +49,17 @@ class Line:
     full: int
     full_plus_adapters: int
     paper: PaperNumber | None
-    superseded: int  # older rows of the same seeds, left out
+    runs: list[Row]  # behind the scores, one for each pair of seeds
+    older: list[Row]  # of the same seeds, left out
+
+    @property
+    def own_rows(self) -> bool:
+        """False for the test-time arm, whose rows are those of its scaffold."""
+        return self.condition != "no_scaffold"
+
+    @property
+    def superseded(self) -> int:
+        return len(self.older)
 
     @property
     def label(self) -> str:
@@ -94,6 +104,13 @@ class Block:
         return (
             f"{self.model} on {self.data}{sample}, {self.size}, {self.full:,} parameters, {self.recipe_text}"
         )
+
+    @property
+    def name(self) -> str:
+        """Short, for an axis or a list; the recipe only where it is not the paper's."""
+        sample = " sample" if self.sample else ""
+        recipe = "" if self.recipe == "paper" else f" ({self.recipe_text})"
+        return f"{self.model} on {self.data}{sample}, {self.size}{recipe}"
 
     @property
     def recipe_text(self) -> str:
@@ -145,7 +162,8 @@ def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]]) ->
 
 
 def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, options: str) -> Line:
-    row, ours = cell[0], summary(scores)
+    row, ours, runs = cell[0], summary(scores), newest(cell)
+    counted = {run["digest"] for run in runs}
     return Line(
         condition=condition,
         init=row["init"],
@@ -159,7 +177,8 @@ def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, op
         full=row["counts"]["full"],
         full_plus_adapters=row["counts"]["full_plus_adapters"],
         paper=paper_of(row, condition) if not options else None,
-        superseded=len(cell) - len(newest(cell)),
+        runs=runs,
+        older=[row for row in cell if row["digest"] not in counted],
     )
 
 

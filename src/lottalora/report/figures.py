@@ -45,12 +45,16 @@ def draw_rank_curve(block: Block, name: str, folder: Path) -> list[Path]:
     series = series_of(block)
     if not series:
         return []
-    paths = [folder / f"{name}.{ending}" for ending in ("png", "svg", "csv")]
     with matplotlib.rc_context(STYLE):
-        figure = rank_curve(block, series)
-        figure.savefig(paths[0], dpi=200)
-        figure.savefig(paths[1], metadata={"Date": None})
-    paths[2].write_text(curve_csv(block, series), encoding="utf-8")
+        return save(rank_curve(block, series), curve_csv(block, series), folder / name)
+
+
+def save(figure: Figure, numbers: str, path: Path) -> list[Path]:
+    """PATH.png, PATH.svg and, with the numbers drawn, PATH.csv."""
+    paths = [path.parent / f"{path.name}.{ending}" for ending in ("png", "svg", "csv")]
+    figure.savefig(paths[0], dpi=200)
+    figure.savefig(paths[1], metadata={"Date": None})
+    paths[2].write_text(numbers, encoding="utf-8")
     return paths
 
 

@@ -44,12 +44,17 @@ def write_tables(texts: dict[str, str], folder: Path) -> list[Path]:
 
 
 def draw_figures(blocks: list[Block], folder: Path) -> list[Path]:
-    from lottalora.report.figures import (
-        draw_rank_curve,
-    )  # matplotlib: half a second that tables need not wait for
+    """Every picture that rows exist for. Matplotlib is half a second that tables need not wait for."""
+    from lottalora.report.beta import draw_beta
+    from lottalora.report.figures import draw_rank_curve
+    from lottalora.report.recovery_bars import draw_recovery_bars
 
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = [draw_rank_curve(block, figure_name(block, blocks), folder) for block in blocks]
+    drawn = [draw_recovery_bars(blocks, folder)]
+    for block in blocks:
+        name = figure_name(block, blocks)
+        drawn.append(draw_rank_curve(block, name, folder))
+        drawn.append(draw_beta(block, name.replace("rank_curve", "beta", 1), folder))
     return [path for paths in drawn for path in paths]
 
 

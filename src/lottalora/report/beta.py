@@ -1,0 +1,69 @@
+"""β of each adapted matrix after training, by layer: how much of the random scaffold the model kept."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from lottalora.report.blocks import Block
+from lottalora.report.figures import COLOURS
+from lottalora.report.figures import GREY
+from lottalora.report.figures import STYLE
+from lottalora.report.figures import save
+from lottalora.report.tables import csv_text
+
+
+@dataclass(frozen=True)
+class Beta:
+    layer: str
+    init: str
+    rank: int
+    seed: int
+    value: float
+
+
+def betas_of(block: Block) -> list[Beta]:
+    """β of the scaffold runs with adapters, by layer; one that was not finite is left out."""
+    runs = [run for line in block.lines if line.condition == "scaffold" and line.rank for run in line.runs]
+    return [
+        Beta(layer, run["init"], run["rank"], run["seed"], value)
+        for run in runs
+        for layer, value in run["beta"].items()
+        if value is not None
+    ]
+
+
+def draw_beta(block: Block, name: str, folder: Path) -> list[Path]:
+    """Write NAME.png, NAME.svg and NAME.csv, one line for each β; nothing without scaffold runs."""
+    betas = betas_of(block)
+    if not betas:
+        return []
+    with matplotlib.rc_context(STYLE):
+        return save(beta_figure(block, betas), csv_text([vars(beta) for beta in betas]), folder / name)
+
+
+def beta_figure(block: Block, betas: list[Beta]) -> Figure:
+    by_layer: dict[str, list[float]] = {}
+    for beta in betas:
+        by_layer.setdefault(beta.layer, []).append(beta.value)
+    figure = Figure(figsize=(max(7.2, 0.3 * len(by_layer)), 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.boxplot(list(by_layer.values()), tick_labels=list(by_layer), patch_artist=True,
+                 boxprops={"facecolor": COLOURS[0], "alpha": 0.5}, medianprops={"color": "black"},
+                 flierprops={"markersize": 3})  # fmt: skip
+    axes.axhline(1.0, color=GREY, linewidth=1.0, linestyle=":")
+    axes.tick_params(axis="x", rotation=90 if len(by_layer) > 8 else 0)
+    axes.set_ylabel("β at the best validation epoch (starts at 1)")
+    axes.set_xlabel("layer, from input to output")
+    axes.set_title(block.name, loc="left", fontsize=11, fontweight="bold", pad=22)
+    axes.text(0, 1.03, beta_caption(betas), transform=axes.transAxes, fontsize=8.5, color=GREY)
+    return figure
+
+
+def beta_caption(betas: list[Beta]) -> str:
+    ranks = sorted({beta.rank for beta in betas})
+    runs = len({(beta.init, beta.rank, beta.seed) for beta in betas})
+    ranks_said = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+    runs_said = f"n = {runs} run{'s' if runs > 1 else ''}"
+    return f"box: median and quartiles, whiskers 1.5 × IQR; {runs_said}, {ranks_said}"

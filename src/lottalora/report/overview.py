@@ -1,0 +1,124 @@
+"""The nine benchmarks of the paper: how far each has come, and the paper's own number beside it."""
+
+import math
+from dataclasses import dataclass
+
+from lottalora.analysis.paper import numbers
+from lottalora.analysis.recovery import recovery
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.report.recovery_bars import bars_of
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    title: str
+    model: str  # as in conf/model
+    data: str  # as in conf/data
+    name: str  # in paper.csv
+    variant: str  # the size that is shown where ours has no counterpart in the paper
+    metric: str  # in paper.csv
+    higher_is_better: bool = True
+
+
+NINE = (
+    Benchmark("MNIST digits, MLP", "mlp", "mnist", "mnist", "medium", "test_acc"),
+    Benchmark("PhysioNet 2012 mortality, CfC", "cfc", "physionet2012", "physionet2012", "1x", "test_auroc"),
+    Benchmark("CIFAR-10, Plain-20", "resnet", "cifar10", "cifar10", "plain20", "test_acc"),
+    Benchmark("MolHIV molecules, GIN", "gin", "molhiv", "ogbg_molhiv", "gin", "test_rocauc"),
+    Benchmark("Arxiv citations, GCN", "gcn", "arxiv", "ogbn_arxiv", "gcn", "test_acc"),
+    Benchmark("Flowers-102, ViT-B/16", "vit", "flowers102", "flowers102", "vit_b16_pretrained", "test_acc"),
+    Benchmark("IMDB reviews, transformer", "distilbert", "imdb", "imdb", "distil3", "test_acc"),
+    Benchmark("HalfCheetah, Decision Transformer", "decision_transformer", "halfcheetah",
+              "halfcheetah_expert", "small", "val_mse", higher_is_better=False),
+    Benchmark("WikiText-103, GPT", "gpt", "wikitext", "wikitext103", "900M", "train_loss",
+              higher_is_better=False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Card:
+    """One benchmark on the page; recoveries in percent, NaN where they do not exist."""
+
+    benchmark: Benchmark
+    blocks: list[Block]
+    block: Block | None  # of the best line
+    line: Line | None
+    ours: float
+    paper: float
+    paper_said: str
+
+    @property
+    def state(self) -> str:
+        if not self.blocks:
+            return "not run yet"
+        if self.line is None:
+            return "no recovery yet"
+        return "paper's protocol" if self.block.recipe == "paper" else "another recipe"
+
+    @property
+    def said(self) -> str:
+        if not self.blocks:
+            pair = f"model={self.benchmark.model} data={self.benchmark.data}"
+            return f"python run.py -m {pair} mode=baseline,scaffold"
+        if self.line is None:
+            return f"{runs_of(self.blocks)} runs, but no pair of scaffold and full training under one recipe."
+        line, metric, full = self.line, self.block.metric, self.block.baseline
+        unit = f" {metric.unit}" if metric.unit else ""
+        return (
+            f"{self.block.size}, r = {line.rank}: {metric.name} "
+            f"{metric.text(line.scores.mean)}{unit} (n = {line.scores.n}) "
+            f"against {metric.text(full.scores.mean)}{unit} (n = {full.scores.n}), "
+            f"training {line.percent_of_full:#.3g} % of the parameters"
+        )
+
+
+def cards_of(blocks: list[Block]) -> list[Card]:
+    return [card_of(benchmark, blocks) for benchmark in NINE]
+
+
+def card_of(benchmark: Benchmark, blocks: list[Block]) -> Card:
+    """The best line of the paper's protocol or else of another recipe; built-in samples never count."""
+    mine = [b for b in blocks if (b.model, b.data, b.sample) == (benchmark.model, benchmark.data, False)]
+    bars = bars_of([block for block in mine if block.recipe == "paper"]) or bars_of(mine)
+    best = max(bars, key=lambda bar: bar.recovery, default=None)
+    variant = benchmark.variant
+    if best and (benchmark.name, best.block.size, "full", "", benchmark.metric) in numbers():
+        variant = best.block.size
+    theirs, rank = paper_best(benchmark, variant)
+    full = numbers()[benchmark.name, variant, "full", "", benchmark.metric]
+    said = f"{theirs:.1f} % at r = {rank}, {variant}, best of its ranks (Table {full['table']})"
+    ours = best.recovery if best else math.nan
+    return Card(benchmark, mine, best and best.block, best and best.line, ours, theirs, said)
+
+
+def paper_best(benchmark: Benchmark, variant: str) -> tuple[float, int]:
+    """The paper's highest recovery of this size, in percent, and its rank."""
+    full = float(numbers()[benchmark.name, variant, "full", "", benchmark.metric]["mean"])
+    found = []
+    for (name, size, condition, rank, metric), line in numbers().items():
+        if (name, size, condition, metric) == (benchmark.name, variant, "scaffold", benchmark.metric):
+            share = recovery(float(line["mean"]), full, benchmark.higher_is_better)
+            found.append((100 * share, int(rank)))
+    return max(found)
+
+
+def verdict_of(cards: list[Card]) -> str:
+    """The one sentence at the head of the page, made from what was run under the paper's protocol."""
+    done = [card for card in cards if card.line is not None and card.block.recipe == "paper"]
+    if not done:
+        ran = sum(bool(card.blocks) for card in cards)
+        started = f"; {ran} of nine benchmarks {'has' if ran == 1 else 'have'} rows" if ran else ""
+        return f"No benchmark has both a scaffold and full training under the paper's protocol yet{started}."
+    said = "; ".join(
+        f"{card.ours:.1f} % on {card.benchmark.title} (paper {card.paper:.1f} %)" for card in done
+    )
+    return (
+        f"Low-rank adapters on a frozen random network recover, at the best rank run so far, {said} of full "
+        f"training's test score; {len(done)} of the paper's nine benchmarks so far."
+    )
+
+
+def runs_of(blocks: list[Block]) -> int:
+    """Rows, each once: the test-time arm without the scaffold has those of its scaffold."""
+    return sum(len(line.runs) + len(line.older) for block in blocks for line in block.lines if line.own_rows)
