@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from lottalora.analysis.paper import BENCHMARKS
 from lottalora.analysis.paper import numbers
 from lottalora.analysis.recovery import recovery
 from lottalora.report.blocks import Block
@@ -59,8 +60,9 @@ class Card:
     @property
     def said(self) -> str:
         if not self.blocks:
-            pair = f"model={self.benchmark.model} data={self.benchmark.data}"
-            return f"python run.py -m {pair} mode=baseline,scaffold"
+            pair = (self.benchmark.model, self.benchmark.data)
+            command = "python run.py -m model={} data={} mode=baseline,scaffold".format(*pair)
+            return command if pair in BENCHMARKS else "This benchmark is not in the suite yet."
         if self.line is None:
             return f"{runs_of(self.blocks)} runs, but no pair of scaffold and full training under one recipe."
         line, metric, full = self.line, self.block.metric, self.block.baseline
