@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from torch.nn import functional as F
 
 from lottalora.experiment import build
+from lottalora.tracking.progress import Progress
 from lottalora.training import fit
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -79,6 +80,8 @@ def suite(cfg, net, spec, splits) -> float:
             accelerator="cpu",
             higher_is_better=True,
             folder=Path(folder),
+            checkpoint_every=cfg.trainer.checkpoint_every,
+            callbacks=[Progress()],
         )
     return trained.validation_score
 
