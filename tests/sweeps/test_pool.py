@@ -4,10 +4,6 @@ import os
 import signal
 import time
 
-import pytest
-from omegaconf import OmegaConf
-
-from lottalora.sweeps.launch import refuse_devices
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
@@ -68,9 +64,3 @@ def test_a_message_longer_than_a_pipe_holds_does_not_stop_the_pool():
 
 def test_workers_of_the_command_line_are_the_slots():
     assert slots_of(3, "cpu") == [{}, {}, {}]
-
-
-def test_several_devices_in_one_process_are_refused_in_a_multirun():
-    with pytest.raises(ValueError, match="trainer.devices=2 in one process cannot be part of -m"):
-        refuse_devices(OmegaConf.create({"trainer": {"devices": 2}}))
-    refuse_devices(OmegaConf.create({"trainer": {}}))

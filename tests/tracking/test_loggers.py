@@ -1,7 +1,6 @@
 """Loggers of real runs: what they write, where, and what they never write."""
 
 import csv
-import io
 import json
 import os
 import re
@@ -14,7 +13,6 @@ import pytest
 from lottalora.tracking.bars import duration
 from lottalora.tracking.logger import Logger
 from lottalora.tracking.logger import Watch
-from lottalora.tracking.progress import SweepProgress
 from tests.tracking.offline import read_offline
 
 ROOT = Path(__file__).parents[2]
@@ -143,14 +141,6 @@ def test_logger_that_fails_costs_its_figures_and_not_the_run(caplog):
     watch.epoch(0, {}, {})
     watch.end()
     assert "the logger has stopped (OSError: disk full)" in caplog.text
-
-
-def test_sweep_says_each_run_with_count_and_time_left_where_there_is_no_terminal():
-    lines = []
-    with SweepProgress(2, stream=io.StringIO(), say=lines.append) as progress:
-        progress.run_ended("a: accuracy 0.9")
-        progress.run_ended("b failed: no data")
-    assert lines == ["1/2 a: accuracy 0.9, 0 s left", "2/2 b failed: no data, 0 s left"]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,6 @@ class Sweep:
         self.begin = time.monotonic()
 
     def run(self) -> list[JobReturn]:
-        refuse_devices(self.config)
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"hydra.launcher.workers must be 1 or more, or null, got {self.workers}.")
         preload(self.config)
@@ -172,16 +171,6 @@ class Sweep:
         """Time that the rest will take, if it goes on as before."""
         seconds = (time.monotonic() - self.begin) / len(self.seen) * (total - len(self.seen))
         return in_words(seconds / 3600)
-
-
-def refuse_devices(config: DictConfig) -> None:
-    """Several devices inside one run would need a launcher of their own for each run."""
-    devices = OmegaConf.select(config, "trainer.devices")
-    if isinstance(devices, int) and devices > 1:
-        raise ValueError(
-            f"trainer.devices={devices} in one process cannot be part of -m: "
-            "each run needs a launcher of its own. Call `torchrun run.py …` once for each run."
-        )
 
 
 def preload(config: DictConfig) -> None:

@@ -23,9 +23,6 @@ class Bar:
     def show(self, done: float, text: str) -> None:
         self.progress.update(self.task, completed=done, description=text)
 
-    def print(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
     def stop(self) -> None:
         self.progress.stop()
 

@@ -1,9 +1,8 @@
-"""How far a run or a sweep is: bars on a terminal, a plain line a minute in a log file."""
+"""How far a run is: bars on a terminal, a plain line a minute in a log file."""
 
 import logging
 import sys
 import time
-from collections.abc import Callable
 from typing import TextIO
 
 from pytorch_lightning import Callback
@@ -66,40 +65,3 @@ class Progress(Callback):
     def close(self) -> None:
         if self.bar:
             self.bar.stop()
-
-
-class SweepProgress:
-    """One line for each run of a sweep when it ends, the overall bar below them; in a log file, lines alone.
-
-    Args:
-        total: number of runs.
-        say: takes a line where there is no terminal.
-    """
-
-    def __init__(
-        self, total: int, *, stream: TextIO = sys.stderr, say: Callable[[str], None] = log.info
-    ) -> None:
-        self.total = total
-        self.ended = 0
-        self.say = say
-        self.begin = time.monotonic()
-        self.bar = Bar(stream) if stream.isatty() else None
-
-    def __enter__(self) -> "SweepProgress":
-        if self.bar:
-            self.bar.start(self.total)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def run_ended(self, line: str) -> None:
-        """Say how a run ended: its name and score, or why it failed."""
-        self.ended += 1
-        left = duration((time.monotonic() - self.begin) / self.ended * (self.total - self.ended))
-        if self.bar is None:
-            self.say(f"{self.ended}/{self.total} {line}, {left} left")
-            return
-        self.bar.print(line)
-        self.bar.show(self.ended, f"{self.ended} of {self.total} runs, {left} left")
