@@ -21,6 +21,7 @@ import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
+from lottalora.files import write_whole
 from lottalora.tasks.base import Task
 
 BEST = "best.ckpt"
@@ -45,7 +46,7 @@ class Best(Callback):
     def on_validation_end(self, trainer: Trainer, _: Task) -> None:
         self.scores.append(trainer.callback_metrics["validation/score"].item())
         if self.epoch == len(self.scores) - 1:
-            replace(self.path, as_bytes({"state_dict": trainer.lightning_module.state_dict()}))
+            write_whole(self.path, as_bytes({"state_dict": trainer.lightning_module.state_dict()}))
 
     def state_dict(self) -> dict:
         return {"scores": self.scores}
@@ -132,7 +133,7 @@ class Resume(Callback):
             return
         self.written = time.perf_counter()
         try:
-            replace(self.path, self.state)
+            write_whole(self.path, self.state)
         except OSError as error:
             log.warning("cannot write %s: %s. The run goes on.", self.path, error.strerror)
             return
@@ -166,6 +167,9 @@ def remove(folder: Path) -> None:
     """Remove what was needed to go on: the row is there."""
     (folder / RESUME).unlink(missing_ok=True)
     (folder / RESUME).with_suffix(".damaged").unlink(missing_ok=True)
+    for name in (BEST, RESUME):
+        for begun in folder.glob(f".{name}.*.tmp"):  # by a process that was killed while it wrote
+            begun.unlink(missing_ok=True)
 
 
 def between_epochs(state: dict) -> dict:
@@ -207,17 +211,3 @@ def as_bytes(state: dict) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step, so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,13 +6,13 @@ the score, so parallel jobs never share a file, and a repeated command finds the
 
 import json
 import math
-import os
 import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lottalora.files import write_whole
 from lottalora.schema import SCHEMA
 from lottalora.schema import Row
 from lottalora.schema import check
@@ -33,7 +33,7 @@ def write(row: Mapping[str, Any], root: Path) -> Path:
     check(row, path)
     text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        replace_with(path, text)
+        write_whole(path, text)
     except OSError as error:
         raise unwritable(error, path.parent) from error
     return path
@@ -118,20 +118,6 @@ def without_non_finite(value: Any) -> Any:  # noqa: ANN401  any JSON value, at a
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def replace_with(path: Path, text: str) -> None:
-    """Put `text` at `path` in one step: a temporary file beside it, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.stem}.{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def unwritable(error: OSError, folder: Path) -> OSError:

@@ -4,17 +4,17 @@ import argparse
 from pathlib import Path
 
 from lottalora.slurm import client
+from lottalora.sweeps.words import add_words
+from lottalora.sweeps.words import words_of
 
 HELP = "cancel the Slurm jobs of a sweep"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="+", metavar="WORD", help="the words that were given to submit")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="the same as paths.results=DIR")
+    add_words(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
-    from lottalora.sweeps.plan import words_of
     from lottalora.sweeps.progress import sweep_of
 
     client.check_slurm()

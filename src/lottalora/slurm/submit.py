@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lottalora.rows import replace_with
+from lottalora.files import write_whole
 from lottalora.slurm import client
+from lottalora.sweeps.words import add_words
+from lottalora.sweeps.words import words_of
 
 HELP = "send a sweep to Slurm as one array of jobs"
 LEAD = 90  # seconds between USR1 and the time limit
@@ -39,8 +41,7 @@ exit "$code"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="+", metavar="WORD", help="as for run.py -m, such as rank=1,2,4")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="the same as paths.results=DIR")
+    add_words(parser)
     parser.add_argument("--partition", help="default: the cluster's own")
     parser.add_argument("--time", default="24:00:00", help="limit of a job, as Slurm writes it (24:00:00)")
     parser.add_argument("--cpus", type=int, default=1, help="cores of a job (1)")
@@ -52,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from lottalora.sweeps.plan import words_of
     from lottalora.sweeps.progress import standing
     from lottalora.sweeps.progress import sweep_of
 
@@ -92,7 +92,7 @@ def send(asked: argparse.Namespace, cells: Sequence, results: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     job = client.sbatch(sbatch_of(asked, len(cells), folder), script_of(cells, results))
     record = {"job": job, "words": asked.words, "digests": [cell.digest for cell in cells]}
-    replace_with(folder / f"{job}.json", json.dumps(record, indent=1) + "\n")
+    write_whole(folder / f"{job}.json", json.dumps(record, indent=1) + "\n")
     return job
 
 

@@ -9,8 +9,8 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 
-from lottalora import rows
 from lottalora.errors import in_one_line
+from lottalora.files import write_whole
 
 
 def path_of(digest: str, results: Path) -> Path:
@@ -48,7 +48,7 @@ def record(
         "failed": datetime.now(UTC).isoformat(timespec="seconds"),
         "traceback": trace,
     }
-    rows.replace_with(path_of(digest, results), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path_of(digest, results), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def cause_of(error: BaseException) -> str:

@@ -1,33 +1,29 @@
 """What a sweep will take before it is started: runs, hours, memory, disk and energy. Runs nothing."""
 
 import argparse
-import json
-import sys
 from collections import Counter
 from pathlib import Path
+
+from lottalora.sweeps.words import add_json
+from lottalora.sweeps.words import add_words
+from lottalora.sweeps.words import print_json
+from lottalora.sweeps.words import words_of
 
 HELP = "runs, hours, memory, disk and energy of a sweep, before it is started"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "words", nargs="+", metavar="WORD", help="as for run.py -m: sweeps=table14, rank=1,2,4 …"
-    )
-    parser.add_argument("--results", type=Path, metavar="DIR", help="the same as paths.results=DIR")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_words(parser)
+    add_json(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     planned = plan(words_of(asked))
     if asked.json:
-        sys.stdout.write(json.dumps(planned, indent=1, ensure_ascii=False) + "\n")
+        print_json(planned)
     else:
         show(planned)
     return 0
-
-
-def words_of(asked: argparse.Namespace) -> list[str]:
-    return [*asked.words, *([f"paths.results={asked.results}"] if asked.results else [])]
 
 
 def plan(words: list[str]) -> dict:

@@ -1,27 +1,25 @@
 """Where a sweep stands: done, running, failed with the cause, waiting, and the time that is left."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
+
+from lottalora.sweeps.words import add_json
+from lottalora.sweeps.words import add_words
+from lottalora.sweeps.words import print_json
+from lottalora.sweeps.words import words_of
 
 HELP = "done, running, failed and waiting runs of a sweep, with the time left"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "words", nargs="*", metavar="WORD", help="as for run.py -m; none: all of the results folder"
-    )
-    parser.add_argument("--results", type=Path, metavar="DIR", help="the same as paths.results=DIR")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_words(parser, none="all of the results folder")
+    add_json(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
-    from lottalora.sweeps.plan import words_of
-
     found = of_sweep(words_of(asked)) if asked.words else of_folder(asked.results or Path("results"))
     if asked.json:
-        sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        print_json(found)
     else:
         show(found)
     return 0

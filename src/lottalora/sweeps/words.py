@@ -1,0 +1,35 @@
+"""The words of a sweep, as the commands that run nothing take them: plan, status, submit, cancel."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_words(parser: argparse.ArgumentParser, *, none: str | None = None) -> None:
+    """The words that `run.py -m` would take, and --results.
+
+    Args:
+        parser: of the command.
+        none: what no word at all means; None: it is refused.
+    """
+    meaning = "as for run.py -m, such as sweeps=table14 or rank=1,2,4"
+    parser.add_argument(
+        "words",
+        nargs="*" if none else "+",
+        metavar="WORD",
+        help=f"{meaning}; none: {none}" if none else meaning,
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="the same as paths.results=DIR")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def words_of(asked: argparse.Namespace) -> list[str]:
+    return [*asked.words, *([f"paths.results={asked.results}"] if asked.results else [])]
+
+
+def print_json(found: dict) -> None:
+    sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
