@@ -12,6 +12,7 @@ from lottalora.slurm import cancel
 from lottalora.slurm import submit
 from lottalora.sweeps import plan
 from lottalora.sweeps import status
+from lottalora.tracking import sync
 
 HINT = "Make one: python run.py model=mlp data=digits rank=8"
 
@@ -121,7 +122,14 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
     return found, problems
 
 
-PARTS = {"plan": plan, "status": status, "submit": submit, "cancel": cancel, "doctor": doctor}
+PARTS = {
+    "plan": plan,
+    "status": status,
+    "submit": submit,
+    "cancel": cancel,
+    "sync": sync,
+    "doctor": doctor,
+}
 COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
 
 if __name__ == "__main__":

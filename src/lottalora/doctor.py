@@ -183,7 +183,9 @@ def weights_and_biases() -> Iterator[Check]:
         name="wandb key",
         state="ok" if answers else "note",
         found=f"found; {account.server()} {'answers' if answers else 'does not answer'}",
-        remedy="" if answers else "runs go offline by themselves; send them later with `wandb sync`",
+        remedy=""
+        if answers
+        else "runs go offline by themselves; send them later with `python -m lottalora sync`",
     )
 
 

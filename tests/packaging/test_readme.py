@@ -42,7 +42,7 @@ def test_readme_has_the_blocks_that_these_tests_read():
     assert len(blocks("diff")) == 4
     assert len(commands("make")) == 2
     assert len(commands("python run.py")) == 8
-    assert len(commands("python -m lottalora")) == 7
+    assert len(commands("python -m lottalora")) == 8
 
 
 def test_python_blocks_run_in_order_in_one_process():

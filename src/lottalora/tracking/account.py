@@ -8,7 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PATIENCE = 3.0  # seconds without an answer
-LOG_IN = "type `wandb login`, or choose logger.mode=offline and send the runs later with `wandb sync`"
+LOG_IN = (
+    "type `wandb login`, or choose logger.mode=offline and send the runs later: `python -m lottalora sync`"
+)
 
 
 def server() -> str:

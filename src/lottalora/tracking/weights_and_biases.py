@@ -1,12 +1,18 @@
 """Weights & Biases, online or offline."""
 
+import json
 import logging
 import math
+import os
+from pathlib import Path
 
+from lottalora.files import write_whole
+from lottalora.rows import without_non_finite
 from lottalora.tracking import account
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Logger
 
+FINAL = "wandb/final.json"  # in a run's folder: the final figures that a W&B run ended with
 log = logging.getLogger(__name__)
 
 
@@ -17,23 +23,31 @@ class WeightsAndBiases(Logger):
         mode: online or offline. A server that does not answer makes it offline, which is said.
         project: at W&B.
         entity: user or team; None: your own.
+        machine: whether figures of this machine belong to the run.
     """
 
     def __init__(
-        self, *, mode: str = "online", project: str = "lottalora", entity: str | None = None
+        self,
+        *,
+        mode: str = "online",
+        project: str = "lottalora",
+        entity: str | None = None,
+        machine: bool = True,
     ) -> None:
         if mode not in ("online", "offline"):
             raise ValueError(f"logger.mode must be online or offline, got {mode!r}.")
         self.mode = mode
         self.project = project
         self.entity = entity
+        self.machine = machine
 
     def begin(self, about: About) -> None:
+        mode = usable(self.mode)
+        self.folder = about.folder
+        keep_files_in(about.folder / "wandb")
         import wandb
 
-        mode = usable(self.mode)
-        about.folder.mkdir(parents=True, exist_ok=True)
-        self.run = open_run(about, mode=mode, project=self.project, entity=self.entity)
+        self.run = open_run(about, mode=mode, project=self.project, entity=self.entity, machine=self.machine)
         self.histogram = wandb.Histogram
         self.run.define_metric("epoch")
         self.run.define_metric("*", step_metric="epoch")
@@ -47,6 +61,9 @@ class WeightsAndBiases(Logger):
         if summary:
             self.run.summary.update(summary)
         self.run.finish(exit_code=0 if summary else 1)
+        if summary:
+            final = {"project": self.project, "summary": without_non_finite(summary)}
+            write_whole(self.folder / FINAL, json.dumps(final, indent=1) + "\n")
 
     def histogram_of(self, beta: dict[str, float]) -> dict:
         finite = [value for value in beta.values() if math.isfinite(value)]
@@ -61,14 +78,23 @@ def usable(mode: str) -> str:
         raise ValueError(f"logger=wandb is online but this machine has no W&B key: {account.LOG_IN}.")
     if not account.reachable():
         log.warning(
-            "%s does not answer: W&B goes on offline; send it later with `wandb sync`",
+            "%s does not answer: W&B goes on offline; send it later with `python -m lottalora sync`",
             account.server(),
         )
         return "offline"
     return mode
 
 
-def open_run(about: About, *, mode: str, project: str, entity: str | None):  # noqa: ANN201  wandb is imported late
+def keep_files_in(folder: Path) -> None:
+    """Logs of W&B's own processes go here too, not into the home folder, which jobs on a cluster share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_CACHE_DIR", str((folder / "cache").resolve()))
+    os.environ.setdefault("WANDB_DATA_DIR", str((folder / "data").resolve()))
+
+
+def open_run(  # noqa: ANN201  wandb is imported late
+    about: About, *, mode: str, project: str, entity: str | None, machine: bool
+):
     import wandb
 
     identity = about.identity
@@ -86,7 +112,14 @@ def open_run(about: About, *, mode: str, project: str, entity: str | None):  # n
             config=about.config | {"row": identity},
             dir=about.folder,
             # The address of a repository may hold a password, and output whatever libraries print.
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                save_code=False,
+                x_disable_stats=not machine,
+                x_disable_meta=not machine,
+            ),
         )
     except (wandb.errors.Error, TimeoutError) as error:  # its text may repeat the key
         raise ConnectionError(

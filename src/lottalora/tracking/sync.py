@@ -1,0 +1,149 @@
+"""Send finished rows and offline runs to W&B, each once. A row without a W&B run gets one made of it."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from lottalora.tracking import account
+
+HELP = "send finished rows and offline runs to W&B"
+THERE = ("finished", "running")  # states of a run at W&B
+AT_ONCE = 200  # runs in one question to the server, or in one call of `wandb sync`
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
+                        help="folder that holds rows/ and runs/ (default: results)")  # fmt: skip
+    parser.add_argument("--project", default="lottalora", help="at W&B, for rows (default: lottalora)")
+    parser.add_argument("--entity", help="user or team at W&B (default: your own)")
+    parser.add_argument("--offline", action="store_true", default=os.environ.get("WANDB_MODE") == "offline",
+                        help="only write the offline runs, send none (default: as WANDB_MODE)")  # fmt: skip
+
+
+def run(asked: argparse.Namespace) -> int:
+    """1 if a row cannot be read or a run was not sent; the others are, and a repeated call sends the rest."""
+    from lottalora import rows
+    from lottalora.sweeps import claims
+
+    if not asked.offline:
+        check_server()
+    found, problems = rows.read_all(asked.results)
+    held = claims.all_held(asked.results)
+    lacking = [row for row in found if row["digest"] not in held and not stands(row, asked.results)]
+    if lacking and not asked.offline:
+        there = at_server([row["digest"] for row in lacking], asked.project, asked.entity)
+        lacking = [row for row in lacking if row["digest"] not in there]
+    for row in lacking:
+        write_run(row, asked)
+    waiting = [folder for folder in unsent(asked.results) if digest_of(folder) not in held]
+    print(f"{len(found)} rows, {len(lacking)} of them without a W&B run: written offline.")
+    left = waiting if asked.offline else send(waiting)
+    print(f"{len(waiting)} offline runs: {len(waiting) - len(left)} sent, {len(left)} not sent.")
+    if held:
+        print(f"{len(held)} runs are still under way: left for a later call.")
+    if not asked.offline:
+        problems += [f"W&B did not take {folder}; `wandb sync {folder}` says why." for folder in left]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def check_server() -> None:
+    """Refuse what cannot be sent, before anything is written."""
+    if not account.has_key():
+        raise ValueError(f"There is no W&B key for {account.server()} on this machine: type `wandb login`, "
+                         "or --offline to write the runs and send them later.")  # fmt: skip
+    if not account.reachable():
+        raise ConnectionError(f"{account.server()} does not answer. Nothing was sent; call this again later.")
+
+
+def stands(row: dict, results: Path) -> bool:
+    """Whether a W&B run that was written here ended with the figures of this row."""
+    from lottalora.rows import run_name
+    from lottalora.tracking.logger import summary_of
+    from lottalora.tracking.weights_and_biases import FINAL
+
+    try:
+        final = json.loads((results / "runs" / run_name(row) / FINAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return summary_of(row).items() <= final["summary"].items()
+
+
+def at_server(digests: Sequence[str], project: str, entity: str | None) -> set[str]:
+    """Those that a run of the project at W&B stands for already, unless it broke off there."""
+    import wandb
+
+    found = set()
+    try:
+        asking = wandb.Api(timeout=30)
+        path = f"{entity or asking.default_entity}/{project}"
+        for begin in range(0, len(digests), AT_ONCE):
+            wanted = {"name": {"$in": list(digests[begin : begin + AT_ONCE])}}
+            found |= {each.id for each in asking.runs(path, filters=wanted) if each.state in THERE}
+    except (wandb.errors.Error, ValueError) as error:  # its text may repeat the key
+        if "could not find" in str(error).lower():  # the project comes into being with its first run
+            return set()
+        raise ConnectionError(
+            f"{account.server()} does not list its runs ({type(error).__name__}): type `wandb login`."
+        ) from error
+    return found
+
+
+def write_run(row: dict, asked: argparse.Namespace) -> None:
+    """An offline W&B run with what the row knows: config, β and score of the best epoch, final figures."""
+    from lottalora.rows import run_name
+    from lottalora.tracking.logger import About
+    from lottalora.tracking.logger import summary_of
+    from lottalora.tracking.weights_and_biases import WeightsAndBiases
+
+    logger = WeightsAndBiases(mode="offline", project=asked.project, entity=asked.entity, machine=False)
+    folder = asked.results / "runs" / run_name(row)
+    identity = {key: value for key, value in row.items() if key not in ("config", "account", "beta")}
+    logger.begin(About(identity=identity, config=row["config"], folder=folder, group=None))
+    if row["best_epoch"] is not None and row["validation_score"] is not None:
+        logger.epoch(row["best_epoch"], {"validation/score": row["validation_score"]}, row["beta"])
+    logger.end(summary_of(row))
+
+
+def unsent(results: Path) -> list[Path]:
+    """Folders of offline runs that W&B has not marked as sent; the names, and so the order, are of time."""
+    found = sorted(results.glob("runs/*/wandb/offline-run-*"), key=lambda folder: folder.name)
+    return [folder for folder in found if any(folder.glob("*.wandb")) and not is_sent(folder)]
+
+
+def is_sent(folder: Path) -> bool:
+    return any(folder.glob("*.wandb.synced"))
+
+
+def digest_of(folder: Path) -> str:
+    """offline-run-DATE_TIME-DIGEST."""
+    return folder.name.rpartition("-")[2]
+
+
+def send(folders: Sequence[Path]) -> list[Path]:
+    """Send with W&B's own command, which marks what has arrived; what is not marked is given back."""
+    from lottalora.tracking.weights_and_biases import keep_files_in
+
+    for batch in batches(folders):
+        keep_files_in(batch[0].parent)
+        command = [sys.executable, "-m", "wandb", "sync", *map(str, batch)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return [folder for folder in folders if not is_sent(folder)]
+
+
+def batches(folders: Sequence[Path]) -> Iterator[list[Path]]:
+    """Several folders of one run, which was stopped and went on, go one after the other, in their order."""
+    of_run: dict[str, list[Path]] = {}
+    for folder in folders:
+        of_run.setdefault(digest_of(folder), []).append(folder)
+    for layer in zip_longest(*of_run.values()):
+        together = [folder for folder in layer if folder]
+        for begin in range(0, len(together), AT_ONCE):
+            yield together[begin : begin + AT_ONCE]
