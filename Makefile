@@ -64,7 +64,7 @@ $(VENV)/suite.stamp: $(SETUP_FILES) | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.stamp: $(SETUP_FILES) | $(BIN)/python
-	$(INSTALL) -e '.[suite,test]'
+	$(INSTALL) -e '.[suite,slurm,dashboard,test]'
 	$(BIN)/python scripts/repair_torchvision.py
 	@touch $(VENV)/suite.stamp $(VENV)/lint.stamp $@
 

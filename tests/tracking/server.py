@@ -110,5 +110,6 @@ ANSWERS = {
     "CreateRunFiles": Answers.files,
     "GetDefaultEntity": lambda *_: {"viewer": {"id": "v", "entity": "someone"}},
     "Runs": Answers.list_runs,
+    "upsertView": lambda *_: {"upsertView": {"view": {"id": "v", "name": "nw-abc-v"}, "inserted": True}},
     "Viewer": lambda *_: {"viewer": {"id": "v", "entity": "someone", "username": "someone", "email": ""}},
 }
