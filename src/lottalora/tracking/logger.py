@@ -88,7 +88,7 @@ def summary_of(row: dict) -> dict[str, float | None]:
     """The final figures of a row, under the names that loggers show them by."""
     return {
         "test/score": row["score"],
-        **{f"test/{arm}": score for arm, score in row["arms"].items()},
+        **{f"test/{name}": score for name, score in (row["arms"] | row["further"]).items()},
         "best/validation/score": row["validation_score"],
         "best/epoch": row["best_epoch"],
         "seconds": row["seconds"],
