@@ -77,13 +77,7 @@ class HalfCheetah:
     train_examples = 90_000
 
     def __init__(
-        self,
-        *,
-        root: str,
-        batch_size: int,
-        source: str = "minari",
-        id: str | None = None,
-        sample: bool = False,
+        self, *, root: str, batch_size: int, source: str = "minari", id: str | None = None, sample: bool = False
     ) -> None:
         if not isinstance(sample, bool):
             raise ValueError(f"data.sample must be true or false, got {sample!r}.")
@@ -328,7 +322,9 @@ def read_d4rl(root: Path, name: str) -> list[Episode]:
 
 def d4rl_episodes(table: Sequence[dict]) -> list[Episode]:
     columns = ("observations", "actions", "rewards")
-    return [Episode(*(np.asarray(row[column], dtype=np.float32) for column in columns)) for row in table]
+    return [
+        Episode(*(np.asarray(row[column], dtype=np.float32) for column in columns)) for row in table
+    ]
 
 
 def last_line(error: BaseException) -> str:
