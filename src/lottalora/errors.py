@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE.parents[1] / "conf"  # of the repository that this package was installed from
 SHOW_ALL = "LOTTALORA_TRACEBACK"
+PLUGINS = {"hydra/launcher/submitit_slurm": "hydra-submitit-launcher"}  # choice → package that brings it
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +82,7 @@ def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
         return f"{error.full_key} has no value. Type {error.full_key}=VALUE."
     if isinstance(error, HydraException):
         return " ".join(str(error).split())
-    return deliberate(error) or refused_by_hydra(error)
+    return deliberate(error) or refused_by_hydra(error) or said_by_submitit(error)
 
 
 def deliberate(error: BaseException | None) -> str | None:
@@ -109,7 +110,18 @@ def refused_by_hydra(error: Exception) -> str | None:
     return " ".join(str(error).split()) if type(error) is ValueError else None
 
 
+def said_by_submitit(error: Exception) -> str | None:
+    """Slurm refused the jobs, or one of them died without a word."""
+    if type(error).__module__ != "submitit.core.utils":
+        return None
+    said = " ".join(str(error).replace("-" * 40, "").split())
+    return f"{said} The other jobs go on. Repeat the command to run again what is not done."
+
+
 def unknown_choice(error: MissingConfigException) -> str:
+    if error.missing_cfg_file in PLUGINS:
+        package = PLUGINS[error.missing_cfg_file]
+        return f"This launcher needs the package {package}. Type: pip install {package}"
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     return f"Unknown {group} {name!r}. Known: {', '.join(nearest_first(name, error.options or []))}."
 

@@ -1,5 +1,6 @@
 """Sweeps on a real Slurm that is started here: sent, killed, stopped before the limit, cancelled."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -22,18 +23,24 @@ pytestmark = [
     ),
 ]
 
+needs_submitit = pytest.mark.skipif(
+    not importlib.util.find_spec("submitit"), reason="needs the package hydra-submitit-launcher"
+)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def slurm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     os.environ |= {"SLURM_LOCAL_DIR": str(folder), "SLURM_CONF": str(folder / "slurm.conf")}
-    os.environ |= {"OMP_NUM_THREADS": "1"}
+    path = os.environ["PATH"]
+    os.environ |= {"OMP_NUM_THREADS": "1", "PATH": f"{folder / 'bin'}:{path}"}
     try:
         subprocess.run([SLURM, "start"], check=True, timeout=120)
         yield
     finally:
         subprocess.run([SLURM, "stop"], timeout=60)
         del os.environ["SLURM_LOCAL_DIR"], os.environ["SLURM_CONF"]
+        os.environ["PATH"] = path
 
 
 def lottalora(*words: str) -> subprocess.CompletedProcess:
@@ -120,3 +127,62 @@ def test_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
     answer = lottalora("submit", *LONG, "rank=1", f"paths.results={tmp_path}")
     assert answer.returncode == 1
     assert answer.stderr.startswith("There is no Slurm here: sbatch is not in PATH.")
+
+
+def sweep(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "run.py", "-m", "hydra/launcher=slurm_cpu", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+
+
+@needs_submitit
+def test_launcher_runs_the_cells_of_a_sweep_as_jobs_of_one_array(tmp_path):
+    words = ["data=digits", "model.size=tiny", "trainer.epochs=1", f"paths.results={tmp_path}"]
+    ran = sweep(*words, "rank=1,-1,2", "hydra.launcher.array_parallelism=1")
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("error: rank must be a whole number, 0 or more, got -1.")
+    assert "Traceback" not in ran.stderr
+    assert rows(tmp_path).keys() == {1, 2}
+    (script,) = tmp_path.glob("slurm/*/*_submission.sh")
+    assert "#SBATCH --array=0-2%1" in script.read_text()
+    assert "#SBATCH --signal=USR2@90" in script.read_text()
+    again = sweep(*words, "rank=1,2")
+    assert (again.returncode, "2 runs, 2 done already" in again.stderr) == (0, True)
+
+
+@needs_submitit
+def test_job_of_the_launcher_that_is_told_of_its_end_goes_on_with_the_same_score(tmp_path):
+    results, alone = tmp_path / "test_slurm", tmp_path / "alone"
+    words = [*LONG, "rank=16", "trainer.checkpoint_every=0"]
+    command = [sys.executable, "run.py", "-m", "hydra/launcher=slurm_cpu", *words, f"paths.results={results}"]
+    sweeping = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(results.glob("runs/*/resume.ckpt")))
+    (script,) = results.glob("slurm/*/*_submission.sh")
+    subprocess.run(["scancel", "--signal=USR2", script.parent.name], check=True)
+    _, said = sweeping.communicate(timeout=180)
+    assert sweeping.returncode == 0, said
+    logs = "".join(path.read_text() for path in results.glob("slurm/*/*.err"))
+    assert "SIGUSR2 in epoch" in logs and "going on from" in logs
+    subprocess.run([sys.executable, "run.py", *words, f"paths.results={alone}"], cwd=ROOT, check=True)
+    for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
+        assert rows(results)[16][key] == rows(alone)[16][key], key
+
+
+@needs_submitit
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["hydra.launcher.partition=gpus"], "error: Unknown partition 'gpus'. Known: local.\n"),
+        (["hydra/launcher=slurm_gpu"], "Invalid generic resource (gres) specification"),
+    ],
+)
+def test_what_slurm_cannot_give_to_the_launcher_is_one_line(tmp_path, words, said):
+    ran = sweep("data=digits", "rank=1", f"paths.results={tmp_path}", *words)
+    assert ran.returncode == 1
+    assert said in ran.stderr.splitlines(keepends=True)[-1] and "Traceback" not in ran.stderr
+
+
+@needs_submitit
+def test_launcher_on_a_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ran = sweep("data=digits", "rank=1", f"paths.results={tmp_path}")
+    assert ran.stderr.startswith("error: There is no Slurm here: sbatch is not in PATH.")

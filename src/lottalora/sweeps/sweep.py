@@ -38,6 +38,7 @@ def run_sweep(
     cells = cells_of(Composer(loader, config), jobs)
     todo = cells
     if not config.dry_run:
+        check_launcher(config.hydra.launcher)
         check_writable(Path(config.hydra.sweep.dir))
         todo = cells if config.force else unfinished(cells, Path(config.paths.results))
     log.info("%s", in_words(jobs, cells, todo))
@@ -61,6 +62,16 @@ def raise_failures(failed: Sequence[JobReturn], total: int) -> None:
         raise ValueError(
             f"{len(failed)} of {total} runs failed, as said above. Repeat the command to run them again."
         )
+
+
+def check_launcher(launcher: DictConfig) -> None:
+    """Refuse Slurm where there is none, or a partition that it does not have, before submitit is asked."""
+    if not launcher._target_.endswith(".SlurmLauncher"):
+        return
+    from lottalora.slurm import client
+
+    client.check_slurm()
+    client.check_partition(launcher.partition)
 
 
 def check_writable(folder: Path) -> None:
