@@ -89,12 +89,18 @@ def deliberate(error: BaseException | None) -> str | None:
     """The message of an error that a `raise` of this package made for people; None for any other."""
     if not isinstance(error, ValueError | OSError):
         return None
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    if not Path(place.filename).is_relative_to(PACKAGE) or not (place.line or "").startswith("raise "):
+    places = traceback.extract_tb(
+        error.__traceback__
+    )  # none: it came from another process, whose log has them
+    if places and not is_raise_of_ours(places[-1]):
         return None
     return " ".join(
         [" ".join(str(error).split()), *(f"({note})" for note in getattr(error, "__notes__", []))]
     )
+
+
+def is_raise_of_ours(place: traceback.FrameSummary) -> bool:
+    return Path(place.filename).is_relative_to(PACKAGE) and (place.line or "").startswith("raise ")
 
 
 def refused_by_hydra(error: Exception) -> str | None:

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 
 from lottalora.data.mnist import OFFICIAL
+from lottalora.errors import in_one_line
 
 
 def only_line(finished) -> str:
@@ -121,3 +123,12 @@ def test_a_failing_job_of_a_multirun_is_named_and_the_others_run(command):
     assert last.startswith("error: rank must be a whole number, 0 or more, got -1. (in job ")
     assert "rank=-1" in last
     assert "Traceback" not in finished.stderr
+
+
+def test_launcher_whose_package_is_missing_names_the_package():
+    error = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm", options=[])
+    assert in_one_line(error).endswith("Type: pip install hydra-submitit-launcher")
+
+
+def test_an_error_from_another_process_is_said_without_its_place():
+    assert in_one_line(ValueError("rank must be 1.")) == "rank must be 1."
