@@ -30,7 +30,7 @@ CHOICES = {
     "trainer.accelerator": ("auto", "cpu", "gpu"),
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
-IDENTITY = {"model", "model.size", "data", "mode", "init", "rank", "seed", "backbone_seed"}
+IDENTITY = {"model", "model.size", "data", "data.split", "mode", "init", "rank", "seed", "backbone_seed"}
 
 
 def check(cfg: DictConfig) -> None:

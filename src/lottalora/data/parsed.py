@@ -1,4 +1,4 @@
-"""What takes long to read is read once: its arrays are kept in a file named after what they were made from."""
+"""What takes long to read is read once: the arrays are kept in a file named after what they come from."""
 
 import io
 import logging

@@ -1,4 +1,7 @@
-"""PhysioNet 2012: the first 48 hours of 4,000 stays in intensive care.  N records, S time stamps of all, 41 features."""
+"""PhysioNet 2012: the first 48 hours of 4,000 stays in intensive care.
+
+Letters: N records, S time stamps of all of them, T time stamps of one. There are 41 features.
+"""
 
 import hashlib
 import math
@@ -31,10 +34,10 @@ VERSION = 1  # of the parsed arrays; raised when reading changes them
 class PhysioNet2012:
     """In-hospital death after 48 hours in intensive care: set-a of the challenge, 13.85 % of 4,000 records.
 
-    A step of a record is a time stamp at which anything was measured. Its input is the last known value of each
-    of the 41 features (0 before the first), scaled to [0, 1] by the least and greatest value of the training
-    part, beside the 41 masks that say which were measured now. Four records in five are the training part,
-    drawn by `split` and never by the run's seed.
+    A step of a record is a time stamp at which anything was measured. Its input is the last known value of
+    each of the 41 features (0 before the first), scaled by the least and greatest value of the training part
+    to 0 and 1, beside the 41 masks that say which were measured now. Four records in five are the training
+    part, drawn by `split` and never by the run's seed.
 
     Source: I. Silva, G. Moody and others, Predicting In-Hospital Mortality of ICU Patients, Computing in
     Cardiology 2012, https://physionet.org/content/challenge-2012/1.0.0/
@@ -110,14 +113,14 @@ def as_inputs(parsed: Arrays, low: np.ndarray, high: np.ndarray) -> Records:
 
 
 def read_set_a(root: Path) -> Arrays:
-    """All records in the order of their numbers: hours (S,), values (S, 41) with NaN, lengths and labels (N,)."""
+    """All records by number: hours (S,), values (S, 41) with NaN for none, lengths and labels (N,)."""
     paths, outcomes = sorted(root.glob("set-a/*.txt")), root / "Outcomes-a.txt"
     if len(paths) != RECORDS or not outcomes.exists():
         raise FileNotFoundError(
-            f"PhysioNet 2012 is not at {root} (looked for {RECORDS:,} files set-a/*.txt, found {len(paths):,}, and "
-            f"for Outcomes-a.txt, {'found' if outcomes.exists() else 'not found'}). Unpack set-a.tar.gz from "
-            "https://physionet.org/content/challenge-2012/1.0.0/ there and put Outcomes-a.txt beside it, or name the "
-            "folder above physionet2012/ with paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no files."
+            f"PhysioNet 2012 is not at {root} (looked for Outcomes-a.txt and {RECORDS:,} files set-a/*.txt, "
+            f"found {len(paths):,}). Unpack set-a.tar.gz of https://physionet.org/content/challenge-2012/1.0.0/ "
+            "there with Outcomes-a.txt beside it, or name the folder above physionet2012/ with "
+            "paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no files."
         )
     texts = {path: path.read_bytes() for path in [*paths, outcomes]}
     source = hashlib.sha256()
@@ -134,7 +137,9 @@ def parse_all(texts: dict[Path, bytes], paths: list[Path], outcomes: Path) -> Ar
     died = parse_outcomes(outcomes, texts[outcomes])
     without = [path for path in paths if path.stem not in died]
     if without:
-        raise ValueError(f"{outcomes} has no line for record {without[0].stem}: the files do not belong together.")
+        raise ValueError(
+            f"{outcomes} has no line for record {without[0].stem}: the files do not belong together."
+        )
     records = [parse_record(path, texts[path]) for path in paths]
     return {
         "hours": np.concatenate([hours for hours, _ in records]),
@@ -157,8 +162,8 @@ def parse_record(path: Path, text: bytes) -> tuple[np.ndarray, np.ndarray]:
                 raise ValueError
         except (ValueError, KeyError):
             raise ValueError(
-                f"{path}, line {number}: {line!r} is no measurement. Expected HH:MM,NAME,NUMBER with one of the "
-                "challenge's 42 names. Unpack set-a.tar.gz anew."
+                f"{path}, line {number}: {line!r} is no measurement. Expected HH:MM,NAME,NUMBER with one of "
+                "the challenge's 42 names. Unpack set-a.tar.gz anew."
             ) from None
         if place is not None and value != UNKNOWN:
             stamps.append(stamp)
@@ -185,13 +190,15 @@ def parse_outcomes(path: Path, text: bytes) -> dict[str, int]:
     for number, line in enumerate(text.decode("utf-8", "replace").splitlines()[1:], start=2):
         record, *_, death = line.split(",")
         if death not in ("0", "1") or not record.isdigit():
-            raise ValueError(f"{path}, line {number}: {line!r} does not begin with a record's number and end with 0 or 1.")
+            raise ValueError(
+                f"{path}, line {number}: {line!r} does not begin with a record's number and end with 0 or 1."
+            )
         died[record] = int(death)
     return died
 
 
 def made_records() -> Arrays:
-    """The built-in stand-in: 320 short records of noise; those whose patient died have a falling blood pressure."""
+    """The built-in stand-in: 320 short records of noise, with a falling blood pressure where one died."""
     random = np.random.RandomState(0)
     lengths = random.randint(3, 13, 320)
     labels = (random.rand(320) < 0.25).astype(np.int64)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -19,7 +18,7 @@ POOL = 10  # batches of training that are sorted by length together: 14 % of the
 
 
 class Sequences(NamedTuple):
-    """One batch: inputs (B, T, F), hours since the step before (B, T), steps of each (B,); the rest is padding."""
+    """One batch: inputs (B, T, F), hours since the step before (B, T), steps of each (B,)."""
 
     inputs: Tensor
     elapsed: Tensor
@@ -28,7 +27,7 @@ class Sequences(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """One part of a split: inputs (S, F), elapsed (S,) in hours, lengths (N,) that add up to S, labels (N,)."""
+    """One part of a split: inputs (S, F), elapsed (S,) in hours, lengths and labels (N,)."""
 
     inputs: Tensor
     elapsed: Tensor
@@ -38,7 +37,10 @@ class Records:
     def batch(self, index: Tensor) -> tuple[Sequences, Tensor]:
         """The sequences of `index`, padded with zeros to the longest of them, and their labels."""
         ends = self.lengths.cumsum(0)
-        steps = [slice(int(end - length), int(end)) for end, length in zip(ends[index], self.lengths[index])]
+        steps = [
+            slice(int(end - length), int(end))
+            for end, length in zip(ends[index], self.lengths[index], strict=True)
+        ]
         inputs, elapsed = (
             pad_sequence([part[each] for each in steps], batch_first=True)
             for part in (self.inputs, self.elapsed)
@@ -49,8 +51,8 @@ class Records:
 class Batches:
     """Batches of sequences of similar length; which ones, and in what order, is a function of (seed, epoch).
 
-    An epoch's random order is cut into pools of ten batches; each is sorted by length and cut, and all batches
-    are then put into a random order. Without a seed everything is one pool, the shortest first.
+    An epoch's random order is cut into pools of ten batches; each is sorted by length and cut, and all
+    batches are then put into a random order. Without a seed everything is one pool, the shortest first.
 
     Args:
         records: what is cut into batches.

@@ -1,6 +1,6 @@
 """CfC, the closed-form continuous-time network, with the loop over time written for speed.
 
-Letters: B records of a batch, T steps of the longest, S steps of all, I inputs, K backbone units, H hidden units.
+Letters: B records of a batch, S steps of all of them, I inputs, K backbone units, H hidden units.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class CfC(nn.Module):
               h \leftarrow (1 - g) \tanh f_1(z) + g \tanh f_2(z)
 
     The cell is ncps's own and holds the weights: a backbone of two linears with SiLU, dropout behind the
-    second, and the heads f₁, f₂, a, b. Its loop over time is not used, but one that gives the same: see `Fused`.
+    second, and the heads f₁, f₂, a, b. In place of its loop over time stands one that gives the same, `Fused`.
 
     Args:
         in_shape: (I,), features and masks.
@@ -83,9 +83,11 @@ class CfC(nn.Module):
 class Fused(Function):
     r"""The loop over time of a CfC and its gradient: the four heads are one matrix product and one sigmoid.
 
-    Because :math:`\tanh x = 2 \sigma(2x) - 1`, a step is :math:`h \leftarrow 2\, [(1 - g)\, \sigma(2 f_1) + g\,
-    \sigma(2 f_2)] - 1`. Records are sorted by length, the longest first, so that the rows of one step are the
-    records still running, and a record's row of `h` stays as it is once it has ended.
+    .. math:: h \leftarrow 2\, [(1 - g)\, \sigma(2 f_1) + g\, \sigma(2 f_2)] - 1, \quad
+              \text{since } \tanh x = 2 \sigma(2x) - 1
+
+    Records are sorted by length, the longest first, so that the rows of one step are the records still
+    running, and a record's row of `h` stays as it is once it has ended.
 
     Args of forward:
         drive: first linear of the inputs, bias included, (S, K).
@@ -141,7 +143,10 @@ class Fused(Function):
         d_mean = 2 * d_state  # h = 2 mean − 1
         W_back = 2 * W_h
         du, dv = torch.empty_like(u), torch.empty_like(v)
-        dW_heads, db_heads = torch.zeros_like(W_heads.T), W_heads.new_zeros(len(W_heads))  # transposed: faster
+        dW_heads, db_heads = (
+            torch.zeros_like(W_heads.T),
+            W_heads.new_zeros(len(W_heads)),
+        )  # transposed: faster
         raw = W_heads.new_empty(ctx.running[0], 4 * hidden)
         ones = W_heads.new_ones(ctx.running[0])
         begin = len(u)
