@@ -118,9 +118,9 @@ def read_set_a(root: Path) -> Arrays:
     if len(paths) != RECORDS or not outcomes.exists():
         raise FileNotFoundError(
             f"PhysioNet 2012 is not at {root} (looked for Outcomes-a.txt and {RECORDS:,} files set-a/*.txt, "
-            f"found {len(paths):,}). Unpack set-a.tar.gz of https://physionet.org/content/challenge-2012/1.0.0/ "
-            "there with Outcomes-a.txt beside it, or name the folder above physionet2012/ with "
-            "paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no files."
+            f"found {len(paths):,}). Unpack set-a.tar.gz from physionet.org/content/challenge-2012 there, "
+            "with Outcomes-a.txt beside it, or name the folder above physionet2012/ with paths.data=FOLDER "
+            "or LOTTALORA_DATA; data.sample=true needs no files."
         )
     texts = {path: path.read_bytes() for path in [*paths, outcomes]}
     source = hashlib.sha256()

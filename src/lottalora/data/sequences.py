@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lottalora.data.images import Order
+from lottalora.data.order import Order
 
 EVALUATION_BATCH = 200  # sequences; the score does not depend on it
 POOL = 10  # batches of training that are sorted by length together: 14 % of the steps are padding

@@ -24,7 +24,7 @@ class CfC(nn.Module):
               h \leftarrow (1 - g) \tanh f_1(z) + g \tanh f_2(z)
 
     The cell is ncps's own and holds the weights: a backbone of two linears with SiLU, dropout behind the
-    second, and the heads f₁, f₂, a, b. In place of its loop over time stands one that gives the same, `Fused`.
+    second, and the heads f₁, f₂, a, b. Its loop over time is replaced by one that gives the same, `Fused`.
 
     Args:
         in_shape: (I,), features and masks.
