@@ -16,7 +16,7 @@ def dropout(x: Tensor, probability: float, training: bool = True) -> Tensor:
     """Each value is 0 with a probability and else divided by what is left of 1.
 
     On a CPU the places of the zeros are drawn instead, with replacement, so many that a value stays with
-    (1 − 1/n)^k = 1 − p: n values, k draws. Every mask has the same k, so the zeros of one tensor vary a little
+    (1 − 1/n)^k = 1 − p: n values, k draws. Every mask has the same k, so the zeros of one tensor vary a bit
     less in number than independent ones; nothing else differs.
     """
     if not training or probability == 0 or x.device.type != "cpu" or x.numel() < FEW:
