@@ -1,7 +1,15 @@
 """Train one network on one data set and leave one row: python run.py model=mlp data=mnist rank=8."""
 
 import os
+import sys
 from pathlib import Path
+
+from lottalora import manual
+
+CONF = Path(__file__).parent / "conf"
+if __name__ == "__main__" and manual.is_asked(sys.argv[1:]):
+    manual.show(CONF)
+    sys.exit()
 
 # Before torch is imported: OpenMP threads that spin while they wait make small models a hundred times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -13,16 +21,12 @@ from lottalora.config import check  # noqa: E402
 from lottalora.errors import job_errors  # noqa: E402
 from lottalora.errors import one_line_errors  # noqa: E402
 
-CONF = Path(__file__).parent / "conf"
-
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     with job_errors(CONF):
         check(cfg)
-        from lottalora.experiment import (
-            run,
-        )  # torch takes a second to import: not for --help, nor for what is refused
+        from lottalora.experiment import run  # torch takes a second to import: not for what is refused
 
         run(cfg)
 

@@ -135,7 +135,7 @@ def unknown_choice(error: MissingConfigException) -> str:
 def unknown_key(key: str, conf: Path) -> str:
     near = difflib.get_close_matches(key, known_keys(key, conf), n=3, cutoff=0.5)
     offer = f"Nearest: {', '.join(near)}. " if near else ""
-    return f"Unknown key {key!r}. {offer}`python run.py --help` lists all keys."
+    return f"Unknown key {key!r}. {offer}`python run.py --cfg job` lists all keys."
 
 
 def known_keys(mistyped: str, conf: Path) -> list[str]:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from lottalora.slurm.submit import seconds_of
+
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "scripts/slurm_local.sh"
 LONG = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=25", "trainer.accelerator=cpu")
+EPOCHS_OF_TWO_MINUTES = 700  # of LONG, on one core that is half free
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif(
@@ -98,6 +101,35 @@ def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(tmp_p
     for rank in (4, 8):
         for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
             assert rows(results)[rank][key] == rows(alone)[rank][key], (rank, key)
+
+
+@pytest.mark.slow
+def test_job_that_hits_its_time_limit_again_and_again_ends_with_the_score_of_an_uninterrupted_one(tmp_path):
+    results, alone = tmp_path / "test_slurm", tmp_path / "alone"
+    words = [*LONG, "rank=4", f"trainer.epochs={EPOCHS_OF_TWO_MINUTES}"]
+    sent = lottalora("submit", *words, f"paths.results={results}", "--time", "1", "--signal-lead", "20")
+    assert sent.returncode == 0, sent.stderr
+    wait_for(lambda: rows(results) and not queue(), seconds=900)
+    (log,) = results.glob("runs/*/log.txt")
+    assert "SIGUSR1 in epoch" in log.read_text() and "going on from" in log.read_text()
+    command = [sys.executable, "run.py", *words, f"paths.results={alone}"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=900)
+    for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
+        assert rows(results)[4][key] == rows(alone)[4][key], key
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("1", 60), ("1:30", 90), ("24:00:00", 86400), ("1-2", 93600), ("1-2:03:04", 93784), ("soon", None)],
+)
+def test_time_limit_is_read_as_slurm_reads_it(time, seconds):
+    assert seconds_of(time) == seconds
+
+
+def test_lead_as_long_as_the_time_limit_is_refused(tmp_path):
+    words = [*LONG, "rank=1", f"paths.results={tmp_path}", "--time", "1", "--signal-lead", "60"]
+    said = lottalora("submit", *words).stderr
+    assert said == "--signal-lead must be from 1 to below the 60 seconds of --time 1, got 60.\n"
 
 
 def test_cancelled_sweep_leaves_the_queue_and_does_not_come_back(tmp_path):

@@ -130,12 +130,14 @@ def test_a_dry_run_imports_neither_lightning_nor_torchvision_and_reads_no_data(t
     assert os.listdir(tmp_path) == []
 
 
-def test_help_is_printed_without_importing_torch(tmp_path):
-    command = [sys.executable, "-X", "importtime", str(ROOT / "run.py"), "--help"]
+@pytest.mark.parametrize("words", [[str(ROOT / "run.py"), "--help"], ["-m", "lottalora", "--help"]])
+def test_help_is_printed_without_importing_torch_or_hydra(tmp_path, words):
+    command = [sys.executable, "-X", "importtime", *words]
     outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "python run.py model=mlp data=mnist rank=8" in outcome.stdout
-    assert "hydra" in outcome.stderr
-    assert not any(line.split("|")[-1].strip() == "torch" for line in outcome.stderr.splitlines())
+    assert outcome.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in outcome.stderr.splitlines()}
+    assert "argparse" in imported or "yaml" in imported
+    assert not imported & {"torch", "hydra", "omegaconf"}
 
 
 def test_a_row_is_plain_json(finished):

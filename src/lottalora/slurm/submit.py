@@ -14,6 +14,7 @@ from lottalora.sweeps.words import words_of
 
 HELP = "send a sweep to Slurm as one array of jobs"
 LEAD = 90  # seconds between USR1 and the time limit
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 RESTARTS = 100  # of one job, after which it is not put back into the queue
 SCRIPT = """\
 #!/bin/bash
@@ -32,7 +33,8 @@ while kill -0 "$run" 2>/dev/null; do wait "$run"; done
 wait "$run"
 code=$?
 [[ -s $own ]] || rm -f "$own"
-if [[ $code == 75 && ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]]; then
+# 75: it has written its checkpoint; 138 and 143: the signal came before it listened for one.
+if [[ $code =~ ^(75|138|143)$ && ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]]; then
     state=$(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID")
     [[ $state == RUNNING ]] && scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -44,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_words(parser)
     parser.add_argument("--partition", help="default: the cluster's own")
     parser.add_argument("--time", default="24:00:00", help="limit of a job, as Slurm writes it (24:00:00)")
+    parser.add_argument("--signal-lead", type=int, default=LEAD, metavar="SECONDS",
+                        help=f"of the limit kept for the checkpoint ({LEAD}); at most 60 more")  # fmt: skip
     parser.add_argument("--cpus", type=int, default=1, help="cores of a job (1)")
     parser.add_argument("--gpus", type=int, default=0, choices=(0, 1), help="GPUs of a job (0)")
     parser.add_argument("--array-limit", type=int, metavar="N", help="jobs at once (no limit)")
@@ -56,6 +60,7 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.sweeps.progress import standing
     from lottalora.sweeps.progress import sweep_of
 
+    check_lead(asked.signal_lead, asked.time)
     words = words_of(asked)
     with sweep_of(words) as (cells, _, master):
         results = Path(master.paths.results).resolve()
@@ -83,6 +88,29 @@ def run(asked: argparse.Namespace) -> int:
         for command in ("status", "cancel"):
             print(f"  python -m lottalora {command} {shlex.join(words)}")
     return 0
+
+
+def check_lead(lead: int, time: str) -> None:
+    """Refuse a lead that leaves a job no time. A limit that we cannot read is left to Slurm."""
+    limit = seconds_of(time)
+    if lead < 1 or limit is not None and lead >= limit:
+        raise ValueError(
+            f"--signal-lead must be from 1 to below the {limit} seconds of --time {time}, got {lead}."
+            if limit
+            else f"--signal-lead must be 1 or more seconds, got {lead}."
+        )
+
+
+def seconds_of(time: str) -> int | None:
+    """Slurm's minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes and so on."""
+    days, dash, rest = time.rpartition("-")
+    parts = rest.split(":")
+    units = "dhms"[1 : 1 + len(parts)] if dash else {1: "m", 2: "ms", 3: "hms"}.get(len(parts), "")
+    numbers = [*([days] if dash else []), *parts]
+    units = ("d" if dash else "") + units
+    if len(units) != len(numbers) or not all(number.isdecimal() for number in numbers):
+        return None
+    return sum(int(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
 
 
 def send(asked: argparse.Namespace, cells: Sequence, results: Path) -> str:
@@ -126,7 +154,7 @@ def sbatch_of(asked: argparse.Namespace, count: int, folder: Path) -> list[str]:
         f"--cpus-per-task={asked.cpus}",
         *([f"--gres=gpu:{asked.gpus}"] if asked.gpus else []),
         *([f"--partition={asked.partition}"] if asked.partition else []),
-        f"--signal=B:USR1@{LEAD}",
+        f"--signal=B:USR1@{asked.signal_lead}",
         "--requeue",
         "--open-mode=append",
         f"--output={folder}/%A_%a.log",

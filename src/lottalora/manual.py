@@ -1,0 +1,174 @@
+"""`python run.py --help`: a manual page made from the files of conf/, so that it says what they say."""
+
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+WIDTH = 100
+INDENT = "  "
+COMMAND = re.compile(r"python run\.py .*")
+PLAIN = {"True": "true", "False": "false", "None": "null"}  # as YAML spells them
+EVERY = re.compile(r"^Loaded by itself whenever \S+ meets [^.:]*[.:] ")  # recipe begins so
+KNOB = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<about>.*))?$")
+KNOBS = {"config.yaml": "", "trainer/default.yaml": "trainer.", "logger/wandb.yaml": "logger."}
+GROUPS = ("model", "data", "mode", "init", "logger")
+START = """\
+python run.py KEY=VALUE …           one run
+python run.py -m KEY=VALUE,VALUE …  a sweep: each combination once, finished ones left out
+
+Trains one network on one data set, on a frozen random scaffold or dense, and leaves one row of results."""
+EXAMPLES = """\
+python run.py data=digits rank=8                         no download, a few seconds
+python run.py model.size=large rank=32 dry_run=true      where every weight goes; no training
+python run.py -m mode=baseline,scaffold rank=1,2,4,8 seed=42,43
+python run.py KEY=VALUE … --cfg job                      all keys of a run with their values
+python run.py --hydra-help                               Hydra's own flags
+python -m lottalora --help                               report, plan, status, Slurm, W&B
+eval "$(python run.py -sc install=bash)"                 completion of keys and choices with Tab"""
+VARIABLES = """\
+LOTTALORA_DATA         folder of the data sets (~/.cache/lottalora)
+LOTTALORA_TRACEBACK=1  the whole traceback of an error, not its one line
+OMP_NUM_THREADS        threads that torch starts with; trainer.threads sets them for a run
+WANDB_MODE=offline     as logger.mode=offline"""
+FILES = """\
+results/rows      one JSON file for each finished run; all tables and figures are made from them
+results/runs      log and checkpoint of each run
+results/failures  cause of each failed run, until a repeated command has run it"""
+
+
+def is_asked(words: list[str]) -> bool:
+    return bool({"-h", "--help"} & set(words))
+
+
+def show(conf: Path) -> None:
+    try:
+        sys.stdout.write(manual(conf))
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `run.py --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def manual(conf: Path) -> str:
+    sections = {
+        "WHAT TO TYPE": START,
+        "BENCHMARKS": "\n\n".join(benchmark(path, conf) for path in files(conf, "recipe")),
+        "TABLES OF THE PAPER": "\n\n".join(with_command(path) for path in files(conf, "sweeps")),
+        **{f"{group}=": choices(conf, group) for group in GROUPS},
+        "KNOBS AND THEIR DEFAULTS": knobs(conf),
+        "MORE TO TYPE": EXAMPLES,
+        "VARIABLES OF THE ENVIRONMENT": VARIABLES,
+        "FILES": FILES,
+    }
+    return "\n".join(f"{title}\n{textwrap.indent(text, INDENT)}\n" for title, text in sections.items())
+
+
+def files(conf: Path, group: str) -> list[Path]:
+    return sorted((conf / group).glob("*.yaml"))
+
+
+def header(path: Path) -> list[str]:
+    """The comment lines at the top of a file, without the one for Hydra."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return [line for line in lines if not line.startswith("@package")]
+
+
+def benchmark(recipe: Path, conf: Path) -> str:
+    """Its command, what to expect, its sizes, and what its protocol sets."""
+    sizes = sizes_of(recipe.stem, conf)
+    protocol = [f"{key}={value}" for key, value in settings(yaml.safe_load(recipe.read_text("utf-8")))
+                if "${" not in str(value)]  # fmt: skip
+    lines = [f"{about}: {', '.join(words)}" for about, words in (("sizes", sizes), ("protocol", protocol))]
+    return "\n".join([with_command(recipe), *(textwrap.indent(wrapped(line), INDENT * 2) for line in lines)])
+
+
+def sizes_of(pair: str, conf: Path) -> list[str]:
+    """model.size=NAME of each size, the default one first."""
+    path = next(path for path in files(conf, "model") if pair.startswith(f"{path.stem}_"))
+    content = yaml.safe_load(path.read_text("utf-8"))
+    model = content.get("model", content)  # a file for the whole config, or for its part `model`
+    default = str(model["size"])
+    return [
+        f"model.size={default} (default)",
+        *(str(size) for size in model["sizes"] if str(size) != default),
+    ]
+
+
+def settings(content: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Keys with their paths and values, without those that choose classes and versions."""
+    for key, value in content.items():
+        if key in ("recipe", "defaults") or key.startswith("_"):
+            continue
+        if isinstance(value, dict):
+            yield from settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", PLAIN.get(repr(value), value)
+
+
+def with_command(path: Path) -> str:
+    """What the header of a file says to type, and below it the rest of the header."""
+    text = " ".join(header(path))
+    command = COMMAND.search(text)
+    prose = EVERY.sub("", COMMAND.sub("", text).strip())
+    prose = wrapped(prose[0].upper() + prose[1:])
+    return f"{command[0] if command else path.stem}\n{textwrap.indent(prose, INDENT * 2)}"
+
+
+def choices(conf: Path, group: str) -> str:
+    """Each choice of a group with the first sentence of its header."""
+    named = {path.stem: first_sentence(" ".join(header(path))) for path in files(conf, group)}
+    return columns(list(named.items()))
+
+
+def first_sentence(text: str) -> str:
+    return re.split(r"\.\s+(?=[^\W\d_a-z])", text, maxsplit=1)[0].rstrip(".")
+
+
+def knobs(conf: Path) -> str:
+    """Every key of the files of KNOBS that has a comment, with its value there."""
+    found = []
+    for name, prefix in KNOBS.items():
+        found += [(f"{prefix}{key}={value}", about) for key, value, about in knobs_of(conf / name)]
+    return columns(found)
+
+
+def knobs_of(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Key with its path, value and comment. What stands under `hydra` and `defaults` is not for typing."""
+    above: list[tuple[int, str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = KNOB.match(line)
+        if not match:
+            continue
+        depth = len(match["indent"])
+        above = [*((at, key) for at, key in above if at < depth), (depth, match["key"])]
+        if above[0][1] in ("hydra", "defaults") or not match["about"]:
+            continue
+        value = match["value"].strip()
+        if value:
+            yield ".".join(key for _, key in above), value, match["about"]
+
+
+def columns(pairs: list[tuple[str, str]]) -> str:
+    """Names on the left, wrapped words beside them."""
+    width = min(34, max(len(name) for name, _ in pairs) + 2)
+    lines = []
+    for name, about in pairs:
+        words = textwrap.wrap(about, WIDTH - len(INDENT) - width) or [""]
+        if len(name) + 2 > width:
+            lines.append(name)
+            name = ""
+        lines.append(f"{name:<{width}}{words[0]}".rstrip())
+        lines += [" " * width + each for each in words[1:]]
+    return "\n".join(lines)
+
+
+def wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WIDTH - 3 * len(INDENT)))
