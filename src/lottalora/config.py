@@ -7,6 +7,7 @@ import math
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
@@ -22,6 +23,7 @@ WHOLE = {  # key → smallest value
     "backbone_seed": 0,
     "trainer.epochs": 1,
     "trainer.threads": 1,
+    "trainer.devices": 1,
     "trainer.accumulate": 1,
     "trainer.checkpoint_every": 0,
     "data.batch_size": 1,
@@ -55,6 +57,7 @@ def check(cfg: DictConfig) -> None:
     check_sections(cfg)
     check_numbers(cfg)
     check_choices(cfg)
+    check_devices(cfg.trainer.devices, sweep=HydraConfig.get().mode == RunMode.MULTIRUN)
     check_mode(cfg, {override.partition("=")[0] for override in typed})
 
 
@@ -105,6 +108,22 @@ def check_choices(cfg: DictConfig) -> None:
         raise ValueError(
             "recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name."
         )
+
+
+def check_devices(devices: int, *, sweep: bool) -> None:
+    """A run is one process on one device. Training one on several devices is not there yet."""
+    if devices == 1:
+        return
+    if sweep:
+        raise ValueError(
+            f"trainer.devices={devices} with -m: a sweep runs each cell in one process on one device. A run "
+            "on several is one srun or torchrun job, which the suite does not have yet. Type "
+            "trainer.devices=1: -m then gives each GPU of this machine a run, and `python -m lottalora submit` each job one."
+        )
+    raise ValueError(
+        f"trainer.devices={devices}: training one run on several devices is not there yet. Type "
+        "trainer.devices=1; several GPUs serve several runs, see `python run.py -m`."
+    )
 
 
 def check_mode(cfg: DictConfig, typed: set[str]) -> None:

@@ -17,7 +17,6 @@ from lottalora.slurm.submit import seconds_of
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "scripts/slurm_local.sh"
 LONG = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=25", "trainer.accelerator=cpu")
-EPOCHS_OF_TWO_MINUTES = 700  # of LONG, on one core that is half free
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif(
@@ -105,15 +104,19 @@ def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(tmp_p
 
 @pytest.mark.slow
 def test_job_that_hits_its_time_limit_again_and_again_ends_with_the_score_of_an_uninterrupted_one(tmp_path):
-    results, alone = tmp_path / "test_slurm", tmp_path / "alone"
-    words = [*LONG, "rank=4", f"trainer.epochs={EPOCHS_OF_TWO_MINUTES}"]
+    results, alone, quick = (tmp_path / name for name in ("test_slurm", "alone", "quick"))
+    run = [sys.executable, "run.py", *LONG, "rank=4"]
+    subprocess.run([*run, f"paths.results={quick}"], cwd=ROOT, check=True, timeout=300)
+    epochs = int(25 * 70 / rows(quick)[4]["seconds"])  # 70 seconds of training, longer than a job may take
+    words = [*LONG, "rank=4", f"trainer.epochs={epochs}"]
     sent = lottalora("submit", *words, f"paths.results={results}", "--time", "1", "--signal-lead", "20")
     assert sent.returncode == 0, sent.stderr
     wait_for(lambda: rows(results) and not queue(), seconds=900)
     (log,) = results.glob("runs/*/log.txt")
     assert "SIGUSR1 in epoch" in log.read_text() and "going on from" in log.read_text()
-    command = [sys.executable, "run.py", *words, f"paths.results={alone}"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=900)
+    subprocess.run(
+        [*run, f"trainer.epochs={epochs}", f"paths.results={alone}"], cwd=ROOT, check=True, timeout=900
+    )
     for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
         assert rows(results)[4][key] == rows(alone)[4][key], key
 

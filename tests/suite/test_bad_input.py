@@ -40,6 +40,8 @@ def only_line(finished) -> str:
         ("+trainer.epoch=3", "'+trainer.epoch=3' adds or removes a key"),
         ("rank=-1", "rank must be a whole number, 0 or more, got -1"),
         ("rank=1.5", "rank must be a whole number, 0 or more, got 1.5"),
+        ("trainer.devices=0", "trainer.devices must be a whole number, 1 or more, got 0"),
+        ("trainer.devices=2", "trainer.devices=2: training one run on several devices is not there yet"),
         ("rank=1,2", "Ambiguous value for argument 'rank=1,2'"),
         ("alpha=0", "alpha must be a number above 0, got 0"),
         ("alpha=-2", "alpha must be a number above 0, got -2"),
@@ -123,6 +125,14 @@ def test_a_failing_job_of_a_multirun_is_named_and_the_others_run(command):
     assert last.startswith("error: rank must be a whole number, 0 or more, got -1. (in job ")
     assert "rank=-1" in last
     assert "Traceback" not in finished.stderr
+
+
+def test_a_sweep_of_runs_on_several_devices_is_refused_with_the_way_to_use_them(command):
+    line = only_line(command("-m", "data=digits", "trainer.devices=2", "rank=1,2"))
+    assert "trainer.devices=2 with -m: a sweep runs each cell in one process on one device." in line
+    assert (
+        "-m then gives each GPU of this machine a run, and `python -m lottalora submit` each job one." in line
+    )
 
 
 def test_launcher_whose_package_is_missing_names_the_package():

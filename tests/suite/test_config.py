@@ -94,7 +94,15 @@ def test_a_baseline_is_one_run_whatever_the_scaffold_would_be(composed, word):
 
 @pytest.mark.parametrize(
     "word",
-    ["force=true", "dry_run=true", "paths.results=x", "paths.data=x", "trainer.threads=2", "recipe_name=x"],
+    [
+        "force=true",
+        "dry_run=true",
+        "paths.results=x",
+        "paths.data=x",
+        "trainer.threads=2",
+        "trainer.devices=2",
+        "recipe_name=x",
+    ],
 )
 def test_what_cannot_change_the_score_is_not_in_the_digest(composed, word):
     assert digest(composed(word)) == digest(composed())

@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from lottalora import rows
+from lottalora.config import check_devices
 from lottalora.sweeps import failures
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
@@ -33,6 +34,7 @@ def run_sweep(
     launcher: Launcher,
 ) -> list[Sequence[JobReturn]]:
     """Run what is not done, and raise one sentence at the end if a run failed."""
+    check_devices(config.trainer.devices, sweep=True)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = expand(words, grids, loader)
     cells = cells_of(Composer(loader, config), jobs)
