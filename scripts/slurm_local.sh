@@ -5,7 +5,7 @@
 #   scripts/slurm_local.sh check    run one job
 #   scripts/slurm_local.sh stop     cancel all jobs and end the three daemons
 #   eval "$(scripts/slurm_local.sh env)"    what a shell needs to talk to it
-# Everything it writes lies under SLURM_LOCAL_DIR.
+# Everything it writes lies under SLURM_LOCAL_DIR. SLURM_LOCAL_MAX_ARRAY is its MaxArraySize.
 set -euo pipefail
 
 dir=${SLURM_LOCAL_DIR:-${TMPDIR:-/tmp}/lottalora-slurm}
@@ -61,6 +61,7 @@ MpiDefault=none
 ReturnToService=2
 KillWait=2
 MinJobAge=3600
+MaxArraySize=${SLURM_LOCAL_MAX_ARRAY:-1001}
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool

@@ -118,7 +118,8 @@ def check_devices(devices: int, *, sweep: bool) -> None:
         raise ValueError(
             f"trainer.devices={devices} with -m: a sweep runs each cell in one process on one device. A run "
             "on several is one srun or torchrun job, which the suite does not have yet. Type "
-            "trainer.devices=1: -m then gives each GPU of this machine a run, and `python -m lottalora submit` each job one."
+            "trainer.devices=1: -m then gives each GPU of this machine a run, and "
+            "`python -m lottalora submit` each job one."
         )
     raise ValueError(
         f"trainer.devices={devices}: training one run on several devices is not there yet. Type "

@@ -17,6 +17,7 @@ from lottalora.slurm.submit import seconds_of
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "scripts/slurm_local.sh"
 LONG = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=25", "trainer.accelerator=cpu")
+LARGEST = 4  # tasks of one array
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif(
@@ -34,6 +35,7 @@ needs_submitit = pytest.mark.skipif(
 def slurm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     os.environ |= {"SLURM_LOCAL_DIR": str(folder), "SLURM_CONF": str(folder / "slurm.conf")}
+    os.environ |= {"SLURM_LOCAL_MAX_ARRAY": str(LARGEST)}
     path = os.environ["PATH"]
     os.environ |= {"OMP_NUM_THREADS": "1", "PATH": f"{folder / 'bin'}:{path}"}
     try:
@@ -41,7 +43,8 @@ def slurm(tmp_path_factory):
         yield
     finally:
         subprocess.run([SLURM, "stop"], timeout=60)
-        del os.environ["SLURM_LOCAL_DIR"], os.environ["SLURM_CONF"]
+        for name in ("SLURM_LOCAL_DIR", "SLURM_CONF", "SLURM_LOCAL_MAX_ARRAY"):
+            del os.environ[name]
         os.environ["PATH"] = path
 
 
@@ -143,6 +146,19 @@ def test_cancelled_sweep_leaves_the_queue_and_does_not_come_back(tmp_path):
     assert "Cancelled 2 jobs" in cancelled.stdout, cancelled.stderr
     wait_for(lambda: not queue())
     assert "No job of this sweep is in the queue" in lottalora("cancel", *words).stderr
+
+
+def test_sweep_longer_than_an_array_may_be_is_sent_as_several(tmp_path):
+    ranks = range(1, LARGEST + 3)
+    words = [*LONG, f"rank={','.join(map(str, ranks))}", f"paths.results={tmp_path}"]
+    sent = lottalora("submit", *words, "--array-limit", "2")
+    assert "6 to send. Jobs " in sent.stdout, sent.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("slurm/*.json")]
+    assert sorted(len(record["digests"]) for record in records) == [2, 4]
+    assert len({digest for record in records for digest in record["digests"]}) == 6
+    assert "Nothing was sent" in lottalora("submit", *words).stdout
+    assert "Cancelled 6 jobs" in lottalora("cancel", *words).stdout
+    wait_for(lambda: not queue())
 
 
 def test_partition_that_does_not_exist_is_one_line(tmp_path):

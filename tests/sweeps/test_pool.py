@@ -6,6 +6,7 @@ import time
 
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
+from lottalora.sweeps.pool import shared_out
 from lottalora.sweeps.pool import slots_of
 
 
@@ -64,3 +65,22 @@ def test_a_message_longer_than_a_pipe_holds_does_not_stop_the_pool():
 
 def test_workers_of_the_command_line_are_the_slots():
     assert slots_of(3, "cpu") == [{}, {}, {}]
+
+
+def test_each_worker_has_a_gpu_of_its_own_as_long_as_there_are_enough(tmp_path):
+    def work():
+        device = tmp_path / os.environ["CUDA_VISIBLE_DEVICES"]
+        device.touch(exist_ok=False)  # fails if another run has this device now
+        time.sleep(0.1)
+        device.rename(tmp_path / f"done-{device.name}-{os.getpid()}")
+
+    ends = list(run_all([Job(work=work)] * 6, shared_out(["2", "5"], None)))
+    assert [end.cause for end in ends] == [None] * 6
+    used = [name.split("-")[1] for name in os.listdir(tmp_path)]
+    assert sorted(used) == ["2"] * 3 + ["5"] * 3
+
+
+def test_more_workers_than_gpus_share_them_in_turn():
+    slots = shared_out(["GPU-a", "GPU-b"], 5)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["GPU-a", "GPU-b", "GPU-a", "GPU-b", "GPU-a"]
+    assert shared_out(["0", "1"], 1) == [{"CUDA_VISIBLE_DEVICES": "0"}]

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+SCRIPT_FITS = 5000  # tasks whose words fit into one batch script, which Slurm limits to 4 MB
+
 
 def check_slurm() -> None:
     if not shutil.which("sbatch"):
@@ -22,13 +24,10 @@ def check_partition(name: str | None) -> None:
         raise ValueError(f"Unknown partition {name!r}. Known: {', '.join(sorted(set(known)))}.")
 
 
-def check_array(count: int) -> None:
+def largest_array() -> int:
+    """Tasks that one array of this Slurm may have."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
-    if found and count >= int(found[1]):
-        raise ValueError(
-            f"{count} runs, but this Slurm takes arrays of at most {int(found[1]) - 1}. "
-            "Send the sweep in parts."
-        )
+    return min(int(found[1]), SCRIPT_FITS) if found else SCRIPT_FITS
 
 
 def sbatch(command: Sequence[str], script: str) -> str:

@@ -83,8 +83,8 @@ def run(asked: argparse.Namespace) -> int:
     elif asked.dry_run:
         print(counts, shlex.join(sbatch_of(asked, len(todo), folder)), "", script_of(todo, results), sep="\n")
     else:
-        job = send(asked, todo, results)
-        print(f"{counts}. Job {job}. Next:")
+        jobs = send(asked, todo, results)
+        print(f"{counts}. {'Job' if len(jobs) == 1 else 'Jobs'} {', '.join(jobs)}. Next:")
         for command in ("status", "cancel"):
             print(f"  python -m lottalora {command} {shlex.join(words)}")
     return 0
@@ -113,10 +113,18 @@ def seconds_of(time: str) -> int | None:
     return sum(int(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
 
 
-def send(asked: argparse.Namespace, cells: Sequence, results: Path) -> str:
+def send(asked: argparse.Namespace, cells: Sequence, results: Path) -> list[str]:
+    """The numbers of the jobs: one array, or several where Slurm does not take one so long."""
+    largest = client.largest_array()
+    arrays = [cells[begin : begin + largest] for begin in range(0, len(cells), largest)]
+    if asked.array_limit:
+        asked.array_limit = max(1, asked.array_limit // len(arrays))
+    return [send_array(asked, array, results) for array in arrays]
+
+
+def send_array(asked: argparse.Namespace, cells: Sequence, results: Path) -> str:
     """The number of the job, of which a record is kept, so that its tasks can be found by their runs."""
     folder = results / "slurm"
-    client.check_array(len(cells))
     folder.mkdir(parents=True, exist_ok=True)
     job = client.sbatch(sbatch_of(asked, len(cells), folder), script_of(cells, results))
     record = {"job": job, "words": asked.words, "digests": [cell.digest for cell in cells]}

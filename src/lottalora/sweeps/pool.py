@@ -159,9 +159,12 @@ def stop(processes: Sequence[multiprocessing.Process]) -> None:
 def slots_of(workers: int | None, accelerator: str) -> list[dict[str, str]]:
     """The environment of each worker: a GPU each where there are any; else one worker for each core."""
     devices = [] if accelerator == "cpu" else visible_gpus()
-    count = workers or len(devices) or cores()
-    if not devices:
-        return [{}] * count
+    return shared_out(devices, workers) if devices else [{}] * (workers or cores())
+
+
+def shared_out(devices: Sequence[str], workers: int | None) -> list[dict[str, str]]:
+    """A device for each worker; where there are more workers than devices, the devices in turn."""
+    count = workers or len(devices)
     return [{"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} for index in range(count)]
 
 
