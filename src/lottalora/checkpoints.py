@@ -152,7 +152,7 @@ class Resume(Callback):
         try:
             write_whole(self.path, self.state)
         except OSError as error:
-            log.warning("cannot write %s: %s. The run goes on.", self.path, error.strerror)
+            log.warning("%s The run goes on without it.", error)
             return
         self.state = None
 

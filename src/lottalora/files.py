@@ -1,19 +1,43 @@
 """Files that are whole or not there at all, however the process that writes them ends."""
 
+import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit of a file's size
+
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Put `content` at `path` in one step: a temporary file beside it, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Put `content` at `path` in one step: a temporary file beside it, flushed to the disk, then renamed.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; one sentence that says so.
+    """
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flush_to(temporary, content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
+    except OSError as error:
+        raise unwritable(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def flush_to(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unwritable(error: OSError, path: Path) -> OSError:
+    """The same kind of error, as one sentence that says what to do."""
+    reason = error.strerror or str(error)
+    remedy = "Set paths.results=DIR to a writable folder."
+    if error.errno in FULL:
+        remedy = "Make room, or set paths.results=DIR to another disk, and repeat the command to go on."
+    return type(error)(f"Cannot write {path}: {reason}. {remedy}")

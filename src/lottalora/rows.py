@@ -4,6 +4,7 @@ They lie at ``RESULTS/rows/MODEL_DATA/SIZE/NAME-DIGEST.json``. The digest covers
 the score, so parallel jobs never share a file, and a repeated command finds the row it would write.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lottalora.files import flush_to
+from lottalora.files import unwritable
 from lottalora.files import write_whole
 from lottalora.schema import SCHEMA
 from lottalora.schema import Row
@@ -20,6 +23,8 @@ from lottalora.schema import unusable
 from lottalora.schema import upgraded
 
 __all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "run_name", "write"]
+
+ROOM = 100_000  # bytes that a row may need
 
 
 def write(row: Mapping[str, Any], root: Path) -> Path:
@@ -33,10 +38,7 @@ def write(row: Mapping[str, Any], root: Path) -> Path:
     path = path_of(row, root)
     check(row, path)
     text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise unwritable(error, path.parent) from error
+    write_whole(path, text)
     return path
 
 
@@ -49,10 +51,12 @@ def check_writable(row: Mapping[str, Any], root: Path) -> None:
     probe = folder / f".{secrets.token_hex(8)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        flush_to(probe, bytes(ROOM))
     except OSError as error:
         raise unwritable(error, folder) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def path_of(row: Mapping[str, Any], root: Path) -> Path:
@@ -119,11 +123,3 @@ def without_non_finite(value: Any) -> Any:  # noqa: ANN401  any JSON value, at a
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def unwritable(error: OSError, folder: Path) -> OSError:
-    """The same kind of error, as one sentence that says what to do."""
-    reason = error.strerror or str(error)
-    return type(error)(
-        f"Cannot write a row to {folder}: {reason}. Set paths.results=DIR to a writable folder."
-    )

@@ -69,7 +69,7 @@ def test_a_pattern_without_a_match_is_refused_with_the_modules_named(command):
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused_before_training(command):
-    assert "Cannot write a row to /proc/none" in only_line(command("data=digits", "paths.results=/proc/none"))
+    assert "Cannot write /proc/none" in only_line(command("data=digits", "paths.results=/proc/none"))
 
 
 def test_a_results_folder_that_cannot_be_written_stops_a_multirun(command):

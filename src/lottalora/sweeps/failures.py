@@ -23,15 +23,14 @@ def recorded(digest: str, results: Path, *, overrides: Sequence[str], log_file: 
     try:
         yield
     except Exception as error:
-        with contextlib.suppress(OSError):  # a full disk: the error itself is what has to be seen
-            record(
-                digest,
-                results,
-                cause=cause_of(error),
-                trace=traceback.format_exc(),
-                overrides=overrides,
-                log_file=log_file,
-            )
+        record(
+            digest,
+            results,
+            cause=cause_of(error),
+            trace=traceback.format_exc(),
+            overrides=overrides,
+            log_file=log_file,
+        )
         raise
     path_of(digest, results).unlink(missing_ok=True)
 
@@ -39,7 +38,7 @@ def recorded(digest: str, results: Path, *, overrides: Sequence[str], log_file: 
 def record(
     digest: str, results: Path, *, cause: str, trace: str, overrides: Sequence[str], log_file: Path | None
 ) -> None:
-    """Write one record, whole or not at all."""
+    """Write one record, or none where the disk is full: the failure itself is what has to be seen."""
     content = {
         "digest": digest,
         "cause": cause,
@@ -48,7 +47,8 @@ def record(
         "failed": datetime.now(UTC).isoformat(timespec="seconds"),
         "traceback": trace,
     }
-    write_whole(path_of(digest, results), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    with contextlib.suppress(OSError):
+        write_whole(path_of(digest, results), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def cause_of(error: BaseException) -> str:

@@ -106,9 +106,11 @@ class Sweep:
 
     def work(self, index: int) -> str | None:
         """In the worker: compose and run as Hydra's own launcher does."""
-        sys.stderr.write(
-            "" if self.config.dry_run else f"begin {' '.join(self.cells[index].overrides)}\n"
-        )  # heads each try in a log
+        if not self.config.dry_run:
+            with contextlib.suppress(OSError):  # a full disk: the run itself says so
+                sys.stderr.write(
+                    f"begin {' '.join(self.cells[index].overrides)}\n"
+                )  # heads each try in a log
         config = self.context.config_loader.load_sweep_config(self.config, list(self.cells[index].overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = index

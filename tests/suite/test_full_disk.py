@@ -1,0 +1,54 @@
+"""A disk that is really full: the failure is one sentence, nothing is lost, a repeated command goes on."""
+
+import os
+import subprocess
+
+import pytest
+
+from lottalora import rows
+
+SIZE = 500_000  # bytes
+BIG = ("data=digits", "model.size=medium", "rank=1", "trainer.epochs=1", "trainer.accelerator=cpu")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of half a megabyte, in which a dense MLP does not fit and adapters do."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_only_the_run_that_does_not_fit_fails_and_a_repeated_sweep_runs_it(command, disk):
+    results = disk / "results"
+    words = ["-m", *BIG, "mode=scaffold,baseline", f"paths.results={results}", "hydra.launcher.workers=1"]
+    ran = command(*words)
+    assert ran.returncode == 1
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith(f"error: Cannot write {results}/runs/")
+    assert "No space left on device. Make room, or set paths.results=DIR to another disk, and repeat" in last
+    assert "Traceback" not in ran.stderr
+    found, problems = rows.read_all(results)
+    assert ([row["mode"] for row in found], problems) == (["scaffold"], [])
+    assert list(disk.rglob("*.tmp")) == []
+
+    subprocess.run(["mount", "-o", f"remount,size={40 * SIZE}", str(disk)], check=True)
+    again = command(*words)
+    assert again.returncode == 0, again.stderr
+    assert "2 runs, 1 done already" in again.stderr
+    assert sorted(row["mode"] for row in rows.read_all(results)[0]) == ["baseline", "scaffold"]
+
+
+def test_a_disk_that_is_full_already_is_refused_before_training(command, disk):
+    (disk / "ballast").write_bytes(bytes(SIZE - 50_000))
+    ran = command(*BIG, f"paths.results={disk / 'results'}")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"error: Cannot write {disk}/results/rows/mlp_digits/medium: No space left")
+    assert ran.stderr.count("\n") == 1
+    sweep = command("-m", *BIG, f"paths.results={disk / 'results'}")
+    assert sweep.returncode == 1
+    assert "No space left on device" in sweep.stderr.splitlines()[-1] and "Traceback" not in sweep.stderr
