@@ -110,7 +110,7 @@ def test_job_that_hits_its_time_limit_again_and_again_ends_with_the_score_of_an_
     results, alone, quick = (tmp_path / name for name in ("test_slurm", "alone", "quick"))
     run = [sys.executable, "run.py", *LONG, "rank=4"]
     subprocess.run([*run, f"paths.results={quick}"], cwd=ROOT, check=True, timeout=300)
-    epochs = int(25 * 70 / rows(quick)[4]["seconds"])  # 70 seconds of training, longer than a job may take
+    epochs = int(25 * 60 / rows(quick)[4]["seconds"])  # a minute of training, longer than a job may take
     words = [*LONG, "rank=4", f"trainer.epochs={epochs}"]
     sent = lottalora("submit", *words, f"paths.results={results}", "--time", "1", "--signal-lead", "20")
     assert sent.returncode == 0, sent.stderr

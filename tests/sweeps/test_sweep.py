@@ -1,7 +1,9 @@
 """The real command, -m, with runs of one short epoch."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -104,6 +106,24 @@ def test_fail_fast_stops_the_sweep_and_a_failure_is_kept_with_its_log(tmp_path):
     assert len(found["failed"]) == 1
     assert "MNIST is not at" in found["failed"][0]["cause"]
     assert (tmp_path / found["failed"][0]["log"]).read_text()
+
+
+def test_a_terminal_shows_a_line_for_each_run_above_one_bar_and_gets_its_cursor_back(tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(ROOT / "run.py"), "-m", *SHORT, "rank=1,-1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when its last process is
+        while piece := os.read(ours, 65536):
+            shown += piece
+    assert process.wait(timeout=120) == 1
+    text = shown.decode()
+    assert "/2 mlp_digits-tiny-scaffold_r1_normal_0.1_s42-" in text
+    assert "/2 failed: data=digits" in text
+    assert "1 of 2 runs, " in text and "2 of 2 runs, 0 s left" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 
 
 @pytest.mark.slow

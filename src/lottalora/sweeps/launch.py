@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
+from lottalora.tracking.bars import Bar
 
 MODULES = (
     "lottalora.experiment",
@@ -65,6 +67,8 @@ class Sweep:
         self.causes: dict[int, str] = {}
         self.seen: set[int] = set()
         self.begin = time.monotonic()
+        terminal = sys.stderr.isatty() and not config.dry_run
+        self.bar = Bar(sys.stderr, ticking=False) if terminal else None
 
     def run(self) -> list[JobReturn]:
         if self.workers is not None and self.workers < 1:
@@ -75,7 +79,8 @@ class Sweep:
         self.begin = time.monotonic()
         log.info("%d at once", len(slots))
         try:
-            self.follow(run_all(jobs, slots), total=len(jobs))
+            with self.shown(len(jobs)):
+                self.follow(run_all(jobs, slots), total=len(jobs))
         except KeyboardInterrupt:
             log.error("stopped: %d of %d runs ended. Repeat the command to go on.", len(self.seen), len(jobs))
             sys.exit(130)
@@ -85,13 +90,34 @@ class Sweep:
             if index in self.seen
         ]
 
+    @contextlib.contextmanager
+    def shown(self, total: int) -> Iterator[None]:
+        """The bar of the whole sweep, if there is a terminal; its cursor comes back in any case."""
+        if self.bar is None:
+            yield
+            return
+        self.bar.start(total)
+        try:
+            self.bar.show(0, f"0 of {total} runs")
+            yield
+        finally:
+            self.bar.stop()
+
+    def say(self, level: int, text: str) -> None:
+        if self.bar is None:
+            log.log(level, "%s", text)
+        else:
+            self.bar.say(text)
+
     def follow(self, ends: Generator[Ended], total: int) -> None:
         for end in ends:
             self.seen.add(end.index)
             self.tell(end, total)
+            if self.bar:
+                self.bar.show(len(self.seen), f"{len(self.seen)} of {total} runs, {self.left(total)} left")
             import_as_child(end.imported)
             if end.cause and self.config.fail_fast:
-                log.error("fail_fast=true: the other runs are stopped")
+                self.say(logging.ERROR, "fail_fast=true: the other runs are stopped")
                 ends.close()
                 return
 
@@ -137,24 +163,18 @@ class Sweep:
         if end.cause:
             self.causes[end.index] = end.cause
             self.keep_death(cell, end)
-            log.error("%s failed: %s: %s", place, name_of(cell), end.cause)
+            self.say(logging.ERROR, f"{place} failed: {name_of(cell)}: {end.cause}")
             return
         row = rows.find(cell.digest, self.results)
         if row is None:
             note = claims.holder(cell.digest, self.results)
-            log.info("%s skipped: %s is run %s", place, name_of(cell), claims.in_words(note or {"pid": None}))
+            where = claims.in_words(note or {"pid": None})
+            self.say(logging.INFO, f"{place} skipped: {name_of(cell)} is run {where}")
             return
         done = rows.read(row)
-        took = f"{end.seconds:.1f} s"
-        log.info(
-            "%s %s: %s %s, %s, %s left",
-            place,
-            name_of(cell),
-            done["metric"],
-            short(done["score"]),
-            took,
-            self.left(total),
-        )
+        score = f"{done['metric']} {short(done['score'])}, {end.seconds:.1f} s"
+        left = "" if self.bar else f", {self.left(total)} left"  # the bar says it
+        self.say(logging.INFO, f"{place} {name_of(cell)}: {score}{left}")
 
     def keep_death(self, cell: Cell, end: Ended) -> None:
         """A process that was killed leaves no record of its failure; so its parent does."""
