@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Generator
 from torch import Tensor
 
+from lottalora.data.order import Order
+
 EVALUATION_BATCH = 1000  # images; the score does not depend on it
 SPLIT_SEED = 0  # of the part that is held out; never the run's seed
 Augment = Callable[[Tensor, Generator], Tensor]  # pixels (N, C, H, W) in, changed pixels out
@@ -34,32 +36,6 @@ class Images:
 
     def take(self, index: Tensor) -> "Images":
         return Images(self.pixels[index], self.labels[index])
-
-
-class Order:
-    """The order of the examples: as stored, or a permutation that is a function of (seed, epoch) alone.
-
-    So every arm of a comparison sees the same batches for the same seed, whatever else draws random numbers.
-    Lightning calls `set_epoch` of a loader's `sampler` before each epoch.
-    """
-
-    def __init__(self, count: int, seed: int | None) -> None:
-        self.count = count
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def index(self) -> Tensor:
-        if self.seed is None:
-            return torch.arange(self.count)
-        return torch.randperm(self.count, generator=self.generator())
-
-    def generator(self, purpose: str = "") -> Generator:
-        """A stream of random numbers of its own for each seed, epoch and purpose."""
-        words = hashlib.sha256(f"{self.seed}/{self.epoch}{purpose}".encode()).digest()
-        return Generator().manual_seed(int.from_bytes(words[:8], "little", signed=True))
 
 
 class Batches:
@@ -105,7 +81,7 @@ class Batches:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplits:
-    """The three parts of a data set, mean and std of its pixels in bytes, and what changes training images."""
+    """The three parts of a data set, mean and std of its bytes, and what changes the training images."""
 
     train: Images
     validation: Images

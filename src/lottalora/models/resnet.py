@@ -11,7 +11,7 @@ CHANNELS = (16, 32, 64)  # of the three stages; each but the first halves the im
 
 
 class ResNet(nn.Module):
-    """6n + 2 layers: a 3×3 convolution, three stages of n blocks of two, a linear head on the mean of positions.
+    """6n + 2 layers: a 3×3 convolution, three stages of n blocks of two, a linear head on the mean image.
 
     Each convolution is without bias and followed by batch normalisation. The shortcut has no parameters
     (option A), so a plain and a residual network of one depth have the same ones.
