@@ -47,7 +47,7 @@ def newest(cell: list[Row]) -> list[Row]:
 
 
 def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
-    """What tells this line's scaffold from another's of the same mode, init, rank, α and adapter, in words."""
+    """What tells a line's scaffold from another's of the same mode, init, rank, α and adapter, in words."""
     same = ("mode", "init", "rank", "alpha")
     twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
     twins = [twin for twin in twins if adapter_of(twin) == adapter_of(row)]
