@@ -4,7 +4,7 @@
 
 The arms take turns, so that whatever else the machine does falls on all of them, after two steps of each that
 are not counted; the median of the ratios of each turn is printed, in seconds of the processor. `two paths` is
-the same scaffold with the convolutions of W_seed, A and B apart, which the library does for large kernels only.
+the same scaffold with the convolutions of W_seed, A and B apart, as the library has them for large kernels.
 Aim: a ratio of at most 1.05 for the scaffold.
 """
 
