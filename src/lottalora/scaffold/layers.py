@@ -18,6 +18,7 @@ from torch import nn
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
+from lottalora.scaffold.dropout import dropout
 
 
 class LottaLayer(nn.Module):
@@ -178,6 +179,6 @@ class LottaLinear(LottaLayer):
         frozen = F.linear(x, self.W_seed)  # (*, in) → (*, out)
         update = None
         if self.A is not None:
-            dropped = F.dropout(x, self.adapter.dropout, self.training)
+            dropped = dropout(x, self.adapter.dropout, self.training)
             update = F.linear(F.linear(dropped, self.A), self.B)  # (*, in) → (*, r) → (*, out)
         return self.combine(x, frozen, update, (-1,))
