@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from lottalora.experiment import build
 from lottalora.tracking.progress import Progress
+from lottalora.training import Plan
 from lottalora.training import fit
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -75,12 +76,10 @@ def suite(cfg, net, spec, splits) -> float:
         trained = fit(
             task,
             splits,
+            Plan(epochs=cfg.trainer.epochs, accelerator="cpu"),
             seed=cfg.seed,
-            epochs=cfg.trainer.epochs,
-            accelerator="cpu",
             higher_is_better=True,
             folder=Path(folder),
-            checkpoint_every=cfg.trainer.checkpoint_every,
             callbacks=[Progress()],
         )
     return trained.validation_score

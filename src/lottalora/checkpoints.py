@@ -31,21 +31,38 @@ log = logging.getLogger(__name__)
 
 
 class Best(Callback):
-    """Keeps the validation score of every epoch, and the trained weights of the best one in `folder`."""
+    """Keeps the validation score of every epoch, and the trained weights of the best one in `folder`.
 
-    def __init__(self, folder: Path, *, higher_is_better: bool) -> None:
+    Args:
+        folder: where the weights lie.
+        higher_is_better: of the score.
+        patience: epochs without a better score after which training ends; None for no such end.
+        min_delta: by how much a score must be better to count as better for `patience`.
+    """
+
+    def __init__(
+        self, folder: Path, *, higher_is_better: bool, patience: int | None = None, min_delta: float = 0.0
+    ) -> None:
         self.path = folder / BEST
         self.higher_is_better = higher_is_better
+        self.patience = patience
+        self.min_delta = min_delta
         self.scores: list[float] = []
 
     @property
     def epoch(self) -> int:
         return best_epoch(self.scores, higher_is_better=self.higher_is_better)
 
-    def on_validation_end(self, trainer: Trainer, _: Task) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
         self.scores.append(trainer.callback_metrics["validation/score"].item())
         if self.epoch == len(self.scores) - 1:
-            replace(self.path, as_bytes({"state_dict": trainer.lightning_module.state_dict()}))
+            self.keep(task)
+        since = epochs_since_better(self.scores, self.min_delta, higher_is_better=self.higher_is_better)
+        if self.patience is not None and since >= self.patience:
+            trainer.should_stop = True
+
+    def keep(self, task: Task) -> None:
+        replace(self.path, as_bytes({"state_dict": task.state_dict()}))
 
     def state_dict(self) -> dict:
         return {"scores": self.scores}
@@ -180,6 +197,16 @@ def best_epoch(scores: Sequence[float], *, higher_is_better: bool) -> int:
     sign = 1 if higher_is_better else -1
     worth = [-math.inf if math.isnan(score) else sign * score for score in scores]
     return worth.index(max(worth))
+
+
+def epochs_since_better(scores: Sequence[float], min_delta: float, *, higher_is_better: bool) -> int:
+    """Epochs since the last one that was better, by more than `min_delta`, than the best so far."""
+    sign = 1 if higher_is_better else -1
+    best, at = -math.inf, 0
+    for epoch, score in enumerate(scores):
+        if sign * score > best + min_delta:
+            best, at = sign * score, epoch
+    return len(scores) - 1 - at
 
 
 def random_state() -> dict:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from lottalora.errors import flatten
 from lottalora.errors import nearest_first
+from lottalora.schema import SCHEMA
 
 WHOLE = {  # key → smallest value
     "rank": 0,
@@ -19,18 +20,42 @@ WHOLE = {  # key → smallest value
     "backbone_seed": 0,
     "trainer.epochs": 1,
     "trainer.threads": 1,
+    "trainer.accumulate": 1,
     "trainer.checkpoint_every": 0,
     "data.batch_size": 1,
 }
-POSITIVE = ("alpha", "optimizer.lr")
-SECTIONS = ("model", "data", "task", "trainer", "optimizer", "schedule", "recipe", "init.parameters")
+POSITIVE = ("alpha", "optimizer.lr", "trainer.clip", "trainer.patience")
+SECTIONS = (
+    "model", "data", "task", "trainer", "optimizer", "schedule", "adapter", "recipe", "init.parameters"
+)  # fmt: skip
 CHOICES = {
     "dry_run": (True, False, "json"),
     "force": (True, False),
+    "adapter.rslora": (True, False),
+    "adapter.dora": (True, False),
+    "adapter.residual": (True, False),
+    "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
 }
+# What was not a choice when the first rows were written. It is part of a digest only where it is not this.
+LATER = {
+    "scaffold": {
+        "rslora": False,
+        "B_init": "zeros",
+        "dropout": 0.0,
+        "dora": False,
+        "residual": False,
+        "layer_norm": False,
+        "train_beta": True,
+    },
+    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0},
+    "run": {"resample": None},
+}
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
-IDENTITY = {"model", "model.size", "data", "mode", "init", "rank", "seed", "backbone_seed"}
+IDENTITY = {
+    "model", "model.size", "data", "mode", "init", "rank", "seed", "backbone_seed",
+    "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
+}  # fmt: skip
 
 
 def check(cfg: DictConfig) -> None:
@@ -106,7 +131,12 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
             "mode=zero sets every W_seed to 0, so it contradicts init=. "
             "Leave out init, or type mode=scaffold."
         )
-    if cfg.mode in ("scaffold", "zero") and cfg.rank == 0:
+    if cfg.mode == "lora" and "init" in typed:
+        raise ValueError(
+            "mode=lora keeps the weights that the model has, so it contradicts init=. "
+            "Leave out init, or type mode=scaffold."
+        )
+    if cfg.mode not in ("baseline", "head") and cfg.rank == 0:
         raise ValueError(
             f"mode={cfg.mode} with rank=0 would train no adapter. "
             "Type mode=head for that, or a rank of 1 or more."
@@ -131,14 +161,14 @@ def naming(cfg: DictConfig, choices: DictConfig) -> dict:
     """
     scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "digest": digest(cfg),
         "model": choices.model,
         "size": cfg.model.size,
         "data": choices.data,
         "sample": bool(cfg.data.get("sample", False)),
         "mode": cfg.mode,
-        "init": choices.init if cfg.scaffold and cfg.mode != "zero" else "",
+        "init": choices.init if cfg.scaffold and scaffold.family == cfg.init.family else "",
         "rank": scaffold.rank,
         "alpha": scaffold.alpha or scaffold.rank or None,
         "seed": cfg.seed,
@@ -158,18 +188,29 @@ def scored(cfg: DictConfig) -> dict:
     A baseline has no scaffold, so rank, α, init and backbone seed are not in it: one serves a whole sweep.
     """
     plain = OmegaConf.to_container(cfg, resolve=True)
-    model, scaffold = plain["model"], plain["scaffold"]
+    model, scaffold, trainer = plain["model"], plain["scaffold"], plain["trainer"]
+    if scaffold:
+        scaffold = chosen(scaffold, "scaffold") | {"keep": model["keep"], "freeze": model["freeze"]}
+    steps = chosen({key: trainer[key] for key in LATER["trainer"]}, "trainer")
     return {
         "data": {key: value for key, value in plain["data"].items() if key != "root"},
         "model": model["net"] | model["sizes"][model["size"]],
         "task": plain["task"],
-        "scaffold": scaffold and scaffold | {"keep": model["keep"], "freeze": model["freeze"]},
+        "scaffold": scaffold,
         "optimizer": plain["optimizer"],
         "schedule": plain["schedule"],
-        "epochs": plain["trainer"]["epochs"],
+        "epochs": trainer["epochs"],
         "seed": plain["seed"],
         "recipe_version": plain["recipe"]["version"],
+        **({"steps": steps} if steps else {}),
+        **chosen({"resample": plain["resample"]}, "run"),
     }
+
+
+def chosen(settings: dict, kind: str) -> dict:
+    """The settings without those of LATER that stand at their first value."""
+    first = LATER[kind]
+    return {key: value for key, value in settings.items() if key not in first or value != first[key]}
 
 
 def without_places(cfg: DictConfig) -> dict:

@@ -13,8 +13,8 @@ from torch import nn
 from lottalora import rows
 from lottalora.config import identify
 from lottalora.config import without_places
-from lottalora.data.images import ImageSplits
 from lottalora.data.spec import DataSpec
+from lottalora.data.splits import Splits
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
@@ -27,6 +27,7 @@ from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Watch
 from lottalora.tracking.logger import watched
 
+PLAN = ("epochs", "accumulate", "clip", "patience", "min_delta", "accelerator", "checkpoint_every")
 log = logging.getLogger(__name__)
 
 
@@ -100,34 +101,40 @@ def about_run(cfg: DictConfig, identity: dict, folder: Path) -> About:
 def train_and_test(
     cfg: DictConfig,
     spec: DataSpec,
-    splits: ImageSplits,
+    splits: Splits,
     net: nn.Module,
     folder: Path,
     watch: Watch | None,
 ) -> dict:
     """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
-    from lottalora.provenance import provenance
+    from lottalora.provenance import provenance  # Lightning takes seconds to import
+    from lottalora.resampling import ResampleEachEpoch
+    from lottalora.resampling import scaffold_of_epoch
     from lottalora.tracking.epochs import Epochs
     from lottalora.tracking.progress import Progress
-    from lottalora.training import fit  # Lightning takes seconds to import
+    from lottalora.training import Plan
+    from lottalora.training import fit
     from lottalora.training import score
 
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
+    callbacks = [ResampleEachEpoch()] if cfg.resample == "epoch" else []
     trained = fit(
         task,
         splits,
+        Plan(**{key: cfg.trainer[key] for key in PLAN}),
         seed=cfg.seed,
-        epochs=cfg.trainer.epochs,
-        accelerator=cfg.trainer.accelerator,
         higher_is_better=spec.higher_is_better,
         folder=folder,
-        checkpoint_every=cfg.trainer.checkpoint_every,
-        callbacks=[Progress(), *([Epochs(watch)] if watch else [])],
+        callbacks=[*callbacks, Progress(), *([Epochs(watch)] if watch else [])],
     )
+    if cfg.resample == "epoch":
+        scaffold_of_epoch(net, trained.best_epoch)
     measured = {
         "score": score(trained.trainer, task, splits),
+        "further": task.further_scores(),
         "validation_score": trained.validation_score,
         "best_epoch": trained.best_epoch,
+        "epochs": trained.epochs,
         "seconds": trained.seconds,
         "beta": beta_values(net),
         "data_fingerprint": splits.fingerprint(),
@@ -140,12 +147,11 @@ def train_and_test(
 
 
 def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
-    """The part of a row that says how it was scored, trained and counted."""
+    """The part of a row that says how it was scored and counted."""
     return {
         "metric": spec.metric,
         "higher_is_better": spec.higher_is_better,
         "chance": spec.chance,
-        "epochs": cfg.trainer.epochs,
         "counts": account.counts(),
         "account": account.as_dict()["entries"],
         "config": without_places(cfg),

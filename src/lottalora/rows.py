@@ -17,6 +17,7 @@ from lottalora.schema import SCHEMA
 from lottalora.schema import Row
 from lottalora.schema import check
 from lottalora.schema import unusable
+from lottalora.schema import upgraded
 
 __all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "run_name", "write"]
 
@@ -81,7 +82,7 @@ def find(digest: str, root: Path) -> Path | None:
 def read(path: Path) -> Row:
     """One row, checked against `Row`; a ValueError names the file and what is wrong with it."""
     try:
-        row = json.loads(Path(path).read_text(encoding="utf-8"))
+        row = upgraded(json.loads(Path(path).read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:
         raise unusable(path, f"no valid JSON ({error.msg}, line {error.lineno})") from error
     except UnicodeDecodeError as error:

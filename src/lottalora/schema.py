@@ -9,20 +9,20 @@ from typing import get_args
 from typing import get_origin
 from typing import get_type_hints
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Row(TypedDict):
     """What one run leaves behind. A number that was not finite, because the run diverged, is null."""
 
-    schema: int  # 1; another number is another format
+    schema: int  # 2; rows of schema 1, which had no `further`, are read as well
     digest: str  # 12 hexadecimal digits over everything that can change the score
     model: str  # name of the config in conf/model
     size: str  # key of model.sizes
     data: str  # name of the config in conf/data
     sample: bool  # true: the small built-in stand-in, whose scores say nothing about the data set
-    mode: str  # baseline, scaffold, zero or head
-    init: str  # name of the config in conf/init; "" for a baseline
+    mode: str  # name of the config in conf/mode
+    init: str  # name of the config in conf/init; "" where W_seed is not drawn from one
     rank: int | None  # r; null for a baseline
     alpha: float | None  # α; the adapters are scaled by α / r; null for a baseline
     seed: int  # of data order, dropout, A and the head
@@ -37,6 +37,9 @@ class Row(TypedDict):
     best_epoch: int | None  # counted from 0
     epochs: int  # epochs trained
     arms: dict  # scores of the same trained weights used otherwise: {"scaffold_removed": score}
+    further: (
+        dict  # what else was measured of the same weights, such as {"d4rl_score": 91.2}; null: not finite
+    )
     counts: dict  # parameters: trainable, internal_trainable, full, full_plus_adapters
     account: list  # one dict per matrix: name, shape, place, rank, trained, frozen
     beta: dict  # layer name → β at the best epoch
@@ -78,9 +81,17 @@ def check_contents(row: Row, path: Path) -> None:
     for key in COUNTS:
         if not is_a(row["counts"].get(key), int):
             raise unusable(path, f"wrong in counts: {key} is {row['counts'].get(key)!r}, not int")
-    for name, score in row["arms"].items():
-        if not is_a(score, float | None):
-            raise unusable(path, f"wrong in arms: {name} is {score!r}, not float or null")
+    for key in ("arms", "further"):
+        for name, score in row[key].items():
+            if not is_a(score, float | None):
+                raise unusable(path, f"wrong in {key}: {name} is {score!r}, not float or null")
+
+
+def upgraded(row: object) -> object:
+    """A row of schema 1 as schema 2 says it; anything else as it is."""
+    if isinstance(row, dict) and row.get("schema") == 1 and "further" not in row:
+        return row | {"schema": 2, "further": {}}
+    return row
 
 
 def is_a(value: object, hint: object) -> bool:

@@ -14,14 +14,38 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from lottalora.checkpoints import Best
 from lottalora.checkpoints import Resume
 from lottalora.checkpoints import usable
-from lottalora.data.images import ImageSplits
+from lottalora.data.splits import Splits
 from lottalora.tasks.base import Task
 
 NOISE = (  # Lightning's warnings that say nothing about the run
     r".*isinstance\(treespec, LeafSpec\)",
     "The `srun` command is available",
+    "You defined a `validation_step` but have no `val_dataloader`",
     "Checkpoint directory .* exists and is not empty",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long and by which steps a task is trained.
+
+    Args:
+        epochs: how many at most.
+        accumulate: batches whose gradients make one optimizer step.
+        clip: largest norm of all gradients together; None for any.
+        patience: epochs without a better validation score after which training ends; None: never.
+        min_delta: what counts as better for `patience`.
+        accelerator: auto, cpu or gpu.
+        checkpoint_every: seconds between two writings of what is needed to go on.
+    """
+
+    epochs: int
+    accumulate: int = 1
+    clip: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    accelerator: str = "auto"
+    checkpoint_every: float = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,47 +53,44 @@ class Training:
     """A task whose weights are those of its best epoch, and how it came to them."""
 
     trainer: Trainer
-    validation_score: float
-    best_epoch: int  # counted from 0; the first of equals
+    validation_score: float | None  # None where there is no validation part
+    best_epoch: int  # counted from 0; the first of equals; without a validation part the last
+    epochs: int  # trained
     seconds: float  # of fit, by the wall clock
 
 
 def fit(
     task: Task,
-    splits: ImageSplits,
+    splits: Splits,
+    plan: Plan,
     *,
     seed: int,
-    epochs: int,
-    accelerator: str,
     higher_is_better: bool,
     folder: Path,
-    checkpoint_every: float,
     callbacks: Sequence[Callback] = (),
 ) -> Training:
-    """Train for a fixed number of epochs, or go on where an earlier process stopped.
+    """Train, or go on where an earlier process stopped, and give the task its best weights.
 
     Args:
         task: what is trained.
         splits: the data.
+        plan: how long and by which steps.
         seed: of the order of the examples.
-        epochs: how many, whatever the scores.
-        accelerator: auto, cpu or gpu.
         higher_is_better: of the validation score.
         folder: where the weights of the best epoch stay, and lies what is needed to go on.
-        checkpoint_every: seconds between two writings of the latter.
-        callbacks: what else watches the training.
+        callbacks: what else watches the training, or changes it at the borders of epochs.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for text in NOISE:
-        warnings.filterwarnings("ignore", message=text)
-    best = Best(folder, higher_is_better=higher_is_better)
-    resume = Resume(folder, every=checkpoint_every)
+    quieten()
+    best = Best(folder, higher_is_better=higher_is_better, patience=plan.patience, min_delta=plan.min_delta)
+    resume = Resume(folder, every=plan.checkpoint_every)
     trainer = Trainer(
-        max_epochs=epochs,
-        accelerator=accelerator,
+        max_epochs=plan.epochs,
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=plan.clip,
+        accelerator=plan.accelerator,
         devices=1,
         plugins=[LightningEnvironment()],  # one process a run, also in a Slurm job, which is not Lightning's
-        callbacks=[resume, best, *callbacks],
+        callbacks=[resume, *callbacks, best],
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
@@ -78,15 +99,25 @@ def fit(
         enable_model_summary=False,
     )
     trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
+    if not best.scores:
+        best.keep(task)
     task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
     return Training(
         trainer=trainer,
-        validation_score=best.scores[best.epoch],
-        best_epoch=best.epoch,
+        validation_score=best.scores[best.epoch] if best.scores else None,
+        best_epoch=best.epoch if best.scores else trainer.current_epoch - 1,
+        epochs=trainer.current_epoch,
         seconds=resume.seconds,
     )
 
 
-def score(trainer: Trainer, task: Task, splits: ImageSplits) -> float:
+def quieten() -> None:
+    """Leave out what Lightning says of itself."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=text)
+
+
+def score(trainer: Trainer, task: Task, splits: Splits) -> float:
     """The test score of the weights as they are."""
     return trainer.test(task, splits.test_batches(), verbose=False)[0]["test/score"]

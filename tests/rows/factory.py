@@ -9,11 +9,11 @@ COUNTS = {"trainable": 21774, "internal_trainable": 21124, "full": 575050, "full
 def make_row(**fields):
     """A row of a finished MNIST run; `digest` follows from the fields, as in a real one."""
     row = {
-        "schema": 1, "model": "mlp", "size": "medium", "data": "mnist", "sample": False, "mode": "scaffold",
+        "schema": 2, "model": "mlp", "size": "medium", "data": "mnist", "sample": False, "mode": "scaffold",
         "init": "normal_0.1", "rank": 8, "alpha": 8.0, "seed": 42, "backbone_seed": 42, "recipe": "paper",
         "changed": {}, "metric": "accuracy", "higher_is_better": True, "chance": 0.1, "score": 0.968,
         "validation_score": 0.97, "best_epoch": 18, "epochs": 20, "arms": {"scaffold_removed": 0.963},
-        "counts": COUNTS,
+        "further": {}, "counts": COUNTS,
         "account": [], "beta": {"layers.0": 0.99}, "seconds": 33.0, "peak_memory_mb": 300.0, "device": "cpu",
         "versions": {"torch": "2.13.0"}, "commit": "", "data_fingerprint": "abc", "config": {},
         "finished": "2026-01-02T03:04:05+00:00",

@@ -129,7 +129,7 @@ def test_folder_without_rows_gives_none(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": 2}, "of schema 2; this version reads 1"),
+        ({"schema": 3}, "of schema 3; this version reads 2"),
         ({"score": "0.9"}, "wrong in score: '0.9' is not float or null"),
         ({"rank": 8.5}, "wrong in rank: 8.5 is not int or null"),
         ({"seed": True}, "wrong in seed: True is not int"),
@@ -137,6 +137,7 @@ def test_folder_without_rows_gives_none(tmp_path):
         ({"digest": "xyz"}, "'xyz' is not 12 hexadecimal digits"),
         ({"counts": {"trainable": 1}}, "wrong in counts: internal_trainable is None, not int"),
         ({"arms": {"scaffold_removed": "bad"}}, "wrong in arms: scaffold_removed is 'bad'"),
+        ({"further": {"return": "high"}}, "wrong in further: return is 'high'"),
         ({"colour": "red"}, "does not know: colour"),
     ],
 )
@@ -151,6 +152,14 @@ def test_row_of_wrong_contents_is_refused_by_name_when_written_and_when_read(tmp
         rows.read(path)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_row_of_schema_1_is_read_as_one_that_measured_nothing_further(tmp_path):
+    row = make_row()
+    old = {key: value for key, value in row.items() if key != "further"} | {"schema": 1}
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(old))
+    assert rows.read(path) == row
 
 
 @pytest.mark.parametrize("key", sorted(set(rows.Row.__annotations__) - {"schema"}))

@@ -142,4 +142,4 @@ def test_a_row_is_plain_json(finished):
     folder, _ = finished
     paths = sorted((folder / "results" / "rows").rglob("*.json"))
     assert len(paths) == 4
-    assert all(json.loads(path.read_text())["schema"] == 1 for path in paths)
+    assert all(json.loads(path.read_text())["schema"] == 2 for path in paths)

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from torch import nn
 
+from lottalora.checkpoints import epochs_since_better
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
+from lottalora.resampling import ResampleEachEpoch
+from lottalora.resampling import scaffold_of_epoch
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
+from lottalora.training import Plan
 from lottalora.training import fit
 from lottalora.training import score
 
@@ -40,14 +45,12 @@ def classification(net: nn.Module, *, lr: float) -> Classification:
     return Classification(net, Digits.spec, optimizer, schedule)
 
 
-def options(folder, *, epochs: int) -> dict:
+def options(folder, *, epochs: int, **steps) -> dict:
     return {
+        "plan": Plan(epochs=epochs, accelerator="cpu", **steps),
         "seed": 0,
-        "epochs": epochs,
-        "accelerator": "cpu",
         "higher_is_better": True,
         "folder": folder,
-        "checkpoint_every": 60,
     }
 
 
@@ -104,3 +107,82 @@ def test_an_mlp_has_a_linear_for_each_width_and_a_head():
     shapes = [tuple(m.weight.shape) for m in net.modules() if isinstance(m, nn.Linear)]
     assert shapes == [(16, 64), (8, 16), (10, 8)]
     assert net(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+
+class WithoutValidation:
+    """The digits, under a protocol that has no validation part."""
+
+    def __init__(self) -> None:
+        self.digits = Digits(batch_size=64).read()
+
+    def train_batches(self, seed):
+        return self.digits.train_batches(seed)
+
+    def validation_batches(self):
+        return None
+
+    def test_batches(self):
+        return self.digits.test_batches()
+
+
+def small(lr: float = 0.01) -> Classification:
+    torch.manual_seed(0)
+    return classification(MLP((1, 8, 8), 10, hidden=[16], dropout=0.0), lr=lr)
+
+
+def test_without_a_validation_part_the_last_epoch_is_scored(tmp_path):
+    task = small()
+    training = fit(task, WithoutValidation(), **options(tmp_path, epochs=3))
+    assert (training.validation_score, training.best_epoch, training.epochs) == (None, 2, 3)
+    assert score(training.trainer, task, WithoutValidation()) > 0.5
+    assert checkpoint_of(training).keys() == task.state_dict().keys()
+
+
+def test_training_ends_when_the_score_has_not_been_better_for_patience_epochs(tmp_path):
+    training = fit(small(lr=1e-12), Digits(batch_size=256).read(), **options(tmp_path, epochs=9, patience=2))
+    assert (training.epochs, training.best_epoch) == (3, 0)
+
+
+def test_a_difference_up_to_min_delta_is_not_better():
+    scores = [0.5, 0.55, 0.58, 0.6]
+    assert epochs_since_better(scores, 0.0, higher_is_better=True) == 0
+    assert epochs_since_better(scores, 0.07, higher_is_better=True) == 1
+    assert epochs_since_better([1 - s for s in scores], 0.5, higher_is_better=False) == 3
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
+    """By SGD, since Adam hides the scale of a gradient."""
+    weights = []
+    for batch_size, accumulate in ((1258, 1), (629, 2)):
+        task = small()
+        task.make_optimizer = partial(torch.optim.SGD, lr=0.1)
+        splits = Digits(batch_size=batch_size).read()
+        fit(task, splits, **options(tmp_path / str(accumulate), epochs=1, accumulate=accumulate))
+        weights.append(task.net.head.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_clipping_bounds_the_norm_of_a_step(tmp_path):
+    task = small()
+    task.make_optimizer = partial(torch.optim.SGD, lr=1.0)
+    before = torch.cat([p.detach().flatten().clone() for p in task.net.parameters()])
+    fit(task, Digits(batch_size=1258).read(), **options(tmp_path, epochs=1, clip=0.01))
+    after = torch.cat([p.detach().flatten() for p in task.net.parameters()])
+    torch.testing.assert_close((after - before).norm(), torch.tensor(0.01), rtol=1e-3, atol=0)
+
+
+def test_resampling_gives_each_epoch_a_scaffold_of_its_own_and_the_score_that_of_the_best(tmp_path):
+    torch.manual_seed(0)
+    net = MLP((1, 8, 8), 10, hidden=[16], dropout=0.0)
+    wrap(net, Scaffold(rank=2, seed=1), keep=["head"])
+    seen = []
+
+    class Watch(Callback):
+        def on_train_epoch_end(self, trainer, task):
+            seen.append(task.net.body[1].W_seed.clone())
+
+    given = options(tmp_path, epochs=3) | {"callbacks": [ResampleEachEpoch(), Watch()]}
+    fit(classification(net, lr=0.01), Digits(batch_size=64).read(), **given)
+    assert not torch.equal(seen[0], seen[1])
+    scaffold_of_epoch(net, 1)
+    assert torch.equal(net.body[1].W_seed, seen[1])

@@ -22,7 +22,11 @@ class Metric:
         return "–" if score != score else f"{score * self.scale:.{self.decimals}f}"
 
 
-METRICS = {"accuracy": Metric("accuracy", paper_name="test_acc", scale=100.0, unit="%", decimals=2)}
+METRICS = {
+    "accuracy": Metric("accuracy", paper_name="test_acc", scale=100.0, unit="%", decimals=2),
+    "auroc": Metric("AUROC", paper_name="test_auroc"),
+    "mse": Metric("validation MSE", paper_name="val_mse", decimals=5),
+}
 
 
 def metric_of(name: str) -> Metric:

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from lottalora.data.order import Order
 
 EVALUATION_BATCH = 1000  # images; the score does not depend on it
 
@@ -25,29 +26,6 @@ class Images:
 
     def take(self, index: Tensor) -> "Images":
         return Images(self.pixels[index], self.labels[index])
-
-
-class Order:
-    """The order of the examples: as stored, or a permutation that is a function of (seed, epoch) alone.
-
-    So every arm of a comparison sees the same batches for the same seed, whatever else draws random numbers.
-    Lightning calls `set_epoch` of a loader's `sampler` before each epoch.
-    """
-
-    def __init__(self, count: int, seed: int | None) -> None:
-        self.count = count
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def index(self) -> Tensor:
-        if self.seed is None:
-            return torch.arange(self.count)
-        words = hashlib.sha256(f"{self.seed}/{self.epoch}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(words[:8], "little", signed=True))
-        return torch.randperm(self.count, generator=generator)
 
 
 class Batches:

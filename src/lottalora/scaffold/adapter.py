@@ -7,6 +7,8 @@ from dataclasses import field
 
 from lottalora.scaffold.families import law_of
 
+LEARNED = "learned"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
@@ -69,7 +71,9 @@ class Scaffold(Adapter):
     """What is asked of a whole model: the adapters, and where the frozen weights come from.
 
     Args:
-        family: a key of FAMILIES, the distribution of W_seed.
+        family: a key of FAMILIES, the distribution of W_seed; or "learned": the weights that the model has,
+            frozen, which with train_beta=False is ordinary LoRA. No seed gives those back, and `state_dict()`
+            leaves them out: build the model with them again. Hu et al. 2021, https://arxiv.org/abs/2106.09685
         parameters: the family's parameters where they differ from the paper's, for example {"std": 0.1,
             "fan_in": False}.
         seed: the backbone seed. It drives W_seed alone; A is drawn from PyTorch's global generator.
@@ -87,7 +91,11 @@ class Scaffold(Adapter):
 
     def __post_init__(self) -> None:
         Adapter.__post_init__(self)
-        law_of(self.family, (1, 1), self.parameters)
+        if self.family == LEARNED:
+            if self.parameters:
+                raise ValueError(f"Learned weights have no parameter {next(iter(self.parameters))!r}.")
+        else:
+            law_of(self.family, (1, 1), self.parameters)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
         if self.bias not in ("trained", "frozen"):

@@ -94,13 +94,14 @@ def materialize(model: nn.Module, device: torch.device | str = "cpu") -> None:
     1/√fan_in); all other modules start by their own `reset_parameters`. Weights that were tied stay tied.
 
     Raises:
-        ValueError: a module with values of its own and no `reset_parameters`; nothing is changed then.
+        ValueError: a module with values of its own and no `reset_parameters`, or a layer whose W_seed was
+            given rather than drawn; nothing is changed then.
     """
     on_meta = {name: m for name, m in model.named_modules() if any(t.is_meta for t in tensors_of(m))}
     helpless = [name for name, m in on_meta.items() if not _can_start(m)]
     if helpless:
         names = ", ".join(repr(name) for name in helpless)
-        raise ValueError(f"No reset_parameters in: {names}. Build these modules off the meta device.")
+        raise ValueError(f"No start values for: {names}. Build these modules off the meta device.")
     tied = _tied_names(model)
     for module in on_meta.values():
         module.to_empty(device=device, recurse=False)
@@ -113,7 +114,9 @@ def materialize(model: nn.Module, device: torch.device | str = "cpu") -> None:
 
 
 def _can_start(module: nn.Module) -> bool:
-    return isinstance(module, LottaLayer | FrozenEmbedding) or hasattr(module, "reset_parameters")
+    if isinstance(module, LottaLayer | FrozenEmbedding):
+        return module.source is not None
+    return hasattr(module, "reset_parameters")
 
 
 @torch.no_grad()

@@ -14,13 +14,13 @@ class FrozenEmbedding(nn.Module):
 
     Args:
         W_seed: one row for each entry, (entries, features).
-        source: where it comes from.
+        source: where it comes from; None for rows of one's own.
         like: the embedding that this one replaces; its padding_idx stays 0.
     """
 
     W_seed: Tensor
 
-    def __init__(self, W_seed: Tensor, source: Source, like: nn.Embedding) -> None:
+    def __init__(self, W_seed: Tensor, source: Source | None, like: nn.Embedding) -> None:
         super().__init__()
         self.register_buffer("W_seed", W_seed, persistent=False)
         self.source, self.padding_idx = source, like.padding_idx

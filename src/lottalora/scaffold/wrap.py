@@ -11,6 +11,7 @@ from lottalora.scaffold import convolution
 from lottalora.scaffold.account import Account
 from lottalora.scaffold.account import Entry
 from lottalora.scaffold.account import kept
+from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.attention import SplitAttention
@@ -130,10 +131,8 @@ def _convert(matrix: Matrix, place: str, scaffold: Scaffold) -> Entry:
         return kept(matrix)
     layer, first = matrix.owners[0]
     shape = tuple(matrix.value.shape)
-    source = Source(
-        scaffold.seed, layer, tuple(as_matrix(first).shape), scaffold.family, dict(scaffold.parameters)
-    )
-    W_seed = _drawn(source, matrix.value)
+    source = _source(layer, first, scaffold)
+    W_seed = as_matrix(first).detach().clone() if source is None else _drawn(source, matrix.value)
     adapter = _adapter_for(first, scaffold) if place == "adapt" else FROZEN
     frozen_bias = place == "freeze" or scaffold.bias == "frozen"
     for _, owner in matrix.owners:
@@ -143,9 +142,17 @@ def _convert(matrix: Matrix, place: str, scaffold: Scaffold) -> Entry:
             if hasattr(first, name):
                 setattr(owner, name, getattr(first, name))
     own = {id(p): p.numel() for _, o in matrix.owners for n, p in o.named_parameters() if n != "bias"}
-    note = _note(matrix, source, adapter, scaffold) if place == "adapt" else ""
+    note = _note(matrix, W_seed, adapter, scaffold) if place == "adapt" else ""
     rank = adapter.rank if place == "adapt" else None
     return Entry(matrix.name, shape, place, rank, sum(own.values()), matrix.value.numel(), note)
+
+
+def _source(layer: str, module: nn.Module, scaffold: Scaffold) -> Source | None:
+    """Where the weight of one layer comes from; None if it stays what it is."""
+    if scaffold.family == LEARNED:
+        return None
+    shape = tuple(as_matrix(module).shape)
+    return Source(scaffold.seed, layer, shape, scaffold.family, dict(scaffold.parameters))
 
 
 def _drawn(source: Source, like: Tensor) -> Tensor:
@@ -169,7 +176,7 @@ def _keeps_shape(module: nn.Module) -> bool:
 
 
 def _replacement(
-    module: nn.Module, W_seed: Tensor, adapter: Adapter, source: Source, frozen_bias: bool
+    module: nn.Module, W_seed: Tensor, adapter: Adapter, source: Source | None, frozen_bias: bool
 ) -> nn.Module:
     if kind_of(module) == "embedding":
         return FrozenEmbedding(W_seed, source, module)
@@ -182,10 +189,10 @@ def _replacement(
     return layer(W_seed, adapter, like=module, bias=bias, source=source)
 
 
-def _note(matrix: Matrix, source: Source, adapter: Adapter, scaffold: Scaffold) -> str:
+def _note(matrix: Matrix, W_seed: Tensor, adapter: Adapter, scaffold: Scaffold) -> str:
     notes = []
-    if adapter.rank > min(source.shape):
-        notes.append(f"rank over min(out, in) = {min(source.shape)}")
+    if adapter.rank > min(W_seed.shape):
+        notes.append(f"rank over min(out, in) = {min(W_seed.shape)}")
     if scaffold.residual and not adapter.residual:
         notes.append("no residual: the shape changes")
     if len(matrix.owners) > 1:

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from lottalora.schedules import PerStep
+
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer], LRScheduler]
 
@@ -35,11 +37,11 @@ class Task(LightningModule, ABC):
         net: the network; whether it stands on a scaffold is not known here.
         metric: of one split; copied, so that splits do not mix.
         optimizer: called with everything that is trained.
-        schedule: called with the optimizer, stepped once an epoch.
+        schedule: called with the optimizer, stepped once an epoch; or `PerStep`, stepped at every step.
     """
 
     def __init__(
-        self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule
+        self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule | PerStep
     ) -> None:
         super().__init__()
         self.net = net
@@ -67,9 +69,16 @@ class Task(LightningModule, ABC):
         self.log("test/score", self.test_score, on_epoch=True)
         return output(step)
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+    def further_scores(self) -> dict[str, float]:
+        """What else is measured of the trained weights, after the test: name → value."""
+        return {}
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
         optimizer = self.make_optimizer(self.parameters())
-        return [optimizer], [self.make_schedule(optimizer)]
+        if isinstance(self.make_schedule, PerStep):
+            steps = int(self.trainer.estimated_stepping_batches)
+            return [optimizer], [{"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}]
+        return [optimizer], [{"scheduler": self.make_schedule(optimizer), "interval": "epoch"}]
 
 
 def output(step: Step) -> dict:

@@ -60,10 +60,11 @@ class Epochs(Callback):
     def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:
         metrics = {
             "train/loss": self.train.take(),
-            "validation/loss": self.validation.take(),
-            "validation/score": float(trainer.callback_metrics["validation/score"]),
             "learning_rate": self.learning_rate,
         }
+        if "validation/score" in trainer.callback_metrics:
+            metrics["validation/loss"] = self.validation.take()
+            metrics["validation/score"] = float(trainer.callback_metrics["validation/score"])
         self.watch.epoch(trainer.current_epoch, metrics, beta_values(task.net))
 
     def on_test_epoch_end(self, trainer: Trainer, task: Task) -> None:

@@ -44,7 +44,8 @@ class Progress(Callback):
             self.show(trainer, trainer.current_epoch + (index + 1) / trainer.num_training_batches)
 
     def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:
-        self.score = float(trainer.callback_metrics["validation/score"])
+        score = trainer.callback_metrics.get("validation/score")  # absent without a validation part
+        self.score = None if score is None else float(score)
         if time.monotonic() - self.spoke >= self.every:
             self.show(trainer, trainer.current_epoch + 1)
 

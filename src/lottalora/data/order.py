@@ -1,0 +1,32 @@
+"""The order of the examples in an epoch."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+class Order:
+    """The order of the examples: as stored, or a permutation that is a function of (seed, epoch) alone.
+
+    So every arm of a comparison sees the same batches for the same seed, whatever else draws random numbers.
+    Lightning calls `set_epoch` of a loader's `sampler` before each epoch.
+    """
+
+    def __init__(self, count: int, seed: int | None) -> None:
+        self.count = count
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def index(self) -> Tensor:
+        if self.seed is None:
+            return torch.arange(self.count)
+        return torch.randperm(self.count, generator=self.generator())
+
+    def generator(self) -> torch.Generator:
+        """Of this epoch's random draws, anew at each call."""
+        words = hashlib.sha256(f"{self.seed}/{self.epoch}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(words[:8], "little", signed=True))
