@@ -1,4 +1,7 @@
-"""Random changes of training images, each batch's a function of (seed, epoch, batch).  N images, H × W pixels."""
+"""Random changes of training images, drawn from a stream of their own.
+
+N images, C channels, H × W pixels.
+"""
 
 import contextlib
 import hashlib
@@ -60,7 +63,7 @@ class Augmentation:
         return self.transforms["randaugment"](self.transforms["flip"](pixels))
 
     def batch(self, x: Tensor, label: Tensor, *, classes: int) -> tuple[Tensor, Tensor]:
-        """After normalisation: (N, C, H, W) and labels (N,) → (N, C, H, W) and shares of classes (N, classes)."""
+        """After normalisation: (N, C, H, W) and labels (N,) → the same and shares of classes (N, classes)."""
         x = torch.stack([self.transforms["erasing"](image) for image in x])
         shares = F.one_hot(label, classes).float()
         if torch.rand(()) >= self.mix:

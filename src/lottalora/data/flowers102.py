@@ -22,7 +22,8 @@ from lottalora.data.augmentation import Augmentation
 from lottalora.data.augmentation import drawn_from
 from lottalora.data.images import Batches
 from lottalora.data.images import Images
-from lottalora.data.images import Order
+from lottalora.data.images import fingerprint
+from lottalora.data.order import Order
 from lottalora.data.spec import DataSpec
 
 CLASSES = 102
@@ -42,7 +43,7 @@ OFFICIAL = {
 
 
 class Flowers102:
-    """102 kinds of flowers in colour: official training and validation part merged, official test part untouched.
+    """102 kinds of flowers: official training and validation part merged, official test part untouched.
 
     Of the merged 2,040 images, 20 of each class, a fixed 2 of each class (204 images) are held out as the
     part by which an epoch is chosen and training ended early: the paper trains on all 2,040, but then only
@@ -127,13 +128,7 @@ class FlowerSplits:
         return evaluated(self.test)
 
     def fingerprint(self) -> str:
-        """SHA-256 over shapes, pixels and labels of the three parts: data and split in one number."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
-            digest.update(str(tuple(part.pixels.shape)).encode())
-            digest.update(part.pixels.contiguous().numpy())
-            digest.update(part.labels.contiguous().numpy())
-        return digest.hexdigest()
+        return fingerprint(self.train, self.validation, self.test)
 
 
 class AugmentedBatches:
@@ -181,7 +176,7 @@ def in_bytes(shares: tuple[float, ...]) -> Tensor:
 
 
 def held_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places for training and for validation, the latter drawn within each class from NumPy's frozen stream."""
+    """Places for training and for validation, these drawn within each class from NumPy's frozen stream."""
     random = np.random.RandomState(SPLIT_SEED)
     validation = np.sort(
         np.concatenate(
@@ -212,8 +207,8 @@ def download(root: Path) -> None:
         reason = str(error).strip().splitlines()[-1]
         raise FileNotFoundError(
             f"Flowers102 is not at {folder} (looked for {', '.join(lacking)}) and could not be downloaded "
-            f"({reason}). Put the files there, or name the folder above flowers102/ with paths.data=FOLDER or "
-            "LOTTALORA_DATA; data.sample=true needs no network."
+            f"({reason}). Put the files there, or name the folder above flowers102/ with paths.data=FOLDER "
+            "or LOTTALORA_DATA; data.sample=true needs no network."
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
@@ -258,7 +253,7 @@ def read_image(path: Path, image_size: int) -> Tensor:
 
 
 def stripes(image_size: int) -> tuple[Images, Images, Images]:
-    """The built-in stand-in: 4, 1 and 2 images of each class, striped in its two colours and its direction."""
+    """The built-in stand-in: 4, 1 and 2 images of each class, with its two colours in its direction."""
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     colours = 255 * torch.rand(CLASSES, 2, 3, 1, 1, generator=generator)
     angles = math.pi * torch.rand(CLASSES, generator=generator)

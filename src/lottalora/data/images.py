@@ -33,13 +33,20 @@ class Batches:
 
     Args:
         images: what is cut into batches.
-        mean, std: of the pixels, in bytes; the input of a network is (pixel − mean) / std.
+        mean, std: of the pixels, in bytes, of all channels or of each (C, 1, 1); the input of a network is
+            (pixel − mean) / std.
         batch_size: images.
         seed: of the order; None keeps the order of the data set.
     """
 
     def __init__(
-        self, images: Images, *, mean: float, std: float, batch_size: int, seed: int | None = None
+        self,
+        images: Images,
+        *,
+        mean: float | Tensor,
+        std: float | Tensor,
+        batch_size: int,
+        seed: int | None = None,
     ) -> None:
         self.images = images
         self.mean = mean
@@ -78,10 +85,14 @@ class ImageSplits:
         return Batches(self.test, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
 
     def fingerprint(self) -> str:
-        """SHA-256 over shapes, pixels and labels of the three parts: data and split in one number."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
-            digest.update(str(tuple(part.pixels.shape)).encode())
-            digest.update(part.pixels.contiguous().numpy())
-            digest.update(part.labels.contiguous().numpy())
-        return digest.hexdigest()
+        return fingerprint(self.train, self.validation, self.test)
+
+
+def fingerprint(*parts: Images) -> str:
+    """SHA-256 over shapes, pixels and labels of all parts: data and split in one number."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str(tuple(part.pixels.shape)).encode())
+        digest.update(part.pixels.contiguous().numpy())
+        digest.update(part.labels.contiguous().numpy())
+    return digest.hexdigest()
