@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 
 from lottalora.errors import flatten
 from lottalora.errors import nearest_first
+from lottalora.schema import LATER
 from lottalora.schema import SCHEMA
+from lottalora.schema import chosen
 
 WHOLE = {  # key → smallest value
     "rank": 0,
@@ -36,20 +38,6 @@ CHOICES = {
     "adapter.residual": (True, False),
     "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
-}
-# What was not a choice when the first rows were written. It is part of a digest only where it is not this.
-LATER = {
-    "scaffold": {
-        "rslora": False,
-        "B_init": "zeros",
-        "dropout": 0.0,
-        "dora": False,
-        "residual": False,
-        "layer_norm": False,
-        "train_beta": True,
-    },
-    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0},
-    "run": {"resample": None},
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
@@ -205,12 +193,6 @@ def scored(cfg: DictConfig) -> dict:
         **({"steps": steps} if steps else {}),
         **chosen({"resample": plain["resample"]}, "run"),
     }
-
-
-def chosen(settings: dict, kind: str) -> dict:
-    """The settings without those of LATER that stand at their first value."""
-    first = LATER[kind]
-    return {key: value for key, value in settings.items() if key not in first or value != first[key]}
 
 
 def without_places(cfg: DictConfig) -> dict:

@@ -53,6 +53,20 @@ class Row(TypedDict):
     finished: str  # UTC, ISO 8601
 
 
+# What was not a choice when the first rows were written. It is part of a digest only where it is not this.
+LATER = {
+    "scaffold": {
+        "rslora": False,
+        "B_init": "zeros",
+        "dropout": 0.0,
+        "dora": False,
+        "residual": False,
+        "layer_norm": False,
+        "train_beta": True,
+    },
+    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0},
+    "run": {"resample": None},
+}
 COUNTS = ("trainable", "internal_trainable", "full", "full_plus_adapters")
 
 
@@ -111,3 +125,9 @@ def name_of(hint: object) -> str:
 
 def unusable(path: Path, what: str) -> ValueError:
     return ValueError(f"{path} is no usable row: it is {what}. Delete it and repeat its run.")
+
+
+def chosen(settings: dict, kind: str) -> dict:
+    """The settings without those of LATER that stand at their first value."""
+    first = LATER[kind]
+    return {key: value for key, value in settings.items() if key not in first or value != first[key]}

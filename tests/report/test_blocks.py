@@ -128,3 +128,18 @@ def test_diverged_run_is_named_and_in_no_mean():
     (block,) = blocks_of([make_row(seed=1, score=None), make_row(seed=2, score=0.9)])
     assert block.lines[0].scores.mean == 0.9
     assert any("without a finite score: 1" in note for note in notes(block))
+
+
+def test_an_option_that_came_later_and_was_not_chosen_parts_no_rows():
+    old = make_row(seed=1, config={"scaffold": {"family": "normal"}})
+    new = make_row(seed=2, config={"scaffold": {"family": "normal", "dora": False, "dropout": 0.0}})
+    other = make_row(seed=3, config={"scaffold": {"family": "normal", "dora": True, "dropout": 0.0}})
+    assert [line.scores.n for line in lines_of([old, new, other])] == [2, 1]
+
+
+def test_a_further_score_has_a_block_of_its_own():
+    rows = [make_row(further={"d4rl_score": 45.0, "steps": 3.0}), make_baseline(further={"d4rl_score": 90.0})]
+    first, second = blocks_of(rows)
+    assert (first.metric.name, second.metric.name) == ("accuracy", "D4RL score")
+    (line,) = [line for line in second.lines if line.condition == "scaffold"]
+    assert (line.scores.mean, line.recovery, line.share_above_chance) == (45.0, 0.5, 0.5)

@@ -12,6 +12,8 @@ class Metric:
     scale: float = 1.0
     unit: str = ""
     decimals: int = 4  # in tables, of the shown number
+    higher_is_better: bool = True  # of a further score; a row says it of its own
+    chance: float = float("nan")  # likewise: the score of guessing, in the unit of rows
 
     @property
     def label(self) -> str:
@@ -25,7 +27,8 @@ class Metric:
 METRICS = {
     "accuracy": Metric("accuracy", paper_name="test_acc", scale=100.0, unit="%", decimals=2),
     "auroc": Metric("AUROC", paper_name="test_auroc"),
-    "mse": Metric("validation MSE", paper_name="val_mse", decimals=5),
+    "mse": Metric("validation MSE", paper_name="val_mse", decimals=5, higher_is_better=False),
+    "d4rl_score": Metric("D4RL score", paper_name="d4rl_score", decimals=2, chance=0.0),
 }
 
 

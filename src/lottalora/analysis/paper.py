@@ -3,7 +3,9 @@
 import csv
 import math
 from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from functools import cache
 from importlib import resources
 
@@ -14,14 +16,31 @@ ALL_SIZES = "all"  # Table 2 averages over the presets
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What the paper calls a pair of model and data, and the scaffold that its condition tables take."""
+    """What the paper calls a pair of model and data.
+
+    Args:
+        name: in the column `benchmark` of paper.csv.
+        init: the scaffold that its tables take, a name in conf/init.
+        variants: our size → the paper's variant, where the two differ.
+    """
 
     name: str
-    init: str
+    init: str = "normal"
+    variants: Mapping[str, str] = field(default_factory=dict)
+
+    def variant(self, size: str) -> str:
+        return self.variants.get(size, size)
 
 
 # A pair without an entry, or another scaffold, has no number of the paper beside it.
-BENCHMARKS = {("mlp", "mnist"): Benchmark("mnist", init="normal_0.1")}
+BENCHMARKS = {
+    ("mlp", "mnist"): Benchmark("mnist", init="normal_0.1"),
+    ("cfc", "physionet2012"): Benchmark("physionet2012"),
+    ("resnet", "cifar10"): Benchmark("cifar10"),
+    ("vit", "flowers102"): Benchmark("flowers102", variants={"base": "vit_b16_pretrained"}),
+    ("vit_random", "flowers102"): Benchmark("flowers102", variants={"base": "vit_b16_random"}),
+    ("decision_transformer", "halfcheetah"): Benchmark("halfcheetah_expert"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,16 +55,17 @@ class PaperNumber:
 
 
 def paper_number(
-    benchmark: str, size: str, condition: str, rank: int | None, metric: Metric
+    benchmark: Benchmark, size: str, condition: str, rank: int | None, metric: Metric
 ) -> PaperNumber | None:
     """The paper's number for this size or, where it has none, the average over sizes; None if it has neither.
 
     Args:
+        size: ours, as rows say it.
         condition: full, scaffold, zero_scaffold or no_scaffold, as in the column of paper.csv.
         rank: r; None for full training.
     """
-    for variant in (size, ALL_SIZES):
-        key = (benchmark, variant, condition, "" if rank is None else str(rank), metric.paper_name)
+    for variant in (benchmark.variant(size), ALL_SIZES):
+        key = (benchmark.name, variant, condition, "" if rank is None else str(rank), metric.paper_name)
         if key in numbers():
             line = numbers()[key]
             mean, std = (float(line[part] or math.nan) / metric.scale for part in ("mean", "std"))

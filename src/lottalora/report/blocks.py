@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
 from lottalora.analysis.metrics import metric_of
 from lottalora.analysis.paper import BENCHMARKS
@@ -21,15 +22,17 @@ from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
 from lottalora.rows import Row
 
-# mode → condition as in paper.csv. no_scaffold has no mode: it is a test-time arm of scaffold.
-CONDITIONS = {"baseline": "full", "scaffold": "scaffold", "zero": "zero_scaffold", "head": "head"}
-ORDER = ("full", "scaffold", "no_scaffold", "zero_scaffold", "head")
+# mode → condition as in paper.csv, where the two differ. no_scaffold is a test-time arm of scaffold.
+CONDITIONS = {"baseline": "full", "zero": "zero_scaffold"}
+ORDER = ("full", "scaffold", "no_scaffold", "resample_epoch", "zero_scaffold", "head", "lora")
 LABELS = {
     "full": "full training",
     "scaffold": "scaffold",
     "no_scaffold": "scaffold removed",
+    "resample_epoch": "scaffold redrawn each epoch",
     "zero_scaffold": "zero scaffold",
     "head": "head only",
+    "lora": "LoRA on learned weights",
 }
 
 
@@ -123,9 +126,25 @@ class Block:
 
 
 def blocks_of(rows: Iterable[Row]) -> list[Block]:
-    """All rows, each in the one block it belongs to; a benchmark's paper recipe stands first."""
-    blocks = [block_of(members) for _, members in sorted(grouped(rows, block_key).items())]
+    """All rows, each in the one block it belongs to; a benchmark's paper recipe stands first.
+
+    A further score of a known metric has blocks of its own.
+    """
+    measured = [each for row in rows for each in (row, *further(row))]
+    blocks = [block_of(members) for _, members in sorted(grouped(measured, block_key).items())]
     return sorted(blocks, key=lambda block: (block.model, block.data, block.recipe != "paper"))
+
+
+def further(row: Row) -> list[Row]:
+    """The same run as if it had been scored by each of its further metrics that are known."""
+    known = {name: METRICS[name] for name in row["further"] if name in METRICS}
+    return [row | scored_by(name, metric, row["further"][name]) for name, metric in known.items()]
+
+
+def scored_by(name: str, metric: Metric, score: float | None) -> dict:
+    """What differs in a row that is read as scored by a further metric."""
+    direction = {"higher_is_better": metric.higher_is_better, "chance": metric.chance}
+    return direction | {"metric": name, "score": score, "arms": {}, "further": {}}
 
 
 def block_of(rows: list[Row]) -> Block:
@@ -192,7 +211,7 @@ def paper_of(row: Row, condition: str) -> PaperNumber | None:
     if condition != "full" and row["alpha"] not in (None, row["rank"]):
         return None
     rank = None if condition == "full" else row["rank"]
-    return paper_number(benchmark.name, row["size"], condition, rank, metric_of(row["metric"]))
+    return paper_number(benchmark, row["size"], condition, rank, metric_of(row["metric"]))
 
 
 def line_order(line: Line) -> tuple:

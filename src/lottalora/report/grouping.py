@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 
 from lottalora.rows import Row
+from lottalora.schema import chosen
 
 # What the config says of the scaffold and the row has keys of its own for.
 OF_THE_ROW = {"scaffold.seed", "scaffold.rank", "scaffold.alpha"}
@@ -55,10 +56,13 @@ def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
 
 
 def scaffold_options(row: Row) -> dict:
-    """The options of W_seed and its adapters in the row's config, flat, without the seed."""
+    """The options of W_seed and its adapters in the row's config, flat, without the seed.
+
+    What came later and stands at its first value is left out: older rows do not have it.
+    """
     flat = {}
-    for section in ("init", "scaffold"):
-        flatten(row["config"].get(section), section, flat)
+    flatten(row["config"].get("init"), "init", flat)
+    flatten(chosen(row["config"].get("scaffold") or {}, "scaffold"), "scaffold", flat)
     return {key: value for key, value in sorted(flat.items()) if key not in OF_THE_ROW}
 
 

@@ -81,12 +81,14 @@ def cards_of(blocks: list[Block]) -> list[Card]:
 
 def card_of(benchmark: Benchmark, blocks: list[Block]) -> Card:
     """The best line of the paper's protocol or else of another recipe; built-in samples never count."""
-    mine = [b for b in blocks if (b.model, b.data, b.sample) == (benchmark.model, benchmark.data, False)]
+    pair = (benchmark.model, benchmark.data)
+    mine = [b for b in blocks if (b.model, b.data) == pair and b.metric.paper_name == benchmark.metric]
+    mine = [b for b in mine if not b.sample]
     bars = bars_of([block for block in mine if block.recipe == "paper"]) or bars_of(mine)
     best = max(bars, key=lambda bar: bar.recovery, default=None)
     variant = benchmark.variant
-    if best and (benchmark.name, best.block.size, "full", "", benchmark.metric) in numbers():
-        variant = best.block.size
+    if best and best.block.baseline.paper and not best.block.baseline.paper.all_sizes:
+        variant = BENCHMARKS[pair].variant(best.block.size)
     theirs, rank = paper_best(benchmark, variant)
     full = numbers()[benchmark.name, variant, "full", "", benchmark.metric]
     said = f"{theirs:.1f} % at r = {rank}, {variant}, best of its ranks (Table {full['table']})"
