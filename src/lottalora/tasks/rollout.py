@@ -1,0 +1,139 @@
+"""A Decision Transformer in its environment: many episodes at once, one forward pass a step.
+
+Letters: E episodes side by side, K steps of context.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from lottalora.data.halfcheetah import Normalisation
+from lottalora.models.decision_transformer import LONGEST
+from lottalora.models.decision_transformer import Windows
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
+
+RANDOM, EXPERT = -280.178953, 12135.0  # returns of D4RL's random and expert policy; Fu et al. 2020
+FIRST_SEED = 0  # of the environments: 0, 1, …; never the run's seed, so that all runs meet the same starts
+log = logging.getLogger(__name__)
+
+
+def check(environment: str, episodes: int) -> None:
+    """Refuse before the training what could not be played after it."""
+    if type(episodes) is not int or episodes < 0:
+        raise ValueError(f"task.episodes must be a whole number, 0 or more, got {episodes!r}.")
+    lacking = [name for name in ("gymnasium", "mujoco") if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ValueError(
+            f"Playing {environment} needs the packages gymnasium and mujoco ({' and '.join(lacking)} not found). "
+            "Type: pip install 'gymnasium[mujoco]'; or task.episodes=0 to leave the online scores out."
+        )
+    import gymnasium
+
+    if environment not in gymnasium.registry:
+        known = sorted(name for name in gymnasium.registry if name.startswith("HalfCheetah"))
+        raise ValueError(f"Unknown task.environment {environment!r}. Known: {', '.join(known)}.")
+
+
+def d4rl_score(returns: np.ndarray) -> np.ndarray:
+    """0 is D4RL's random policy, 100 its expert."""
+    return 100 * (returns - RANDOM) / (EXPERT - RANDOM)
+
+
+@torch.no_grad()
+def play(
+    net: nn.Module,
+    normalisation: Normalisation,
+    *,
+    environment: str,
+    episodes: int,
+    context: int,
+    target_return: float,
+    steps: int = LONGEST,
+) -> np.ndarray:
+    """The return of each of E episodes, (E,), of a policy that is asked for `target_return`."""
+    was_training = net.training
+    net.eval()
+    memory = Memory(net, normalisation, episodes=episodes, context=context, target_return=target_return)
+    earned = np.zeros(episodes)
+    with worlds_of(environment, episodes) as worlds:
+        observed, _ = worlds.reset(seed=[FIRST_SEED + number for number in range(episodes)])
+        for _ in range(steps):  # HalfCheetah never ends before its 1,000 steps
+            observed, rewards, *_ = worlds.step(memory.act(observed))
+            memory.pay(rewards)
+            earned += rewards
+    net.train(was_training)
+    return earned
+
+
+class Memory:
+    """The last K steps of E episodes, and the return that each still owes.
+
+    Args:
+        net: the policy, in evaluation mode.
+        normalisation: of the training part.
+        episodes: E.
+        context: K, steps.
+        target_return: asked for at the first step; what is earned is taken off.
+    """
+
+    def __init__(
+        self, net: nn.Module, normalisation: Normalisation, *, episodes: int, context: int, target_return: float
+    ) -> None:
+        self.net, self.normalisation = net, normalisation
+        self.device = next(net.parameters()).device
+        self.owed = np.full(episodes, float(target_return))
+        self.step = 0
+        states, actions = len(normalisation.mean), net.action.out_features
+        empty = (torch.zeros(episodes, context, width) for width in (1, states, actions))
+        numbers = torch.zeros(episodes, context, dtype=torch.long)
+        self.seen = Windows(*empty, numbers, numbers.bool())
+
+    def act(self, observed: np.ndarray) -> np.ndarray:
+        """The actions (E, actions) for the states observed, (E, states)."""
+        normalisation = self.normalisation
+        newest = Windows(
+            torch.from_numpy(self.owed / normalisation.return_scale).float()[:, None],
+            (torch.from_numpy(observed).float() - normalisation.mean) / normalisation.std,
+            torch.zeros_like(self.seen.actions[:, 0]),  # not yet known, and not seen by its own step
+            torch.full_like(self.seen.steps[:, 0], self.step),
+            torch.ones_like(self.seen.real[:, 0]),
+        )
+        pairs = zip(self.seen, newest, strict=True)
+        self.seen = Windows(*(torch.cat([old[:, 1:], new[:, None]], dim=1) for old, new in pairs))
+        actions = self.net(Windows(*(part.to(self.device) for part in self.seen)))[:, -1].cpu()
+        self.seen.actions[:, -1] = actions
+        self.step += 1
+        return actions.numpy()
+
+    def pay(self, rewards: np.ndarray) -> None:
+        self.owed -= rewards
+
+
+@contextmanager
+def worlds_of(environment: str, episodes: int) -> Iterator[VectorEnv]:
+    """Environments side by side in this process. MuJoCo's warnings go to our log, not to a file of its own."""
+    import gymnasium
+    import mujoco
+
+    before = mujoco.get_mju_user_warning()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*out of date")  # the paper's version is meant
+        worlds = gymnasium.make_vec(environment, num_envs=episodes, vectorization_mode="sync")
+        mujoco.set_mju_user_warning(lambda text: log.warning("MuJoCo: %s", text))
+        try:
+            yield worlds
+        finally:
+            mujoco.set_mju_user_warning(before)
+            worlds.close()
