@@ -58,7 +58,14 @@ def test_every_recipe_is_named_after_a_model_and_a_data_set_that_exist():
     recipes = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
     models, data = (sorted((CONF / group).glob("*.yaml")) for group in ("model", "data"))
     pairs = {f"{one.stem}_{other.stem}" for one in models for other in data}
-    assert recipes == ["mlp_digits", "mlp_mnist"]
+    assert recipes == [
+        "cfc_physionet2012",
+        "decision_transformer_halfcheetah",
+        "mlp_digits",
+        "mlp_mnist",
+        "vit_flowers102",
+        "vit_random_flowers102",
+    ]
     assert set(recipes) <= pairs
 
 
