@@ -47,7 +47,8 @@ class Average(Callback):
         if trainer.global_step == self.steps:  # gradients were accumulated only
             return
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.weights, [p.detach() for p in task.parameters()], 1 - decay)
+        for weight, parameter in zip(self.weights, task.parameters(), strict=True):
+            weight.lerp_(parameter, 1 - decay)
         self.steps = trainer.global_step
 
     def on_validation_start(self, _: Trainer, task: Task) -> None:

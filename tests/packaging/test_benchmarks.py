@@ -21,3 +21,15 @@ def test_benchmark_of_the_loop_trains_both_arms_alike():
     assert ran.returncode == 0, ran.stderr
     scores = re.findall(r"best validation ([\d.]+)", ran.stdout)
     assert len(scores) == 2 and scores[0] == scores[1] and float(scores[0]) > 0.5
+
+
+def test_benchmark_of_a_convolutional_step_times_every_arm():
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/bench_conv_step.py"), "--turns", "1", "--depth", "8"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    ratios = re.findall(r"full training = ([\d.]+)", ran.stdout)
+    assert len(ratios) == 4 and float(ratios[0]) == 1

@@ -3,13 +3,8 @@
 N images, C = 3 channels, H = W = image_size pixels.
 """
 
-import contextlib
-import hashlib
+import io
 import math
-import os
-import socket
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +15,7 @@ from torch import Tensor
 
 from lottalora.data.augmentation import Augmentation
 from lottalora.data.augmentation import drawn_from
+from lottalora.data.files import Files
 from lottalora.data.images import Batches
 from lottalora.data.images import Images
 from lottalora.data.images import fingerprint
@@ -29,17 +25,19 @@ from lottalora.data.spec import DataSpec
 CLASSES = 102
 SPLIT_SEED = 0  # of the part held out; never the run's seed
 HELD_OUT = 2  # of the 20 images of each class that are not for testing
-MEAN, STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of ImageNet, with which torchvision's ViT was trained
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, with which torchvision's ViT was trained
+STD = (0.229, 0.224, 0.225)
 EVALUATION_BATCH = 128  # images; the score does not depend on it
-NETWORK_PATIENCE = 20  # seconds without an answer
-# MD5 of the two files that say what the images are, as torchvision/datasets/flowers102.py checks them.
-OFFICIAL = {
-    "imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
-    "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
-}
+FILES = Files(  # MD5 as in torchvision/datasets/flowers102.py
+    title="Flowers102",
+    loader="Flowers102",
+    folder="flowers-102",
+    sums={
+        "imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
+        "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
+    },
+    folders=["jpg"],
+)
 
 
 class Flowers102:
@@ -96,13 +94,12 @@ class Flowers102:
         )
 
     def _official(self) -> tuple[Images, Images, Images]:
-        folder = self.root / "flowers-102"
-        if missing(folder):
-            download(self.root)
-        labels, parts = read_lists(folder)
+        FILES.ensure(self.root)
+        labels, parts = read_lists(self.root)
         merged = np.concatenate([parts["trnid"], parts["valid"]])
         train, validation = held_out(labels[merged])
         numbers = (merged[train], merged[validation], parts["tstid"])
+        folder = self.root / FILES.folder / "jpg"
         return tuple(read_images(folder, part, labels, self.image_size) for part in numbers)
 
 
@@ -186,53 +183,19 @@ def held_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
-def missing(folder: Path) -> list[str]:
-    return [name for name in (*OFFICIAL, "jpg") if not (folder / name).exists()]
-
-
-def download(root: Path) -> None:
-    """Fetch the data set through torchvision into a scratch folder, and put it in place when it is whole."""
-    folder = root / "flowers-102"
-    lacking = missing(folder)
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_PATIENCE)
-    try:
-        from torchvision.datasets import Flowers102 as Torchvision
-
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as scratch, contextlib.redirect_stdout(sys.stderr):
-            Torchvision(scratch, download=True)
-            os.replace(Path(scratch) / "flowers-102", folder)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise FileNotFoundError(
-            f"Flowers102 is not at {folder} (looked for {', '.join(lacking)}) and could not be downloaded "
-            f"({reason}). Put the files there, or name the folder above flowers102/ with paths.data=FOLDER "
-            "or LOTTALORA_DATA; data.sample=true needs no network."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(patience)
-
-
-def read_lists(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def read_lists(root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Labels from 0, by the number of an image (from 1), and the numbers of the official parts."""
     from scipy.io import loadmat
 
-    for name, expected in OFFICIAL.items():
-        content = (folder / name).read_bytes()
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != expected:
-            raise ValueError(
-                f"{folder / name} is damaged: its {len(content):,} bytes are not the official file "
-                f"(MD5 {expected}). Delete {folder} and run again to download it anew."
-            )
-    labels = loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"].astype(np.int64) - 1
-    parts = loadmat(folder / "setid.mat", squeeze_me=True)
+    lists = {name: loadmat(io.BytesIO(FILES.read(root, name)), squeeze_me=True) for name in FILES.sums}
+    labels = lists["imagelabels.mat"]["labels"].astype(np.int64) - 1
+    parts = lists["setid.mat"]
     by_number = np.concatenate([[-1], labels])  # there is no image 0
     return by_number, {name: parts[name].astype(np.int64) for name in ("trnid", "valid", "tstid")}
 
 
 def read_images(folder: Path, numbers: np.ndarray, labels: np.ndarray, image_size: int) -> Images:
-    pixels = [read_image(folder / "jpg" / f"image_{number:05d}.jpg", image_size) for number in numbers]
+    pixels = [read_image(folder / f"image_{number:05d}.jpg", image_size) for number in numbers]
     return Images(torch.stack(pixels), torch.from_numpy(labels[numbers]))
 
 

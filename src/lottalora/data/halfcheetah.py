@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottalora.data.images import Order
+from lottalora.data.order import Order
 from lottalora.data.spec import DataSpec
 from lottalora.errors import nearest_first
 from lottalora.models.decision_transformer import LONGEST
@@ -72,7 +72,7 @@ class HalfCheetah:
 
     # chance: the error of always taking the mean action, on the training part of the local TQC expert's episodes
     spec = DataSpec(
-        in_shape=(CONTEXT, STATES), out_dim=ACTIONS, metric="mse", higher_is_better=False, chance=0.62
+        in_shape=(CONTEXT, STATES), out_dim=ACTIONS, metric="mse", higher_is_better=False, chance=0.6155
     )
     train_examples = 90_000
 
@@ -332,12 +332,12 @@ def last_line(error: BaseException) -> str:
 
 
 def made_episodes() -> list[Episode]:
-    """The stand-in: 20 episodes of 50 steps whose actions are a fixed function of the state."""
+    """The stand-in: 10 episodes of 24 steps whose actions are a fixed function of the state."""
     random = np.random.RandomState(0)
     policy = random.standard_normal((STATES, ACTIONS)) / np.sqrt(STATES)
     episodes = []
-    for _ in range(20):
-        states = random.standard_normal((50, STATES)).cumsum(0) / 5
+    for _ in range(10):
+        states = random.standard_normal((24, STATES)).cumsum(0) / 5
         actions = np.tanh(2 * states @ policy)
         rewards = 12 * actions[:, 0]
         episodes.append(Episode(*(part.astype(np.float32) for part in (states, actions, rewards))))

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from lottalora.dropout import Dropout
+
 LONGEST = 1000  # steps of an episode; each has its own embedding
 STATE = 1  # place of the state among the three tokens of a step: return, state, action
 
@@ -64,7 +66,7 @@ class DecisionTransformer(nn.Module):
         self.embed_state = nn.Linear(states, width)
         self.embed_action = nn.Linear(out_dim, width)
         self.embed_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, depth=layers) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.action = nn.Linear(width, out_dim)
@@ -75,9 +77,10 @@ class DecisionTransformer(nn.Module):
         h = torch.stack([token + step for token in tokens], dim=2).flatten(1, 2)  # (N, K, 3, d) → (N, T, d)
         h = self.dropout(self.embed_norm(h))
         seen = visible(x.real)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             h = block(h, seen)
-        h = h.unflatten(1, (-1, len(tokens)))[:, :, STATE]  # (N, T, d) → (N, K, d)
+        h = last(h, seen, at=slice(STATE, None, len(tokens)))  # (N, T, d) → (N, K, d)
         return torch.tanh(self.action(self.norm(h)))  # (N, K, actions)
 
 
@@ -94,21 +97,24 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for linear in (self.q, self.k, self.v, self.o, self.fc1, self.fc2):
             into_skip = linear is self.o or linear is self.fc2
             nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * depth if into_skip else 1))
             nn.init.zeros_(linear.bias)
 
-    def forward(self, h: Tensor, seen: Tensor) -> Tensor:
-        h = h + self.dropout(self.attend(self.norm1(h), seen))
+    def forward(self, h: Tensor, seen: Tensor, at: slice = slice(None)) -> Tensor:
+        """What becomes of the tokens `at`; all others are only looked at."""
+        x = self.norm1(h)
+        h = h[:, at] + self.dropout(self.attend(x[:, at], x, seen[:, :, at]))
         return h + self.dropout(self.fc2(F.relu(self.fc1(self.norm2(h)))))  # ReLU as in Chen et al.
 
-    def attend(self, x: Tensor, seen: Tensor) -> Tensor:
+    def attend(self, asking: Tensor, x: Tensor, seen: Tensor) -> Tensor:
         q, k, v = (  # (N, T, d) → (N, H, T, d / H)
-            linear(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for linear in (self.q, self.k, self.v)
+            tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for tokens in (self.q(asking), self.k(x), self.v(x))
         )
-        dropout = self.dropout.p if self.training else 0.0
+        dropout = self.dropout.probability if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
         return self.o(mixed.transpose(1, 2).flatten(2))  # (N, H, T, d / H) → (N, T, d)
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from lottalora.data.files import patience
+
 BASE = {"width": 768, "layers": 12, "heads": 12, "mlp": 3072, "patch": 16}  # ViT-B/16
 PUBLISHED = "https://download.pytorch.org/models/"  # of torchvision: NAME-HASH.pth
 RANDOM_START = "model=vit_random starts at random and needs no file."
@@ -133,7 +135,8 @@ def download(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         hash_prefix = path.stem.rpartition("-")[2]
-        torch.hub.download_url_to_file(PUBLISHED + path.name, str(path), hash_prefix, progress=False)
+        with patience():
+            torch.hub.download_url_to_file(PUBLISHED + path.name, str(path), hash_prefix, progress=False)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"The learned weights are not at {path} and could not be downloaded ({error}). "

@@ -41,8 +41,7 @@ class Imitation(Task):
         super().__init__(net, MeanSquaredError(), optimizer, schedule)
         self.context, _ = spec.in_shape
         self.environment, self.episodes, self.target_return = environment, episodes, target_return
-        if episodes:
-            rollout.check(environment, episodes)
+        rollout.check(environment, episodes)
 
     def step(self, batch: tuple[Windows, Tensor]) -> Step:
         windows, actions = batch  # (N, K, *), (N, K, actions)

@@ -5,7 +5,6 @@ Letters: E episodes side by side, K steps of context.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from lottalora.models.decision_transformer import Windows
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
+ENVIRONMENTS = ("HalfCheetah-v4", "HalfCheetah-v5")
 RANDOM, EXPERT = -280.178953, 12135.0  # returns of D4RL's random and expert policy; Fu et al. 2020
 FIRST_SEED = 0  # of the environments: 0, 1, …; never the run's seed, so that all runs meet the same starts
 log = logging.getLogger(__name__)
@@ -32,17 +32,18 @@ def check(environment: str, episodes: int) -> None:
     """Refuse before the training what could not be played after it."""
     if type(episodes) is not int or episodes < 0:
         raise ValueError(f"task.episodes must be a whole number, 0 or more, got {episodes!r}.")
-    lacking = [name for name in ("gymnasium", "mujoco") if importlib.util.find_spec(name) is None]
-    if lacking:
+    if environment not in ENVIRONMENTS:
+        raise ValueError(f"Unknown task.environment {environment!r}. Known: {', '.join(ENVIRONMENTS)}.")
+    if episodes == 0:
+        return
+    try:
+        with worlds_of(environment, 1) as worlds:
+            worlds.reset()
+    except Exception as error:  # whatever a package raises that is missing or does not fit
         raise ValueError(
-            f"Playing {environment} needs the packages gymnasium and mujoco ({' and '.join(lacking)} not found). "
-            "Type: pip install 'gymnasium[mujoco]'; or task.episodes=0 to leave the online scores out."
-        )
-    import gymnasium
-
-    if environment not in gymnasium.registry:
-        known = sorted(name for name in gymnasium.registry if name.startswith("HalfCheetah"))
-        raise ValueError(f"Unknown task.environment {environment!r}. Known: {', '.join(known)}.")
+            f"{environment} cannot be played here ({error}). Type: pip install 'gymnasium[mujoco]'; "
+            "or task.episodes=0 to leave the online scores out."
+        ) from error
 
 
 def d4rl_score(returns: np.ndarray) -> np.ndarray:
@@ -122,18 +123,35 @@ class Memory:
 
 @contextmanager
 def worlds_of(environment: str, episodes: int) -> Iterator[VectorEnv]:
-    """Environments side by side in this process. MuJoCo's warnings go to our log, not to a file of its own."""
+    """Environments side by side in this process."""
     import gymnasium
-    import mujoco
 
-    before = mujoco.get_mju_user_warning()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with warnings.catch_warnings(), quiet_mujoco():
         warnings.filterwarnings("ignore", message=".*out of date")  # the paper's version is meant
         worlds = gymnasium.make_vec(environment, num_envs=episodes, vectorization_mode="sync")
-        mujoco.set_mju_user_warning(lambda text: log.warning("MuJoCo: %s", text))
         try:
             yield worlds
         finally:
-            mujoco.set_mju_user_warning(before)
             worlds.close()
+
+
+@contextmanager
+def quiet_mujoco() -> Iterator[None]:
+    """MuJoCo's warnings go neither to the terminal nor to MUJOCO_LOG.TXT in the working directory."""
+    import mujoco
+
+    if not hasattr(mujoco, "MjLogConfig"):  # before MuJoCo 4
+        before = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(lambda text: log.debug("MuJoCo: %s", text))
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(before)
+        return
+    before, quiet = mujoco.MjLogConfig.get(), mujoco.MjLogConfig.get()
+    quiet.logto_file = quiet.logto_console = False
+    quiet.set()
+    try:
+        yield
+    finally:
+        before.set()
