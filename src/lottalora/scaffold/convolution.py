@@ -9,6 +9,7 @@ from torch import nn
 
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
+from lottalora.scaffold.dropout import dropout
 from lottalora.scaffold.layers import LottaLayer
 
 SKINNY = 64  # out · columns / (out + columns) up to which two paths lose to one kernel, for r → 0: measured
@@ -69,7 +70,7 @@ class LottaConv(LottaLayer):
         frozen = self._convolve(x, self.W_seed, self.groups)
         update = None
         if self.A is not None:
-            dropped = F.dropout(x, self.adapter.dropout, self.training)
+            dropped = dropout(x, self.adapter.dropout, self.training)
             A = self.A.repeat(self.groups, 1)  # (g · r, in / g · Πk)
             B = self.B.view(*self.B.shape, *(1 for _ in self.kernel_size))  # (out, r, 1, …)
             update = self._conv(self._convolve(dropped, A, self.groups), B, groups=self.groups)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
-from lottalora.dropout import dropout
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
+from lottalora.scaffold.dropout import dropout
 
 
 class LottaLayer(nn.Module):
