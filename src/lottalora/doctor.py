@@ -133,15 +133,16 @@ def data_sets() -> Iterator[Check]:
     root = Path(os.environ.get("LOTTALORA_DATA") or Path.home() / ".cache" / "lottalora")
     yield Check(name="data digits", state="ok", found="comes with scikit-learn")
     from lottalora.data import cifar10
+    from lottalora.data import flowers102
     from lottalora.data import mnist
 
     remedy = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
-    for name, files in (("mnist", mnist.FILES), ("cifar10", cifar10.FILES)):
+    for name, files in (("mnist", mnist.FILES), ("cifar10", cifar10.FILES), ("flowers102", flowers102.FILES)):
         folder, lacking = root / name / files.folder, files.missing(root / name)
         yield Check(
             name=f"data {name}",
             state="note" if lacking else "ok",
-            found=f"{len(lacking)} of {len(files.sums)} files missing in {folder}"
+            found=f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
             if lacking
             else str(folder),
             remedy=remedy if lacking else "",

@@ -8,7 +8,9 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -27,6 +29,7 @@ class Files:
         sums: file name → MD5.
         packed: file name → MD5 of the same file as NAME.gz, which is taken where the file itself is not
             there; empty where there is no such thing.
+        folders: further names, of folders full of files that no sum vouches for.
     """
 
     title: str
@@ -34,10 +37,11 @@ class Files:
     folder: str
     sums: Mapping[str, str]
     packed: Mapping[str, str] = field(default_factory=dict)
+    folders: Sequence[str] = ()
 
     def missing(self, root: Path) -> list[str]:
         folder = root / self.folder
-        names = [name for name in self.sums if not (folder / name).exists()]
+        names = [name for name in (*self.sums, *self.folders) if not (folder / name).exists()]
         return [name for name in names if name not in self.packed or not (folder / f"{name}.gz").exists()]
 
     def ensure(self, root: Path) -> None:
@@ -85,18 +89,25 @@ class Files:
 def fetch(loader: str, folder: str) -> None:
     from torchvision import datasets
 
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_PATIENCE)
+    with patience(), contextlib.redirect_stdout(sys.stderr):
+        getattr(datasets, loader)(folder, download=True)
+
+
+@contextlib.contextmanager
+def patience(seconds: float = NETWORK_PATIENCE) -> Iterator[None]:
+    """Inside the block a network that does not answer for so long is an error."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            getattr(datasets, loader)(folder, download=True)
+        yield
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(before)
 
 
 def put(source: Path, target: Path) -> None:
-    """Copy a file so that a reader in another process sees nothing of it or all."""
+    """Copy a file or a folder so that a reader in another process sees nothing of it or all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, part)
+    copy = shutil.copytree if source.is_dir() else shutil.copyfile
+    copy(source, part)
     os.replace(part, target)

@@ -108,13 +108,17 @@ class ImageSplits:
         return Batches(self.test, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
 
     def fingerprint(self) -> str:
-        """SHA-256 over shapes, pixels and labels of the three parts: data and split in one number."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
-            digest.update(str(tuple(part.pixels.shape)).encode())
-            digest.update(part.pixels.contiguous().numpy())
-            digest.update(part.labels.contiguous().numpy())
-        return digest.hexdigest()
+        return fingerprint(self.train, self.validation, self.test)
+
+
+def fingerprint(*parts: Images) -> str:
+    """SHA-256 over shapes, pixels and labels of all parts: data and split in one number."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str(tuple(part.pixels.shape)).encode())
+        digest.update(part.pixels.contiguous().numpy())
+        digest.update(part.labels.contiguous().numpy())
+    return digest.hexdigest()
 
 
 def hold_out_a_tenth(images: Images) -> tuple[Images, Images]:
