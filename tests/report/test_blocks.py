@@ -191,3 +191,11 @@ def test_the_variants_of_a_table_each_keep_their_number_of_the_paper():
         ("+residual", ""),
     ]
     assert all(line.paper for line in lines_of(rows))
+
+
+def test_options_that_the_paper_calls_a_variant_stand_beside_its_number():
+    pair = {"model": "vit_random", "data": "flowers102", "size": "base", "init": "normal"}
+    plain, normed = (
+        make_row(**pair, rank=16, alpha=16.0, config={"scaffold": {"layer_norm": on}}) for on in (False, True)
+    )
+    assert [line.paper.mean for line in lines_of([plain, normed])] == pytest.approx([0.5427, 0.5556])

@@ -231,8 +231,10 @@ def paper_of(row: Row, condition: str) -> PaperNumber | None:
     if condition != "full" and row["alpha"] not in (None, row["rank"]):
         return None
     rank = None if condition == "full" else row["rank"]
-    name = condition + adapter_of(row)
-    return paper_number(benchmark, row["size"], name, rank, metric_of(row["metric"]))
+    size, options = row["size"], adapter_of(row)
+    if size + options in benchmark.variants:  # the paper calls these options a variant, not a condition
+        size, options = size + options, ""
+    return paper_number(benchmark, size, condition + options, rank, metric_of(row["metric"]))
 
 
 def line_order(line: Line) -> tuple:
