@@ -16,9 +16,11 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.dropout import dropout
+from lottalora.dropout import mask_like
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
+from lottalora.scaffold.steered import Steered
 
 
 class LottaLayer(nn.Module):
@@ -169,9 +171,22 @@ class LottaLinear(LottaLayer):
         return self.W_seed.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_plain_with_dropout(x):
+            return self._steered(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
         frozen = F.linear(x, self.W_seed)  # (*, in) → (*, out)
         update = None
         if self.A is not None:
             dropped = dropout(x, self.adapter.dropout, self.training)
             update = F.linear(F.linear(dropped, self.A), self.B)  # (*, in) → (*, r) → (*, out)
         return self.combine(x, frozen, update, (-1,))
+
+    def _is_plain_with_dropout(self, x: Tensor) -> bool:
+        adapter = self.adapter
+        if not (self.training and adapter.rank and adapter.dropout and x.device.type == "cpu" and x.dim() > 1):
+            return False
+        options = adapter.dora or adapter.residual or adapter.layer_norm
+        return not (options or torch.is_autocast_enabled("cpu"))
+
+    def _steered(self, x: Tensor) -> Tensor:
+        mask = mask_like(x, self.adapter.dropout)
+        return Steered.apply(x, mask, self.W_seed, self.A, self.B, self.beta, self.bias, self.adapter.scale)
