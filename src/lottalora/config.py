@@ -41,7 +41,7 @@ CHOICES = {
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
-    "model", "model.size", "data", "mode", "init", "rank", "seed", "backbone_seed",
+    "model", "model.size", "data", "data.split", "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
 }  # fmt: skip
 

@@ -67,6 +67,7 @@ def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
     if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
     torch.set_num_threads(cfg.trainer.threads)
+    torch.set_flush_denormal(True)  # numbers below 1e-38 are 0: they make a CfC's gradient 11 times as slow
     torch.manual_seed(cfg.seed)
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)

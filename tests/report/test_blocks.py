@@ -143,3 +143,18 @@ def test_a_further_score_has_a_block_of_its_own():
     assert (first.metric.name, second.metric.name) == ("accuracy", "D4RL score")
     (line,) = [line for line in second.lines if line.condition == "scaffold"]
     assert (line.scores.mean, line.recovery, line.share_above_chance) == (45.0, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict"), [(0.9631, "agrees"), (0.9731, "better"), (0.9629, "worse"), (None, "")]
+)
+def test_verdict_is_agreement_within_half_a_point_of_accuracy(score, verdict):
+    (line,) = lines_of([make_row(score=score)])
+    assert line.verdict == verdict
+
+
+def test_verdict_follows_the_direction_of_the_metric():
+    pair = {"model": "decision_transformer", "data": "halfcheetah", "size": "small", "init": "normal"}
+    row = make_row(**pair, metric="mse", higher_is_better=False, score=0.02, alpha=8.0)
+    (line,) = lines_of([row])
+    assert (line.paper.mean, line.verdict) == (0.02832, "better")

@@ -52,6 +52,7 @@ class Line:
     full: int
     full_plus_adapters: int
     paper: PaperNumber | None
+    verdict: str  # agrees, better or worse than the paper; "" where there is nothing to compare
     runs: list[Row]  # behind the scores, one for each pair of seeds
     older: list[Row]  # of the same seeds, left out
 
@@ -79,9 +80,7 @@ class Line:
     @property
     def difference(self) -> float:
         """Ours minus the paper's; NaN where the paper has none for this size alone."""
-        if self.paper is None or self.paper.all_sizes:
-            return math.nan
-        return self.scores.mean - self.paper.mean
+        return difference(self.scores.mean, self.paper)
 
 
 @dataclass(frozen=True)
@@ -183,6 +182,7 @@ def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]]) ->
 def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, options: str) -> Line:
     row, ours, runs = cell[0], summary(scores), newest(cell)
     counted = {run["digest"] for run in runs}
+    paper = paper_of(row, condition) if not options else None
     return Line(
         condition=condition,
         init=row["init"],
@@ -195,10 +195,27 @@ def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, op
         trainable=row["counts"]["trainable"],
         full=row["counts"]["full"],
         full_plus_adapters=row["counts"]["full_plus_adapters"],
-        paper=paper_of(row, condition) if not options else None,
+        paper=paper,
+        verdict=verdict_of(difference(ours.mean, paper), row),
         runs=runs,
         older=[row for row in cell if row["digest"] not in counted],
     )
+
+
+def difference(ours: float, paper: PaperNumber | None) -> float:
+    if paper is None or paper.all_sizes:
+        return math.nan
+    return ours - paper.mean
+
+
+def verdict_of(difference: float, row: Row) -> str:
+    """In one word, from ours minus the paper's; see `Metric.agrees`."""
+    metric = metric_of(row["metric"])
+    if math.isnan(difference) or math.isnan(metric.agrees):
+        return ""
+    if abs(difference) * metric.scale <= metric.agrees:
+        return "agrees"
+    return "better" if (difference > 0) == row["higher_is_better"] else "worse"
 
 
 def paper_of(row: Row, condition: str) -> PaperNumber | None:

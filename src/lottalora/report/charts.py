@@ -34,10 +34,11 @@ def rank_chart(block: Block) -> dict | None:
         "xaxis": {"type": "log", "title": {"text": "rank r, logarithmic"},
                   "tickvals": ranks, "ticktext": ranks,
                   "range": [math.log10(ranks[0] / 1.25), math.log10(ranks[-1] * 1.25)]},
-        "yaxis": {"title": {"text": plain(f"test {block.metric.label}")}},
+        "yaxis": {"title": {"text": plain(f"{block.metric.part} {block.metric.label}")}},
         "shapes": full_band(block),
     }  # fmt: skip
-    caption = f"Test {block.metric.label} against rank; mean ± std over {runs_text(series, block)}."
+    what = f"{block.metric.part.capitalize()} {block.metric.label}"
+    caption = f"{what} against rank; mean ± std over {runs_text(series, block)}."
     return chart(data, layout, caption)
 
 

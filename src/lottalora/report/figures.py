@@ -155,7 +155,7 @@ def label_axes(axes: Axes, block: Block, series: list[Series]) -> None:
     axes.minorticks_off()
     axes.set_xlim(ranks[0] / 1.25, ranks[-1] * 1.25)
     axes.set_xlabel("rank r, logarithmic")
-    axes.set_ylabel(f"test {block.metric.label}")
+    axes.set_ylabel(f"{block.metric.part} {block.metric.label}")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
     axes.set_axisbelow(True)
     sample = ", built-in sample" if block.sample else ""

@@ -11,7 +11,7 @@ from lottalora.report.tables import cells
 from lottalora.report.tables import headings
 from lottalora.report.tables import notes
 
-WIDTH = 120  # characters, which the table needs to stay on one line per condition
+WIDTH = 128  # characters, which the table needs to stay on one line per condition
 
 
 def console_for_tables() -> Console:

@@ -35,6 +35,7 @@ def headings(metric: Metric) -> list[str]:
         "% of full + adapters",
         "paper",
         "ours − paper",
+        "verdict",
     ]
 
 
@@ -53,6 +54,7 @@ def cells(line: Line, metric: Metric) -> list[str]:
         share(line.percent_of_full_plus_adapters),
         paper_cell(line, metric),
         signed(line.difference, metric),
+        line.verdict or "–",
     ]
 
 
@@ -60,7 +62,8 @@ def notes(block: Block) -> list[str]:
     """What a reader must know besides the numbers."""
     direction = "higher" if block.higher_is_better else "lower"
     chance = block.metric.text(block.chance)
-    said = [f"Test {block.metric.name}, {direction} is better, chance {chance}; {CAPTION}."]
+    what = block.metric.of_part
+    said = [f"{what[0].upper()}{what[1:]}, {direction} is better, chance {chance}; {CAPTION}."]
     if block.sample:
         said.append(
             "Built-in sample: these scores say nothing about the data set and stand beside no paper's number."
@@ -69,6 +72,9 @@ def notes(block: Block) -> list[str]:
         said.append("No full training under this recipe yet, so no recovery: run it with mode=baseline.")
     if any(line.paper and line.paper.all_sizes for line in block.lines):
         said.append("* the paper averages this over model sizes, so there is no difference to state.")
+    if any(line.verdict for line in block.lines):
+        limit = f"{block.metric.agrees:g} {block.metric.unit}".strip()
+        said.append(f"agrees: the two means differ by {limit} or less.")
     diverged = sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold")
     if diverged:
         said.append(f"Runs without a finite score: {diverged}; they are in neither n nor the mean.")
@@ -136,6 +142,7 @@ def csv_line(block: Block, line: Line) -> dict:
         "paper_n": paper.n if paper else None,
         "paper_table": paper.table if paper else None,
         "difference": line.difference,
+        "verdict": line.verdict,
     }
     return (
         of_block

@@ -1,0 +1,56 @@
+"""What takes long to read is read once: the arrays are kept in a file named after what they come from."""
+
+import io
+import logging
+import os
+import zipfile
+from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+Arrays = dict[str, np.ndarray]
+
+
+def cache_folder() -> Path:
+    """The user's, of this suite."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottalora"
+
+
+def read_once(name: str, folders: Sequence[Path], make: Callable[[], Arrays]) -> Arrays:
+    """The arrays kept under `name` in one of the folders, or made now and kept in the first that takes them.
+
+    Several processes may do this at once: a file appears whole, by rename. One that cannot be read is made
+    anew; where no folder can be written, the arrays are made at every call, which is said.
+
+    Args:
+        name: of the file; it must change with whatever the arrays are made from.
+        folders: where it may lie, the preferred one first.
+        make: called where no folder holds it.
+    """
+    for folder in folders:
+        try:
+            with np.load(folder / name, allow_pickle=False) as kept:
+                return dict(kept)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            continue
+    arrays = make()
+    keep(name, folders, arrays)
+    return arrays
+
+
+def keep(name: str, folders: Sequence[Path], arrays: Arrays) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    for folder in folders:
+        part = folder / f".{name}.{os.getpid()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(buffer.getvalue())
+            os.replace(part, folder / name)
+            return
+        except OSError:
+            part.unlink(missing_ok=True)
+    log.warning("%s cannot be kept in %s: it is made anew by each run.", name, " or ".join(map(str, folders)))
