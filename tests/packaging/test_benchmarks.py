@@ -11,13 +11,31 @@ ROOT = Path(__file__).parents[2]
 
 def test_benchmark_of_the_loop_trains_both_arms_alike():
     """Its bare loop is a second implementation of the training path, so the scores must be the same."""
-    script = str(ROOT / "scripts/bench_mnist_loop.py")
+    said = said_by("bench_mnist_loop.py", "--sample", "--epochs", "2", "--repeats", "1")
+    scores = re.findall(r"best validation ([\d.]+)", said)
+    assert len(scores) == 2 and scores[0] == scores[1] and float(scores[0]) > 0.5
+
+
+def test_benchmark_of_cfc_times_every_arm():
+    said = said_by("bench_cfc.py", "--hidden", "16", "--repeats", "1")
+    assert re.findall(r"^(\w+, \S+) ", said, re.MULTILINE) == [
+        *("ncps, full", "suite, full"),
+        *("suite, r=1", "suite, r=8", "suite, r=32"),
+        *("ncps, r=1", "ncps, r=8", "ncps, r=32"),
+    ]
+
+
+def test_control_of_physionet_finds_the_falling_blood_pressure_of_the_made_records():
+    (score,) = re.findall(r"^split 0: AUROC ([\d.]+)$", said_by("control_physionet2012.py"), re.MULTILINE)
+    assert float(score) > 0.8
+
+
+def said_by(script: str, *words: str) -> str:
     ran = subprocess.run(
-        [sys.executable, script, "--sample", "--epochs", "2", "--repeats", "1"],
+        [sys.executable, str(ROOT / "scripts" / script), *words],
         env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    scores = re.findall(r"best validation ([\d.]+)", ran.stdout)
-    assert len(scores) == 2 and scores[0] == scores[1] and float(scores[0]) > 0.5
+    return ran.stdout

@@ -127,7 +127,12 @@ def test_the_stand_in_has_the_shape_that_the_spec_promises():
 
 
 def test_d4rls_rows_become_episodes():
-    row = {"observations": [[0.5] * 17] * 3, "actions": [[0.1] * 6] * 3, "rewards": [1.0, 2.0, 3.0], "dones": []}
+    row = {
+        "observations": [[0.5] * 17] * 3,
+        "actions": [[0.1] * 6] * 3,
+        "rewards": [1.0, 2.0, 3.0],
+        "dones": [],
+    }
     (episode,) = d4rl_episodes([row])
     assert (episode.states.shape, episode.actions.shape) == ((3, 17), (3, 6))
     assert episode.rewards.tolist() == [1, 2, 3]
@@ -183,7 +188,9 @@ class TestMinari:
 
     def test_a_misspelt_id_is_refused_with_the_nearest_offered(self, tmp_path):
         store(tmp_path, "mujoco/halfcheetah/made-v0", lengths=(4,))
-        with pytest.raises(FileNotFoundError, match="not at .*looked for.*Nearest: mujoco/halfcheetah/made-v0"):
+        with pytest.raises(
+            FileNotFoundError, match="not at .*looked for.*Nearest: mujoco/halfcheetah/made-v0"
+        ):
             read_minari(tmp_path, "mujoco/halfcheetah/mad-v0")
 
     def test_a_missing_data_set_is_refused_with_what_to_type(self, tmp_path):
@@ -205,7 +212,9 @@ def test_d4rl_without_a_network_is_refused_with_what_to_type(tmp_path, monkeypat
         raise ConnectionError("no answer")
 
     monkeypatch.setattr(datasets, "load_dataset", silent)
-    with pytest.raises(FileNotFoundError, match="'halfcheetah-exprt-v2'.*no answer.*Nearest: halfcheetah-expert-v2"):
+    with pytest.raises(
+        FileNotFoundError, match="'halfcheetah-exprt-v2'.*no answer.*Nearest: halfcheetah-expert-v2"
+    ):
         read_d4rl(tmp_path, "halfcheetah-exprt-v2")
 
 

@@ -15,7 +15,15 @@ from lottalora.config import digest
 from lottalora.sweeps.cells import cells_of_words
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-RUNS = {"digits": 15, "table14": 30, "table2": 135, "table3": 1005, "table6": 45, "table17": 35, "table23": 75}
+RUNS = {
+    "digits": 15,
+    "table14": 30,
+    "table2": 135,
+    "table3": 1005,
+    "table6": 45,
+    "table17": 35,
+    "table23": 75,
+}
 
 
 @pytest.fixture

@@ -204,8 +204,8 @@ def made_records() -> Arrays:
     labels = (random.rand(320) < 0.25).astype(np.int64)
     hours = np.concatenate([np.sort(random.choice(48, length, replace=False)) for length in lengths])
     values = random.randn(len(hours), len(FEATURES))
-    values[:, FEATURES["SysABP"]] -= 0.1 * hours * np.repeat(labels, lengths)
     values[random.rand(*values.shape) < 0.6] = np.nan
+    values[:, FEATURES["SysABP"]] = random.randn(len(hours)) - 0.3 * hours * np.repeat(labels, lengths)
     return {
         "hours": hours.astype(np.float32),
         "values": values.astype(np.float32),

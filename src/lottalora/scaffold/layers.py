@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
-from lottalora.dropout import dropout
-from lottalora.dropout import mask_like
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
+from lottalora.scaffold.dropout import dropout
+from lottalora.scaffold.dropout import mask_like
 from lottalora.scaffold.steered import Steered
 
 
@@ -182,7 +182,9 @@ class LottaLinear(LottaLayer):
 
     def _is_plain_with_dropout(self, x: Tensor) -> bool:
         adapter = self.adapter
-        if not (self.training and adapter.rank and adapter.dropout and x.device.type == "cpu" and x.dim() > 1):
+        if not (
+            self.training and adapter.rank and adapter.dropout and x.device.type == "cpu" and x.dim() > 1
+        ):
             return False
         options = adapter.dora or adapter.residual or adapter.layer_norm
         return not (options or torch.is_autocast_enabled("cpu"))

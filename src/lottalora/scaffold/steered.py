@@ -2,9 +2,10 @@ r"""The linear layer with adapter dropout as one function, for training on a CPU
 
 .. math:: h = \beta W x + s\, B A (m \odot x) + b
 
-Written out, since every pass over a large tensor counts there. Four things are saved by it: β W x accumulates onto
-the low-rank product inside one matrix product; nothing but x, the mask m and A (m ⊙ x) is kept for the backward
-pass; the gradient of β is ⟨g W, x⟩, whose first factor the gradient of x needs anyway; and W has none.
+Written out, since every pass over a large tensor counts there. Four things are saved by it: β W x accumulates
+onto the low-rank product inside one matrix product; nothing but x, the mask m and A (m ⊙ x) is kept for the
+backward pass; the gradient of β is ⟨g W, x⟩, whose first factor the gradient of x needs anyway; and W has
+none.
 
 Letters: n tokens, r rank.
 """
