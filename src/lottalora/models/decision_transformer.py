@@ -62,7 +62,7 @@ class DecisionTransformer(nn.Module):
         super().__init__()
         _, states = in_shape
         self.embed_step = nn.Embedding(LONGEST, width)
-        nn.init.normal_(self.embed_step.weight, std=0.02)  # N(0, 1) would drown what the state says
+        nn.init.normal_(self.embed_step.weight, std=0.02)  # by PyTorch's N(0, 1) the step drowns the state
         self.embed_return = nn.Linear(1, width)
         self.embed_state = nn.Linear(states, width)
         self.embed_action = nn.Linear(out_dim, width)
