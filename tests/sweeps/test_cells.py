@@ -17,7 +17,7 @@ from lottalora.sweeps.cells import cells_of_words
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUNS = {
     "digits": 15, "table14": 30, "table2": 135, "table22": 57, "table3": 1005, "table6": 45, "table17": 35,
-    "table20": 70,
+    "table20": 70, "table23": 75,
 }  # fmt: skip
 
 

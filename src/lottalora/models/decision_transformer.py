@@ -39,11 +39,11 @@ class Windows(NamedTuple):
 class DecisionTransformer(nn.Module):
     r"""A causal transformer over (return-to-go, state, action) of each step, which says the action.
 
-    .. math:: \hat a_t = \tanh(W_{action}\, \mathrm{LN}(h_t) + b), \qquad h = \mathrm{blocks}(\mathrm{LN}(e))
+    .. math:: \hat a_t = \tanh(W_{action}\, \mathrm{LN}(h_t) + b), \quad h = \mathrm{blocks}(\mathrm{LN}(e))
 
-    e are the embedded tokens, each plus the embedding of its step; h_t stands at the state of step t, so it sees
-    that step's return and state, and earlier steps whole. There are no heads for states and returns: the counts
-    of the paper leave no room for them.
+    e are the embedded tokens, each plus the embedding of its step; h_t stands at the state of step t, so it
+    sees that step's return and state, and earlier steps whole. There are no heads for states and returns: the
+    paper's counts leave no room for them.
 
     Args:
         in_shape: (K, states).
@@ -88,8 +88,8 @@ class DecisionTransformer(nn.Module):
 class Block(nn.Module):
     """Attention and a four times wider MLP, each behind a LayerNorm and beside a skip.
 
-    Every matrix is a linear layer of its own, so that each can be put on a scaffold. Starts as GPT-2 does: weights
-    N(0, 0.02²), those that write into the skip divided by √(2 depth), biases 0.
+    Every matrix is a linear layer of its own, so that each can be put on a scaffold. Starts as GPT-2 does:
+    weights N(0, 0.02²), those that write into the skip divided by √(2 depth), biases 0.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, *, depth: int) -> None:
