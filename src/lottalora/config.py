@@ -43,7 +43,8 @@ CHOICES = {
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
-    "model", "model.size", "data", "data.split", "mode", "init", "rank", "seed", "backbone_seed",
+    "model", "model.size", "model.depth", "model.shortcut", "data", "data.split",
+    "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
 }  # fmt: skip
 
@@ -201,8 +202,8 @@ def scored(cfg: DictConfig) -> dict:
         scaffold = chosen(scaffold, "scaffold") | {"keep": model["keep"], "freeze": model["freeze"]}
     steps = chosen({key: trainer[key] for key in LATER["trainer"]}, "trainer")
     return {
-        "data": {key: value for key, value in plain["data"].items() if key != "root"},
-        "model": model["net"] | model["sizes"][model["size"]],
+        "data": without_root(plain["data"]),
+        "model": without_root(model["net"]) | model["sizes"][model["size"]],
         "task": plain["task"],
         "scaffold": scaffold,
         "optimizer": plain["optimizer"],
@@ -219,8 +220,14 @@ def without_places(cfg: DictConfig) -> dict:
     """The resolved config as plain data, without where data and results lie: rows travel between machines."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     del plain["paths"]
-    plain["data"].pop("root", None)
+    plain["data"] = without_root(plain["data"])
+    plain["model"]["net"] = without_root(plain["model"]["net"])
     return plain
+
+
+def without_root(section: dict) -> dict:
+    """A section without the key that says where its files lie."""
+    return {key: value for key, value in section.items() if key != "root"}
 
 
 def changes(cfg: DictConfig) -> dict:

@@ -132,17 +132,21 @@ def data_sets() -> Iterator[Check]:
     """Where the default config looks: LOTTALORA_DATA, else ~/.cache/lottalora."""
     root = Path(os.environ.get("LOTTALORA_DATA") or Path.home() / ".cache" / "lottalora")
     yield Check(name="data digits", state="ok", found="comes with scikit-learn")
-    from lottalora.data.mnist import missing
+    from lottalora.data import cifar10
+    from lottalora.data import flowers102
+    from lottalora.data import mnist
 
-    folder = root / "mnist" / "MNIST" / "raw"
-    lacking = missing(folder)
     remedy = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
-    yield Check(
-        name="data mnist",
-        state="note" if lacking else "ok",
-        found=f"{len(lacking)} of 4 files missing in {folder}" if lacking else str(folder),
-        remedy=remedy if lacking else "",
-    )
+    for name, files in (("mnist", mnist.FILES), ("cifar10", cifar10.FILES), ("flowers102", flowers102.FILES)):
+        folder, lacking = root / name / files.folder, files.missing(root / name)
+        yield Check(
+            name=f"data {name}",
+            state="note" if lacking else "ok",
+            found=f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
+            if lacking
+            else str(folder),
+            remedy=remedy if lacking else "",
+        )
 
 
 def disk(results: Path) -> Iterator[Check]:

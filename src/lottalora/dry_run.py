@@ -4,7 +4,7 @@ import json
 import sys
 
 import torch
-from hydra.utils import get_class
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lottalora.config import identify
@@ -31,8 +31,9 @@ def show(cfg: DictConfig) -> None:
 
     dry_run=json prints one line of JSON with the four counts and nothing else.
     """
+    spec = instantiate(cfg.data).spec
     with torch.device("meta"):
-        _, account = build(cfg, get_class(cfg.data._target_).spec)
+        _, account = build(cfg, spec)
     if cfg.dry_run == "json":
         sys.stdout.write(json.dumps(account.counts()) + "\n")
         return

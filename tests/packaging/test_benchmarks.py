@@ -30,6 +30,13 @@ def test_control_of_physionet_finds_the_falling_blood_pressure_of_the_made_recor
     assert float(score) > 0.8
 
 
+def test_benchmark_of_a_convolutional_step_times_every_arm():
+    ratios = re.findall(
+        r"full training = ([\d.]+)", said_by("bench_conv_step.py", "--turns", "1", "--depth", "8")
+    )
+    assert len(ratios) == 4 and float(ratios[0]) == 1
+
+
 def said_by(script: str, *words: str) -> str:
     ran = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / script), *words],

@@ -158,3 +158,44 @@ def test_verdict_follows_the_direction_of_the_metric():
     row = make_row(**pair, metric="mse", higher_is_better=False, score=0.02, alpha=8.0)
     (line,) = lines_of([row])
     assert (line.paper.mean, line.verdict) == (0.02832, "better")
+
+
+def cifar10_row(**adapter):
+    pair = {"model": "resnet", "data": "cifar10", "size": "plain20", "init": "normal"}
+    return make_row(**pair, score=0.88, config={"scaffold": {"family": "normal", **adapter}})
+
+
+@pytest.mark.parametrize(
+    ("adapter", "label", "paper"),
+    [
+        ({}, "scaffold", 0.8618),
+        ({"dora": False, "residual": False}, "scaffold", 0.8618),
+        ({"residual": True}, "scaffold + residual", 0.862),
+        ({"dora": True, "residual": True}, "scaffold + dora + residual", 0.8812),
+        ({"dora": True}, "scaffold + dora", None),
+        ({"B_init": "kaiming"}, "scaffold + B_init=kaiming", None),
+    ],
+)
+def test_options_of_adapters_are_part_of_what_the_paper_calls_a_condition(adapter, label, paper):
+    (line,) = lines_of([cifar10_row(**adapter)])
+    assert line.label == label
+    assert (line.paper and line.paper.mean) == (paper and pytest.approx(paper))
+
+
+def test_the_variants_of_a_table_each_keep_their_number_of_the_paper():
+    rows = [cifar10_row(), cifar10_row(residual=True), cifar10_row(dora=True, residual=True)]
+    rows[2]["counts"] = rows[2]["counts"] | {"trainable": 21775}  # the magnitudes
+    assert [(line.adapter, line.options) for line in lines_of(rows)] == [
+        ("", ""),
+        ("+dora+residual", ""),
+        ("+residual", ""),
+    ]
+    assert all(line.paper for line in lines_of(rows))
+
+
+def test_options_that_the_paper_calls_a_variant_stand_beside_its_number():
+    pair = {"model": "vit_random", "data": "flowers102", "size": "base", "init": "normal"}
+    plain, normed = (
+        make_row(**pair, rank=16, alpha=16.0, config={"scaffold": {"layer_norm": on}}) for on in (False, True)
+    )
+    assert [line.paper.mean for line in lines_of([plain, normed])] == pytest.approx([0.5427, 0.5556])

@@ -11,6 +11,7 @@ from lottalora.scaffold import LottaConv2d
 from lottalora.scaffold import LottaConv3d
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Source
+from lottalora.scaffold import convolution as convolutions
 
 DOUBLE = torch.float64
 CONVOLUTIONS = {1: (nn.Conv1d, LottaConv1d), 2: (nn.Conv2d, LottaConv2d), 3: (nn.Conv3d, LottaConv3d)}
@@ -190,6 +191,74 @@ def test_convolutions_weight_is_the_reshaped_matrix_sum():
     layer, _ = convolution(2, groups=2)
     W = layer.beta * layer.W_seed + layer.B @ layer.A
     torch.testing.assert_close(layer.weight, W.view(6, 2, 3, 3))
+
+
+@pytest.fixture
+def both_forms(monkeypatch):
+    """Output and gradients of a convolution as one composed kernel and as two paths, by name."""
+
+    def run(layer, x):
+        found = []
+        for one_kernel in (True, False):
+            monkeypatch.setattr(convolutions, "composed_is_faster", lambda *_, form=one_kernel: form)
+            values = {"x": x.clone().requires_grad_(), **dict(layer.named_parameters())}
+            h = layer(values["x"])
+            weights = torch.arange(h.numel(), dtype=h.dtype).cos().view(h.shape)  # or a norm hides gradients
+            gradients = torch.autograd.grad((weights * h).sum(), list(values.values()))
+            found.append({"h": h.detach(), **dict(zip(values, gradients, strict=True))})
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("like", SHAPES, ids=str)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_composed_kernel_gives_output_and_gradients_of_the_two_paths(both_forms, dims, like):
+    layer, _ = convolution(dims, **like)
+    composed, paths = both_forms(layer, torch.randn(2, 4, *[7] * dims, dtype=DOUBLE))
+    assert {"h", "x", "A", "B", "beta"} <= composed.keys()
+    torch.testing.assert_close(composed, paths)
+
+
+@pytest.mark.parametrize(
+    "options", [{"alpha": 3.0}, {"dora": True}, {"residual": True}, {"layer_norm": True}], ids=str
+)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_composed_kernel_has_the_options_of_the_two_paths(both_forms, groups, options):
+    adapter = Adapter(rank=2, **options)
+    layer, _ = convolution(2, adapter, out_channels=4, padding=1, groups=groups)
+    composed, paths = both_forms(layer, torch.randn(2, 4, 5, 5, dtype=DOUBLE))
+    torch.testing.assert_close(composed, paths)
+
+
+def test_composed_kernel_equals_the_two_paths_to_a_hundred_thousandth_in_float32(both_forms):
+    layer, _ = convolution(2, Adapter(rank=8), in_channels=64, out_channels=64, padding=1)
+    composed, paths = both_forms(layer.float(), torch.randn(8, 64, 8, 8) / 64**0.5)
+    torch.testing.assert_close(composed["h"], paths["h"], rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_in_training_keeps_the_two_paths_apart():
+    layer, _ = convolution(2, Adapter(rank=2, dropout=0.999999), bias=False)
+    x = torch.randn(2, 4, 5, 5, dtype=DOUBLE)
+    layer.train()
+    torch.testing.assert_close(layer(x), layer.beta * F.conv2d(x, layer.W_seed.view(6, 4, 3, 3)))
+    layer.eval()
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight))
+
+
+@pytest.mark.parametrize(
+    ("out", "columns", "rank", "composed"),
+    [
+        (16, 16 * 9, 1, True),
+        (64, 64 * 9, 32, True),
+        (128, 128 * 9, 8, False),
+        (256, 64, 1, True),
+        (512, 512, 8, False),
+        (16, 16 * 9, 0, False),  # β alone is trained
+    ],
+)
+def test_small_kernels_are_composed_and_large_ones_are_not(out, columns, rank, composed):
+    assert convolutions.composed_is_faster(out, columns, rank) is composed
 
 
 @pytest.mark.parametrize("options", [{"dora": True}, {"residual": True}, {"layer_norm": True}])

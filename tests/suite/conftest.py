@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose
 from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,3 +45,19 @@ def composed():
             return compose("config", overrides=list(words))
 
         yield make
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """The config of a command line, inside a job of Hydra's, as run.py sees it."""
+    held = HydraConfig.instance().cfg
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+
+        def make(*words: str):
+            whole = compose("config", overrides=list(words), return_hydra_config=True)
+            whole.hydra.job.config_name = "config"
+            HydraConfig.instance().set_config(whole)
+            return compose("config", overrides=list(words))
+
+        yield make
+    HydraConfig.instance().cfg = held

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import MissingConfigException
 
-from lottalora.data.mnist import OFFICIAL
+from lottalora.data.mnist import FILES
 from lottalora.errors import in_one_line
 
 
@@ -89,7 +89,7 @@ def test_missing_data_without_a_network_are_refused_with_what_to_type(command, t
 def test_a_truncated_data_file_is_refused_by_name(command, tmp_path):
     folder = tmp_path / "mnist" / "MNIST" / "raw"
     folder.mkdir(parents=True)
-    for name in OFFICIAL:
+    for name in FILES.sums:
         (folder / name).write_bytes(b"\0" * 100)
     line = only_line(command(f"paths.data={tmp_path}"))
     assert f"{folder}/train-images-idx3-ubyte is damaged: its 100 bytes are not the official file" in line

@@ -1,7 +1,6 @@
 """The files of conf/, and what identifies a run."""
 
 import pytest
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from lottalora.config import changes
@@ -12,25 +11,6 @@ from tests.suite.conftest import ROOT
 
 CONF = ROOT / "conf"
 INITS = sorted(path.stem for path in (CONF / "init").glob("*.yaml"))
-
-
-@pytest.fixture
-def typed(monkeypatch):
-    """The config of a command line, inside a job of Hydra's, as run.py sees it."""
-    from hydra import compose
-    from hydra import initialize_config_dir
-
-    held = HydraConfig.instance().cfg
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-
-        def make(*words: str):
-            whole = compose("config", overrides=list(words), return_hydra_config=True)
-            whole.hydra.job.config_name = "config"
-            HydraConfig.instance().set_config(whole)
-            return compose("config", overrides=list(words))
-
-        yield make
-    HydraConfig.instance().cfg = held
 
 
 def test_there_is_one_init_for_each_family_and_one_for_the_mnist_tables():

@@ -9,13 +9,13 @@ import torch
 from lottalora.data.digits import Digits
 from lottalora.data.images import Batches
 from lottalora.data.images import Images
+from lottalora.data.mnist import FILES
 from lottalora.data.mnist import MNIST
-from lottalora.data.mnist import missing
 
 ROOT = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "mnist")
 real = [
     pytest.mark.data,
-    pytest.mark.skipif(bool(missing(ROOT / "MNIST" / "raw")), reason=f"MNIST is not at {ROOT}"),
+    pytest.mark.skipif(bool(FILES.missing(ROOT)), reason=f"MNIST is not at {ROOT}"),
 ]
 SETS = {
     "digits": Digits(batch_size=32),

@@ -21,7 +21,7 @@ class Benchmark:
     Args:
         name: in the column `benchmark` of paper.csv.
         init: the scaffold that its tables take, a name in conf/init.
-        variants: our size → the paper's variant, where the two differ.
+        variants: our size, or size+option of the adapters, → the paper's variant, where the two differ.
     """
 
     name: str
@@ -38,7 +38,9 @@ BENCHMARKS = {
     ("cfc", "physionet2012"): Benchmark("physionet2012"),
     ("resnet", "cifar10"): Benchmark("cifar10"),
     ("vit", "flowers102"): Benchmark("flowers102", variants={"base": "vit_b16_pretrained"}),
-    ("vit_random", "flowers102"): Benchmark("flowers102", variants={"base": "vit_b16_random"}),
+    ("vit_random", "flowers102"): Benchmark(
+        "flowers102", variants={"base": "vit_b16_random", "base+layer_norm": "vit_b16_random+ln"}
+    ),
     ("decision_transformer", "halfcheetah"): Benchmark("halfcheetah_expert"),
 }
 

@@ -49,6 +49,17 @@ def read_digits() -> Images:
     return Images(pixels, torch.from_numpy(bunch.target.astype(np.int64)))
 
 
+def enlarged_digits(width: int, *, channels: int = 1) -> tuple[Images, Images, Images]:
+    """The three parts as a stand-in for larger images: bytes, each pixel repeated to size, equal channels."""
+    digits = read_digits()
+    source = torch.arange(width) * 8 // width  # which of 8 pixels stands at each place
+    pixels = digits.pixels[:, :, source][:, :, :, source]  # (N, 1, width, width), values 0 to 16
+    pixels = (pixels.int() * 255 // 16).to(torch.uint8).repeat(1, channels, 1, 1)
+    images = Images(pixels, digits.labels)
+    train, validation, test = stratified(digits.labels.numpy())
+    return images.take(train), images.take(validation), images.take(test)
+
+
 def stratified(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Indices of a 70 / 10 / 20 % split within each class, drawn from NumPy's frozen legacy stream."""
     random = np.random.RandomState(SPLIT_SEED)

@@ -55,9 +55,9 @@ class HalfCheetah:
     """Expert episodes of MuJoCo's HalfCheetah, split 90/10 by whole episodes.
 
     The held-out episodes serve as validation and as test part: the paper reports the validation error, so the
-    score of a row is a validation score. Every step begins one training window, so an epoch is one pass over the
-    steps: about 1,400 batches of 64 for 90 episodes of 1,000. The held-out episodes are cut into windows that do
-    not overlap, so that each of their steps is scored once, with 0 to 19 steps before it.
+    score of a row is a validation score. Every step begins one training window, so an epoch is one pass over
+    the steps: about 1,400 batches of 64 for 90 episodes of 1,000. The held-out episodes are cut into windows
+    that do not overlap, so that each of their steps is scored once, with 0 to 19 steps before it.
 
     Source: Todorov et al. 2012; Minari, https://minari.farama.org; D4RL, Fu et al. 2020,
     https://arxiv.org/abs/2004.07219
@@ -70,14 +70,20 @@ class HalfCheetah:
         sample: a small made stand-in in place of the real data.
     """
 
-    # chance: the error of always taking the mean action, on the training part of the local TQC expert's episodes
+    # chance: the error of the mean action, on the training part of the local TQC expert's episodes
     spec = DataSpec(
         in_shape=(CONTEXT, STATES), out_dim=ACTIONS, metric="mse", higher_is_better=False, chance=0.6155
     )
     train_examples = 90_000
 
     def __init__(
-        self, *, root: str, batch_size: int, source: str = "minari", id: str | None = None, sample: bool = False
+        self,
+        *,
+        root: str,
+        batch_size: int,
+        source: str = "minari",
+        id: str | None = None,
+        sample: bool = False,
     ) -> None:
         if not isinstance(sample, bool):
             raise ValueError(f"data.sample must be true or false, got {sample!r}.")
@@ -129,8 +135,9 @@ def checked(episodes: list[Episode], name: str) -> list[Episode]:
         shapes = tuple(episode.states.shape), tuple(episode.actions.shape)
         if shapes != ((length, STATES), (length, ACTIONS)) or length > LONGEST:
             raise ValueError(
-                f"Episode {number} of data set {name!r} has states {shapes[0]}, actions {shapes[1]} and {length} "
-                f"rewards; HalfCheetah has {STATES} and {ACTIONS} a step, in {LONGEST} steps or fewer."
+                f"Episode {number} of data set {name!r} has states {shapes[0]}, actions {shapes[1]} and "
+                f"{length} rewards; HalfCheetah has {STATES} and {ACTIONS} a step, "
+                f"in {LONGEST} steps or fewer."
             )
         if not all(np.isfinite(part).all() for part in (episode.states, episode.actions, episode.rewards)):
             raise ValueError(f"Episode {number} of data set {name!r} holds values that are not numbers.")
@@ -272,7 +279,8 @@ def read_minari(root: Path, name: str) -> list[Episode]:
         ]
     except (OSError, KeyError) as error:
         raise ValueError(
-            f"{folder} cannot be read ({last_line(error)}). Delete the folder and run again to download it anew."
+            f"{folder} cannot be read ({last_line(error)}). "
+            "Delete the folder and run again to download it anew."
         ) from error
 
 
@@ -291,8 +299,9 @@ def download_minari(root: Path, name: str) -> None:
         offered = {*PUBLIC["minari"], *known, *local_ids(root)}
         near = [each for each in nearest_first(name, offered) if each != name][:3]
         raise FileNotFoundError(
-            f"Minari data set {name!r} is not at {root / name} (looked for data/main_data.hdf5) and could not be "
-            f"downloaded ({last_line(error)}). Nearest: {', '.join(near)}. Type data.id=ID, "
+            f"Minari data set {name!r} is not at {root / name} "
+            f"(looked for data/main_data.hdf5) and could not "
+            f"be downloaded ({last_line(error)}). Nearest: {', '.join(near)}. Type data.id=ID, "
             "or name the folder above halfcheetah/ with paths.data=FOLDER or LOTTALORA_DATA; "
             "data.sample=true needs no data."
         ) from error
@@ -322,9 +331,7 @@ def read_d4rl(root: Path, name: str) -> list[Episode]:
 
 def d4rl_episodes(table: Sequence[dict]) -> list[Episode]:
     columns = ("observations", "actions", "rewards")
-    return [
-        Episode(*(np.asarray(row[column], dtype=np.float32) for column in columns)) for row in table
-    ]
+    return [Episode(*(np.asarray(row[column], dtype=np.float32) for column in columns)) for row in table]
 
 
 def last_line(error: BaseException) -> str:

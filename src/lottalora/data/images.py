@@ -1,14 +1,24 @@
-"""Images held in memory as bytes, batched and normalised there.  N images, C channels, H × W pixels."""
+"""Images held in memory as bytes, batched, augmented and normalised there.
+
+Letters: N images, C channels, H × W pixels.
+"""
 
 import hashlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator
 from torch import Tensor
 
 from lottalora.data.order import Order
 
 EVALUATION_BATCH = 1000  # images; the score does not depend on it
+SPLIT_SEED = 0  # of the part that is held out; never the run's seed
+Augment = Callable[[Tensor, Generator], Tensor]  # pixels (N, C, H, W) in, changed pixels out
 
 
 @dataclass(frozen=True)
@@ -33,18 +43,28 @@ class Batches:
 
     Args:
         images: what is cut into batches.
-        mean, std: of the pixels, in bytes; the input of a network is (pixel − mean) / std.
+        mean, std: of the pixels, in bytes, one number or (C, 1, 1); the input of a network is
+            (pixel − mean) / std.
         batch_size: images.
-        seed: of the order; None keeps the order of the data set.
+        seed: of the order and of the augmentation; None keeps the order of the data set.
+        augment: changes the pixels of each batch; what it draws is a function of seed and epoch, too.
     """
 
     def __init__(
-        self, images: Images, *, mean: float, std: float, batch_size: int, seed: int | None = None
+        self,
+        images: Images,
+        *,
+        mean: float | Tensor,
+        std: float | Tensor,
+        batch_size: int,
+        seed: int | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.images = images
         self.mean = mean
         self.std = std
         self.batch_size = batch_size
+        self.augment = augment
         self.sampler = Order(len(images.labels), seed)
         self.batch_sampler = None  # Lightning reads this of whatever has a sampler
 
@@ -52,24 +72,34 @@ class Batches:
         return -(-len(self.images.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = self.sampler.generator("/augment")
         for index in self.sampler.index().split(self.batch_size):
             batch = self.images.take(index)
-            yield (batch.pixels.float() - self.mean) / self.std, batch.labels
+            pixels = self.augment(batch.pixels, generator) if self.augment else batch.pixels
+            yield (pixels.float() - self.mean) / self.std, batch.labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplits:
-    """Train, validation and test part of a data set, and the mean and std of its pixels in bytes."""
+    """The three parts of a data set, mean and std of its bytes, and what changes the training images."""
 
     train: Images
     validation: Images
     test: Images
-    mean: float
-    std: float
+    mean: float | Tensor
+    std: float | Tensor
     batch_size: int
+    augment: Augment | None = None
 
     def train_batches(self, seed: int) -> Batches:
-        return Batches(self.train, mean=self.mean, std=self.std, batch_size=self.batch_size, seed=seed)
+        return Batches(
+            self.train,
+            mean=self.mean,
+            std=self.std,
+            batch_size=self.batch_size,
+            seed=seed,
+            augment=self.augment,
+        )
 
     def validation_batches(self) -> Batches:
         return Batches(self.validation, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
@@ -78,10 +108,40 @@ class ImageSplits:
         return Batches(self.test, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
 
     def fingerprint(self) -> str:
-        """SHA-256 over shapes, pixels and labels of the three parts: data and split in one number."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
-            digest.update(str(tuple(part.pixels.shape)).encode())
-            digest.update(part.pixels.contiguous().numpy())
-            digest.update(part.labels.contiguous().numpy())
-        return digest.hexdigest()
+        return fingerprint(self.train, self.validation, self.test)
+
+
+def fingerprint(*parts: Images) -> str:
+    """SHA-256 over shapes, pixels and labels of all parts: data and split in one number."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str(tuple(part.pixels.shape)).encode())
+        digest.update(part.pixels.contiguous().numpy())
+        digest.update(part.labels.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def hold_out_a_tenth(images: Images) -> tuple[Images, Images]:
+    """Training and validation part, the same at every run: drawn from NumPy's frozen legacy stream."""
+    index = torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(len(images.labels)))
+    held_out = len(index) // 10
+    return images.take(index[held_out:].sort().values), images.take(index[:held_out].sort().values)
+
+
+def crop_and_flip(pixels: Tensor, generator: Generator, *, margin: int = 4) -> Tensor:
+    """Each image cropped at random out of itself with a black margin, and mirrored with probability 1/2.
+
+    Args:
+        pixels: (N, C, H, W), on any device; the result has the same shape and device.
+        generator: of the draws, on the CPU, so that every device sees the same images.
+        margin: pixels on each side.
+    """
+    count, channels, height, width = pixels.shape
+    top, left = torch.randint(2 * margin + 1, (2, count, 1), generator=generator)
+    mirrored = torch.randint(2, (count, 1), generator=generator).bool()
+    along = torch.arange(width)
+    columns = left + torch.where(mirrored, along.flip(0), along)  # (N, W)
+    rows = top + torch.arange(height)  # (N, H)
+    places = rows[:, :, None] * (width + 2 * margin) + columns[:, None, :]  # (N, H, W)
+    places = places.view(count, 1, -1).expand(-1, channels, -1).to(pixels.device)
+    return F.pad(pixels, [margin] * 4).flatten(2).gather(2, places).view_as(pixels)

@@ -26,7 +26,7 @@ class Order:
             return torch.arange(self.count)
         return torch.randperm(self.count, generator=self.generator())
 
-    def generator(self) -> torch.Generator:
-        """Of this epoch's random draws, anew at each call."""
-        words = hashlib.sha256(f"{self.seed}/{self.epoch}".encode()).digest()
+    def generator(self, purpose: str = "") -> torch.Generator:
+        """Of this epoch's random draws, anew at each call; one purpose's are independent of another's."""
+        words = hashlib.sha256(f"{self.seed}/{self.epoch}{purpose}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(words[:8], "little", signed=True))

@@ -39,11 +39,11 @@ class Windows(NamedTuple):
 class DecisionTransformer(nn.Module):
     r"""A causal transformer over (return-to-go, state, action) of each step, which says the action.
 
-    .. math:: \hat a_t = \tanh(W_{action}\, \mathrm{LN}(h_t) + b), \qquad h = \mathrm{blocks}(\mathrm{LN}(e))
+    .. math:: \hat a_t = \tanh(W_{action}\, \mathrm{LN}(h_t) + b), \quad h = \mathrm{blocks}(\mathrm{LN}(e))
 
-    e are the embedded tokens, each plus the embedding of its step; h_t stands at the state of step t, so it sees
-    that step's return and state, and earlier steps whole. There are no heads for states and returns: the counts
-    of the paper leave no room for them.
+    e are the embedded tokens, each plus the embedding of its step; h_t stands at the state of step t, so it
+    sees that step's return and state, and earlier steps whole. There are no heads for states and returns: the
+    paper's counts leave no room for them.
 
     Args:
         in_shape: (K, states).
@@ -62,6 +62,7 @@ class DecisionTransformer(nn.Module):
         super().__init__()
         _, states = in_shape
         self.embed_step = nn.Embedding(LONGEST, width)
+        nn.init.normal_(self.embed_step.weight, std=0.02)  # by PyTorch's N(0, 1) the step drowns the state
         self.embed_return = nn.Linear(1, width)
         self.embed_state = nn.Linear(states, width)
         self.embed_action = nn.Linear(out_dim, width)
@@ -87,8 +88,8 @@ class DecisionTransformer(nn.Module):
 class Block(nn.Module):
     """Attention and a four times wider MLP, each behind a LayerNorm and beside a skip.
 
-    Every matrix is a linear layer of its own, so that each can be put on a scaffold. Starts as GPT-2 does: weights
-    N(0, 0.02²), those that write into the skip divided by √(2 depth), biases 0.
+    Every matrix is a linear layer of its own, so that each can be put on a scaffold. Starts as GPT-2 does:
+    weights N(0, 0.02²), those that write into the skip divided by √(2 depth), biases 0.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, *, depth: int) -> None:

@@ -14,6 +14,7 @@ from lottalora.analysis.recovery import Summary
 from lottalora.analysis.recovery import recovery
 from lottalora.analysis.recovery import share_above_chance
 from lottalora.analysis.recovery import summary
+from lottalora.report.grouping import adapter_of
 from lottalora.report.grouping import block_key
 from lottalora.report.grouping import find_baseline
 from lottalora.report.grouping import grouped
@@ -41,6 +42,7 @@ class Line:
     """One condition at one rank, over seeds."""
 
     condition: str  # one of ORDER, or a mode that has no entry in CONDITIONS
+    adapter: str  # the options that are on, such as "+dora+residual"; mostly ""
     init: str  # "" for full training
     rank: int | None
     alpha: float | None
@@ -67,7 +69,7 @@ class Line:
 
     @property
     def label(self) -> str:
-        return LABELS.get(self.condition, self.condition)
+        return LABELS.get(self.condition, self.condition) + self.adapter.replace("+", " + ")
 
     @property
     def percent_of_full(self) -> float:
@@ -185,6 +187,7 @@ def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, op
     paper = paper_of(row, condition) if not options else None
     return Line(
         condition=condition,
+        adapter=adapter_of(row),
         init=row["init"],
         rank=row["rank"],
         alpha=row["alpha"],
@@ -228,9 +231,12 @@ def paper_of(row: Row, condition: str) -> PaperNumber | None:
     if condition != "full" and row["alpha"] not in (None, row["rank"]):
         return None
     rank = None if condition == "full" else row["rank"]
-    return paper_number(benchmark, row["size"], condition, rank, metric_of(row["metric"]))
+    size, options = row["size"], adapter_of(row)
+    if size + options in benchmark.variants:  # the paper calls these options a variant, not a condition
+        size, options = size + options, ""
+    return paper_number(benchmark, size, condition + options, rank, metric_of(row["metric"]))
 
 
 def line_order(line: Line) -> tuple:
     place = ORDER.index(line.condition) if line.condition in ORDER else len(ORDER)
-    return place, line.condition, line.init, line.rank or 0, line.alpha or 0, line.options
+    return place, line.condition, line.adapter, line.init, line.rank or 0, line.alpha or 0, line.options

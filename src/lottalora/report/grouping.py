@@ -14,6 +14,7 @@ from lottalora.schema import chosen
 
 # What the config says of the scaffold and the row has keys of its own for.
 OF_THE_ROW = {"scaffold.seed", "scaffold.rank", "scaffold.alpha"}
+OF_THE_ADAPTER = ("B_init", "dora", "layer_norm", "residual", "rslora")  # what the paper calls a condition
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
@@ -46,13 +47,21 @@ def newest(cell: list[Row]) -> list[Row]:
 
 
 def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
-    """What tells this line's scaffold from another's of the same mode, init, rank and α, in words."""
+    """What tells a line's scaffold from another's of the same mode, init, rank, α and adapter, in words."""
     same = ("mode", "init", "rank", "alpha")
     twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
+    twins = [twin for twin in twins if adapter_of(twin) == adapter_of(row)]
     described = [scaffold_options(twin) | {"trainable": twin["counts"]["trainable"]} for twin in twins]
     mine = scaffold_options(row) | {"trainable": row["counts"]["trainable"]}
     differing = [key for key in mine if any(other.get(key) != mine[key] for other in described)]
     return ", ".join(f"{key.split('.')[-1]}={mine[key]}" for key in differing)
+
+
+def adapter_of(row: Row) -> str:
+    """The options of the adapters that are on, as paper.csv names them after a condition: +dora+residual."""
+    options = chosen(row["config"].get("scaffold") or {}, "scaffold")
+    on = {name: options[name] for name in OF_THE_ADAPTER if name in options}
+    return "".join(f"+{name}" if value is True else f"+{name}={value}" for name, value in on.items())
 
 
 def scaffold_options(row: Row) -> dict:

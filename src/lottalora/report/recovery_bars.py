@@ -40,7 +40,8 @@ def bars_of(blocks: list[Block]) -> list[Bar]:
 
 
 def lines_of_one_init(block: Block) -> list[Line]:
-    lines = [line for line in block.lines if line.condition == "scaffold" and line.rank and not line.options]
+    plain = [line for line in block.lines if line.condition == "scaffold" and not line.adapter]
+    lines = [line for line in plain if line.rank and not line.options]
     lines = [line for line in lines if not math.isnan(line.recovery)]
     inits = [line.init for line in lines]
     benchmark = BENCHMARKS.get((block.model, block.data))

@@ -131,7 +131,9 @@ def recovery_csv(blocks: Iterable[Block]) -> str:
 def csv_line(block: Block, line: Line) -> dict:
     changed = "; ".join(f"{key}={value}" for key, value in block.changed.items())
     of_block = {key: getattr(block, key) for key in ("model", "size", "data", "sample", "recipe")}
-    of_line = {key: getattr(line, key) for key in ("condition", "init", "options", "rank", "alpha")}
+    of_line = {
+        key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank", "alpha")
+    }
     ours = {"metric": block.metric.name, "n": line.scores.n, "mean": line.scores.mean, "std": line.scores.std}
     derived = ("recovery", "share_above_chance", "trainable", "full", "full_plus_adapters")
     shares = ("percent_of_full", "percent_of_full_plus_adapters")

@@ -103,6 +103,9 @@ class LottaLayer(nn.Module):
             raise ValueError(
                 "A layer with residual, layer_norm or adapter dropout is no single matrix: call it instead."
             )
+        return self._renormalised()
+
+    def _renormalised(self) -> Tensor:
         W = self._matrix()
         return W if self.magnitude is None else W * self._renormalisation(W)[:, None]
 
@@ -122,6 +125,10 @@ class LottaLayer(nn.Module):
             h = h + self.adapter.scale * update
         if self.magnitude is not None:
             h = h * self._renormalisation(self._matrix()).view(features)
+        return self.finish(x, h, features)
+
+    def finish(self, x: Tensor, h: Tensor, features: tuple[int, ...]) -> Tensor:
+        """From W x to the output: what comes after the matrix, whichever way the product was taken."""
         if self.bias is not None:
             h = h + self.bias.view(features)
         if self.adapter.residual:

@@ -111,15 +111,16 @@ class Estimate:
     def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
         """Parameters of the cell's net, built without memory once for all seeds; a config of its kind."""
         import torch
-        from hydra.utils import get_class
+        from hydra.utils import instantiate
 
         from lottalora.experiment import build
 
         key = tuple(cell.identity[name] for name in ("model", "size", "data", "mode", "init", "rank"))
         if key not in self.counted:
             cfg, _ = self.composer.config(cell.overrides)
+            spec = instantiate(cfg.data).spec
             with torch.device("meta"):
-                _, account = build(cfg, get_class(cfg.data._target_).spec)
+                _, account = build(cfg, spec)
             self.counted[key] = account.counts(), cfg
         return self.counted[key]
 

@@ -17,8 +17,8 @@ from lottalora.tasks.base import Task
 class Imitation(Task):
     """Squared error of the actions over all real steps, scored by its mean.
 
-    Further scores, of the same weights: the return of `episodes` episodes, as it is and as D4RL normalises it, each
-    as mean and standard deviation over episodes.
+    Further scores, of the same weights: the return of `episodes` episodes, as it is and as D4RL normalises
+    it, each as mean and standard deviation over episodes.
 
     Args:
         net, spec, optimizer, schedule: see `Task`.

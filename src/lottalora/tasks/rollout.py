@@ -89,7 +89,13 @@ class Memory:
     """
 
     def __init__(
-        self, net: nn.Module, normalisation: Normalisation, *, episodes: int, context: int, target_return: float
+        self,
+        net: nn.Module,
+        normalisation: Normalisation,
+        *,
+        episodes: int,
+        context: int,
+        target_return: float,
     ) -> None:
         self.net, self.normalisation = net, normalisation
         self.device = next(net.parameters()).device

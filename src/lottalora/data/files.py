@@ -1,0 +1,113 @@
+"""The official files of a data set: found, downloaded, or refused in one clear line."""
+
+import contextlib
+import gzip
+import hashlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+NETWORK_PATIENCE = 20  # seconds without an answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What torchvision downloads for a data set, each file vouched for by its MD5.
+
+    Args:
+        title: of the data set, in messages.
+        loader: the class in torchvision.datasets that downloads it.
+        folder: where the files lie below the root of the data set, as torchvision lays them out.
+        sums: file name → MD5.
+        packed: file name → MD5 of the same file as NAME.gz, which is taken where the file itself is not
+            there; empty where there is no such thing.
+        folders: further names, of folders full of files that no sum vouches for.
+    """
+
+    title: str
+    loader: str
+    folder: str
+    sums: Mapping[str, str]
+    packed: Mapping[str, str] = field(default_factory=dict)
+    folders: Sequence[str] = ()
+
+    def missing(self, root: Path) -> list[str]:
+        folder = root / self.folder
+        names = [name for name in (*self.sums, *self.folders) if not (folder / name).exists()]
+        return [name for name in names if name not in self.packed or not (folder / f"{name}.gz").exists()]
+
+    def ensure(self, root: Path) -> None:
+        """Download what is not there into a scratch folder, and put it in place when it is whole.
+
+        Raises:
+            FileNotFoundError: files are missing and cannot be downloaded.
+        """
+        lacking = self.missing(root)
+        if not lacking:
+            return
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                fetch(self.loader, scratch)
+                for name in lacking:
+                    file = f"{name}.gz" if name in self.packed else name
+                    put(Path(scratch) / self.folder / file, root / self.folder / file)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            looked_for = ", ".join(lacking) + (", also .gz" if self.packed else "")
+            raise FileNotFoundError(
+                f"{self.title} is not at {root / self.folder} (looked for {looked_for}) and could not be "
+                f"downloaded ({reason}). Put the files there, or name the folder above {root.name}/ with "
+                "paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no network."
+            ) from error
+
+    def read(self, root: Path, name: str) -> bytes:
+        """The content of an official file, unpacked.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path, expected = root / self.folder / name, self.sums[name]
+        if not path.exists() and name in self.packed:
+            path, expected = path.with_name(f"{name}.gz"), self.packed[name]
+        content = path.read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != expected:
+            raise ValueError(
+                f"{path} is damaged: its {len(content):,} bytes are not the official file (MD5 {expected}). "
+                "Delete it and run again to download it anew."
+            )
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def fetch(loader: str, folder: str) -> None:
+    from torchvision import datasets
+
+    with patience(), contextlib.redirect_stdout(sys.stderr):
+        getattr(datasets, loader)(folder, download=True)
+
+
+@contextlib.contextmanager
+def patience(seconds: float = NETWORK_PATIENCE) -> Iterator[None]:
+    """Inside the block a network that does not answer for so long is an error."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def put(source: Path, target: Path) -> None:
+    """Copy a file or a folder so that a reader in another process sees nothing of it or all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    copy = shutil.copytree if source.is_dir() else shutil.copyfile
+    copy(source, part)
+    os.replace(part, target)
