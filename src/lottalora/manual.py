@@ -86,20 +86,20 @@ def benchmark(recipe: Path, conf: Path) -> str:
     sizes = sizes_of(recipe.stem, conf)
     protocol = [f"{key}={value}" for key, value in settings(yaml.safe_load(recipe.read_text("utf-8")))
                 if "${" not in str(value)]  # fmt: skip
-    lines = [f"{about}: {', '.join(words)}" for about, words in (("sizes", sizes), ("protocol", protocol))]
+    lines = [
+        f"{about}: {', '.join(words)}" for about, words in (("model.size", sizes), ("protocol", protocol))
+    ]
     return "\n".join([with_command(recipe), *(textwrap.indent(wrapped(line), INDENT * 2) for line in lines)])
 
 
 def sizes_of(pair: str, conf: Path) -> list[str]:
-    """model.size=NAME of each size, the default one first."""
-    path = next(path for path in files(conf, "model") if pair.startswith(f"{path.stem}_"))
+    """The names for model.size=, the default one first; where others choose it, none is."""
+    models = [path for path in files(conf, "model") if pair.startswith(f"{path.stem}_")]
+    path = max(models, key=lambda path: len(path.stem))  # vit_random before vit
     content = yaml.safe_load(path.read_text("utf-8"))
     model = content.get("model", content)  # a file for the whole config, or for its part `model`
-    default = str(model["size"])
-    return [
-        f"model.size={default} (default)",
-        *(str(size) for size in model["sizes"] if str(size) != default),
-    ]
+    others = [str(size) for size in model["sizes"] if str(size) != str(model["size"])]
+    return others if "${" in str(model["size"]) else [f"{model['size']} (default)", *others]
 
 
 def settings(content: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -115,11 +115,12 @@ def settings(content: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def with_command(path: Path) -> str:
     """What the header of a file says to type, and below it the rest of the header."""
-    text = " ".join(header(path))
-    command = COMMAND.search(text)
-    prose = EVERY.sub("", COMMAND.sub("", text).strip())
-    prose = wrapped(prose[0].upper() + prose[1:])
-    return f"{command[0] if command else path.stem}\n{textwrap.indent(prose, INDENT * 2)}"
+    lines = header(path)
+    commands = [match[0] for line in lines if (match := COMMAND.search(line))]
+    text = " ".join(" ".join(COMMAND.sub("", line) for line in lines).split())
+    text = EVERY.sub("", text)
+    prose = textwrap.indent(wrapped(text[:1].upper() + text[1:]), INDENT * 2)
+    return "\n".join([*(commands or [path.stem]), prose])
 
 
 def choices(conf: Path, group: str) -> str:
