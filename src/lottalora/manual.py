@@ -86,9 +86,8 @@ def benchmark(recipe: Path, conf: Path) -> str:
     sizes = sizes_of(recipe.stem, conf)
     protocol = [f"{key}={value}" for key, value in settings(yaml.safe_load(recipe.read_text("utf-8")))
                 if "${" not in str(value)]  # fmt: skip
-    lines = [
-        f"{about}: {', '.join(words)}" for about, words in (("model.size", sizes), ("protocol", protocol))
-    ]
+    parts = {"model.size": sizes, "protocol": protocol}
+    lines = [f"{name}: {', '.join(words)}" for name, words in parts.items() if words]
     return "\n".join([with_command(recipe), *(textwrap.indent(wrapped(line), INDENT * 2) for line in lines)])
 
 
@@ -98,8 +97,10 @@ def sizes_of(pair: str, conf: Path) -> list[str]:
     path = max(models, key=lambda path: len(path.stem))  # vit_random before vit
     content = yaml.safe_load(path.read_text("utf-8"))
     model = content.get("model", content)  # a file for the whole config, or for its part `model`
-    others = [str(size) for size in model["sizes"] if str(size) != str(model["size"])]
-    return others if "${" in str(model["size"]) else [f"{model['size']} (default)", *others]
+    default, sizes = str(model.get("size", "")), [str(size) for size in model.get("sizes", [])]
+    return [f"{size} (default)" for size in sizes if size == default] + [
+        size for size in sizes if size != default
+    ]
 
 
 def settings(content: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
