@@ -136,17 +136,25 @@ def data_sets() -> Iterator[Check]:
     from lottalora.data import flowers102
     from lottalora.data import mnist
 
-    remedy = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
     for name, files in (("mnist", mnist.FILES), ("cifar10", cifar10.FILES), ("flowers102", flowers102.FILES)):
         folder, lacking = root / name / files.folder, files.missing(root / name)
-        yield Check(
-            name=f"data {name}",
-            state="note" if lacking else "ok",
-            found=f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
-            if lacking
-            else str(folder),
-            remedy=remedy if lacking else "",
-        )
+        missing = f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
+        yield data_set(name, folder, missing if lacking else "")
+    for name, pattern, what in (
+        ("physionet2012", "set-a/*.txt", "no set-a"),
+        ("halfcheetah", "**/data/metadata.json", "no Minari data set"),
+    ):
+        folder = root / name
+        yield data_set(name, folder, "" if any(folder.glob(pattern)) else f"{what}; looked in {folder}")
+
+
+def data_set(name: str, folder: Path, missing: str) -> Check:
+    remedy = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
+    if name == "physionet2012":
+        remedy = "unpack set-a.tar.gz of physionet.org/content/challenge-2012 there, or set LOTTALORA_DATA"
+    if not missing:
+        return Check(name=f"data {name}", state="ok", found=str(folder))
+    return Check(name=f"data {name}", state="note", found=missing, remedy=remedy)
 
 
 def disk(results: Path) -> Iterator[Check]:

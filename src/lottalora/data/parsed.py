@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lottalora.files import write_whole
+
 log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
 
@@ -45,12 +47,9 @@ def keep(name: str, folders: Sequence[Path], arrays: Arrays) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     for folder in folders:
-        part = folder / f".{name}.{os.getpid()}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(buffer.getvalue())
-            os.replace(part, folder / name)
+            write_whole(folder / name, buffer.getvalue())
             return
         except OSError:
-            part.unlink(missing_ok=True)
+            continue
     log.warning("%s cannot be kept in %s: it is made anew by each run.", name, " or ".join(map(str, folders)))
