@@ -141,3 +141,10 @@ def test_a_sweep_killed_at_random_moments_and_repeated_leaves_each_row_once(tmp_
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert answer.returncode == 0, answer.stdout
     assert "12 rows of 12, 0 damaged, 0 finished twice" in answer.stdout
+
+
+def test_plan_takes_the_measured_epoch_of_a_recipe_where_there_are_no_rows(tmp_path):
+    words = ["model=resnet", "data=cifar10", "mode=baseline", "trainer.epochs=5", "seed=1,2"]
+    planned = asked(tmp_path, "plan", *words)
+    assert planned["hours_from"] == {"cost model, scaled to the recipe's measured epoch": 2}
+    assert planned["hours_of_work"] == pytest.approx(2 * 5 * 138 / 3600, rel=0.01)

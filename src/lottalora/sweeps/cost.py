@@ -2,7 +2,9 @@
 
 The model: FLOPs of an epoch are 6 M N for a dense net and M (4 N + 2 N_tr) on a scaffold, for M examples,
 N weights and N_tr trained ones (the paper, Table 9); beside them each step costs a fixed time, which rules
-small networks.
+small networks. A convolution or a transformer uses a weight many times for one example, so recipes state what
+an epoch was measured to take (`recipe.epoch_seconds`: full training, default size, one core), and the model
+only scales that.
 """
 
 import statistics
@@ -83,7 +85,16 @@ class Estimate:
             return modelled * statistics.median(
                 ratios
             ), "cost model, scaled to rows of the same model and data"
+        if "epoch_seconds" in cfg.recipe:
+            return modelled * self.correction(cell, cfg), "cost model, scaled to the recipe's measured epoch"
         return modelled, "cost model"
+
+    def correction(self, cell: Cell, cfg: DictConfig) -> float:
+        """How many times longer an epoch takes than the model says, by the one that the recipe states."""
+        pair = [f"{key}={cell.identity[key]}" for key in ("model", "data")]
+        default = self.composer.cell([*pair, "mode=baseline"])
+        counts, default_cfg = self.counts(default)
+        return cfg.recipe.epoch_seconds / self.model(counts, default_cfg, "baseline", 1, kind="cpu")
 
     def alike(self, cell: Cell, *keys: str) -> list[Row]:
         wanted = cell.identity | {"epochs": cell.epochs}
@@ -94,7 +105,9 @@ class Estimate:
         values = [row[key] for row in rows if row[key] is not None]
         return statistics.median(values) if values else None
 
-    def model(self, counts: dict, cfg: DictConfig, mode: str, epochs: int) -> float | None:
+    def model(
+        self, counts: dict, cfg: DictConfig, mode: str, epochs: int, kind: str | None = None
+    ) -> float | None:
         """Seconds of fit by the cost model; None where nobody knows how many examples an epoch has."""
         from hydra.utils import get_class
 
@@ -103,7 +116,7 @@ class Estimate:
             return None
         full, trained = counts["full"], counts["trainable"]
         flops = 6 * full if mode == "baseline" else 4 * full + 2 * trained
-        return epochs * (examples / cfg.data.batch_size * STEP + examples * flops / FLOPS[self.kind])
+        return epochs * (examples / cfg.data.batch_size * STEP + examples * flops / FLOPS[kind or self.kind])
 
     def model_of(self, row: Row, cfg: DictConfig) -> float | None:
         return self.model(row["counts"], cfg, row["mode"], row["epochs"])
