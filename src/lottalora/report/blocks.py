@@ -129,10 +129,14 @@ class Block:
 def blocks_of(rows: Iterable[Row]) -> list[Block]:
     """All rows, each in the one block it belongs to; a benchmark's paper recipe stands first.
 
-    A further score of a known metric has blocks of its own.
+    A further score of a known metric has blocks of its own, behind those of what the rows are scored by.
     """
-    measured = [each for row in rows for each in (row, *further(row))]
-    blocks = [block_of(members) for _, members in sorted(grouped(measured, block_key).items())]
+    rows = list(rows)
+    blocks = [
+        block_of(members)
+        for measured in (rows, [each for row in rows for each in further(row)])
+        for _, members in sorted(grouped(measured, block_key).items())
+    ]
     return sorted(blocks, key=lambda block: (block.model, block.data, block.recipe != "paper"))
 
 

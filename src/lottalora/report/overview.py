@@ -64,7 +64,8 @@ class Card:
             command = "python run.py -m model={} data={} mode=baseline,scaffold".format(*pair)
             return command if pair in BENCHMARKS else "This benchmark is not in the suite yet."
         if self.line is None:
-            return f"{runs_of(self.blocks)} runs, but no pair of scaffold and full training under one recipe."
+            runs = runs_of(self.blocks)
+            return f"{runs} run{'s'[: runs > 1]}, but no pair of scaffold and full training under one recipe."
         line, metric, full = self.line, self.block.metric, self.block.baseline
         unit = f" {metric.unit}" if metric.unit else ""
         return (
