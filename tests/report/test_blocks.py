@@ -142,6 +142,7 @@ def test_a_further_score_has_a_block_of_its_own():
     first, second = blocks_of(rows)
     assert (first.metric.name, second.metric.name) == ("accuracy", "D4RL score")
     (line,) = [line for line in second.lines if line.condition == "scaffold"]
+    assert (first.own, second.own, line.own_rows) == (True, False, False)
     assert (line.scores.mean, line.recovery, line.share_above_chance) == (45.0, 0.5, 0.5)
 
 

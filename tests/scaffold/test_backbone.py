@@ -140,6 +140,6 @@ def test_module_that_cannot_start_itself_is_refused_on_the_meta_device():
             self.scale = nn.Parameter(torch.ones(3))
 
     net, _ = on_meta(lambda: nn.Sequential(nn.Linear(3, 3), Odd()))
-    with pytest.raises(ValueError, match="No reset_parameters in: '1'"):
+    with pytest.raises(ValueError, match="No start values for: '1'"):
         materialize(net)
     assert net[0].W_seed.is_meta

@@ -25,7 +25,8 @@ class Beta:
 
 def betas_of(block: Block) -> list[Beta]:
     """β of the scaffold runs with adapters, by layer; one that was not finite is left out."""
-    runs = [run for line in block.lines if line.condition == "scaffold" and line.rank for run in line.runs]
+    lines = [line for line in block.lines if line.condition == "scaffold" and line.own_rows]
+    runs = [run for line in lines if line.rank for run in line.runs]
     return [
         Beta(layer, run["init"], run["rank"], run["seed"], value)
         for run in runs

@@ -57,11 +57,7 @@ class Line:
     verdict: str  # agrees, better or worse than the paper; "" where there is nothing to compare
     runs: list[Row]  # behind the scores, one for each pair of seeds
     older: list[Row]  # of the same seeds, left out
-
-    @property
-    def own_rows(self) -> bool:
-        """False for the test-time arm, whose rows are those of its scaffold."""
-        return self.condition != "no_scaffold"
+    own_rows: bool  # False for a test-time arm and a further score: their rows stand in another line
 
     @property
     def superseded(self) -> int:
@@ -101,6 +97,7 @@ class Block:
     full: int  # parameters of the whole model
     fingerprint: str  # of the data
     lines: list[Line]
+    own: bool  # False for a further score of rows that stand in another block
 
     @property
     def title(self) -> str:
@@ -113,7 +110,9 @@ class Block:
     def name(self) -> str:
         """Short, for an axis or a list; the recipe only where it is not the paper's."""
         sample = " sample" if self.sample else ""
-        recipe = "" if self.recipe == "paper" else f" ({self.recipe_text})"
+        sample += "" if self.own else f", {self.metric.name}"
+        said = self.recipe_text if self.recipe == "modified" else f"recipe {self.recipe}"
+        recipe = "" if self.recipe == "paper" else f" ({said})"
         return f"{self.model} on {self.data}{sample}, {self.size}{recipe}"
 
     @property
@@ -132,10 +131,11 @@ def blocks_of(rows: Iterable[Row]) -> list[Block]:
     A further score of a known metric has blocks of its own, behind those of what the rows are scored by.
     """
     rows = list(rows)
+    measured = {True: rows, False: [each for row in rows for each in further(row)]}
     blocks = [
-        block_of(members)
-        for measured in (rows, [each for row in rows for each in further(row)])
-        for _, members in sorted(grouped(measured, block_key).items())
+        block_of(members, own=own)
+        for own in measured
+        for _, members in sorted(grouped(measured[own], block_key).items())
     ]
     return sorted(blocks, key=lambda block: (block.model, block.data, block.recipe != "paper"))
 
@@ -152,11 +152,11 @@ def scored_by(name: str, metric: Metric, score: float | None) -> dict:
     return direction | {"metric": name, "score": score, "arms": {}, "further": {}}
 
 
-def block_of(rows: list[Row]) -> Block:
+def block_of(rows: list[Row], *, own: bool) -> Block:
     first = rows[0]
     cells = grouped(rows, line_key)
     baseline = summary(row["score"] for row in newest(find_baseline(cells)))
-    lines = [line for cell in cells.values() for line in lines_of(cell, baseline, cells)]
+    lines = [line for cell in cells.values() for line in lines_of(cell, baseline, cells, own=own)]
     return Block(
         model=first["model"],
         size=first["size"],
@@ -170,22 +170,26 @@ def block_of(rows: list[Row]) -> Block:
         full=first["counts"]["full"],
         fingerprint=first["data_fingerprint"],
         lines=sorted(lines, key=line_order),
+        own=own,
     )
 
 
-def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]]) -> list[Line]:
+def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]], *, own: bool) -> list[Line]:
     """A line for the mode itself, and one for the test-time arm without the scaffold where rows have it."""
     mode = cell[0]["mode"]
     options = options_of(cell[0], cells)
     runs = newest(cell)
-    lines = [line_of(cell, CONDITIONS.get(mode, mode), [row["score"] for row in runs], baseline, options)]
+    scores = [row["score"] for row in runs]
+    lines = [line_of(cell, CONDITIONS.get(mode, mode), scores, baseline, options, own_rows=own)]
     removed = [row["arms"]["scaffold_removed"] for row in runs if "scaffold_removed" in row["arms"]]
     if removed:
-        lines.append(line_of(cell, "no_scaffold", removed, baseline, options))
+        lines.append(line_of(cell, "no_scaffold", removed, baseline, options, own_rows=False))
     return lines
 
 
-def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, options: str) -> Line:
+def line_of(
+    cell: list[Row], condition: str, scores: list, baseline: Summary, options: str, *, own_rows: bool
+) -> Line:
     row, ours, runs = cell[0], summary(scores), newest(cell)
     counted = {run["digest"] for run in runs}
     paper = paper_of(row, condition) if not options else None
@@ -206,6 +210,7 @@ def line_of(cell: list[Row], condition: str, scores: list, baseline: Summary, op
         verdict=verdict_of(difference(ours.mean, paper), row),
         runs=runs,
         older=[row for row in cell if row["digest"] not in counted],
+        own_rows=own_rows,
     )
 
 

@@ -175,7 +175,7 @@ def beta_chart(block: Block) -> dict | None:
 
 def cost_chart(blocks: list[Block]) -> dict | None:
     """Recovery against the share of parameters that is trained."""
-    bars = bars_of(blocks)
+    bars = bars_of([block for block in blocks if block.own])
     if not bars:
         return None
     data = []

@@ -69,7 +69,16 @@ def figure_name(block: Block, blocks: list[Block]) -> str:
 
 def plain_name(block: Block) -> str:
     recipe = "" if block.recipe == "paper" else block.recipe
-    parts = ["rank_curve", block.model, block.data, block.size, "sample" if block.sample else "", recipe]
+    metric = "" if block.own else block.metric.name
+    parts = [
+        "rank_curve",
+        block.model,
+        block.data,
+        block.size,
+        "sample" if block.sample else "",
+        recipe,
+        metric,
+    ]
     return re.sub(r"[^\w.-]", "_", "_".join(part for part in parts if part))
 
 

@@ -93,7 +93,8 @@ def recovery_bars(bars: list[Bar]) -> Figure:
     axes.axvline(100, color=GREY, linewidth=1.0)
     axes.set_yticks(places, [f"{bar.block.name}, {bar.rank}, n = {bar.line.scores.n}" for bar in bars])
     axes.invert_yaxis()
-    axes.set_xlabel(f"recovery of the test score, % of full training\n{SAID}")
+    axes.set_xlabel("recovery of the score, % of full training")
+    figure.supxlabel(SAID, fontsize="small", color=GREY, x=0.01, ha="left", wrap=True)
     return figure
 
 
