@@ -95,10 +95,10 @@ def test_plan_and_status_count_what_is_done_and_what_failed(swept):
     assert asked(folder, "status")["done"] == 4
 
 
-def test_fail_fast_stops_the_sweep_and_a_failure_is_kept_with_its_log(tmp_path):
+def test_fail_fast_stops_the_sweep_and_a_failure_is_kept_with_its_log(tmp_path, monkeypatch):
     words = ("data=mnist", f"paths.data={tmp_path}/none", "seed=range(20)", "fail_fast=true")
-    unreachable = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    os.environ |= unreachable
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     code, errors = ended(start(tmp_path, *words, "hydra.launcher.workers=1"))
     assert code == 1
     assert "fail_fast=true: the other runs are stopped" in errors
