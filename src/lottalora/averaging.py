@@ -54,9 +54,8 @@ class Average(Callback):
     def on_validation_start(self, _: Trainer, task: Task) -> None:
         self.exchange(task)
 
-    def on_validation_end(
-        self, _: Trainer, task: Task
-    ) -> None:  # after Best, which keeps the weights there are
+    def on_validation_end(self, _: Trainer, task: Task) -> None:
+        """After Best, which keeps the weights that there are."""
         self.exchange(task)
 
     @torch.no_grad()

@@ -34,6 +34,8 @@ OPTIONAL = ("wandb", "tensorboard", "matplotlib", "hydra-submitit-launcher")
 LITTLE_DISK = 2e9  # bytes
 MIRROR = "ossci-datasets.s3.amazonaws.com"  # where torchvision downloads MNIST from
 PATIENCE = 3.0  # seconds without an answer
+DOWNLOADED = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
+UNPACKED = "unpack set-a.tar.gz of physionet.org/content/challenge-2012 there, or set LOTTALORA_DATA"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +142,15 @@ def data_sets() -> Iterator[Check]:
         folder, lacking = root / name / files.folder, files.missing(root / name)
         missing = f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
         yield data_set(name, folder, missing if lacking else "")
-    for name, pattern, what in (
-        ("physionet2012", "set-a/*.txt", "no set-a"),
-        ("halfcheetah", "**/data/metadata.json", "no Minari data set"),
+    for name, pattern, remedy in (
+        ("physionet2012", "set-a/*.txt", UNPACKED),
+        ("halfcheetah", "**/data/metadata.json", DOWNLOADED),
     ):
         folder = root / name
-        yield data_set(name, folder, "" if any(folder.glob(pattern)) else f"{what}; looked in {folder}")
+        yield data_set(name, folder, "" if any(folder.glob(pattern)) else f"no {pattern} in {folder}", remedy)
 
 
-def data_set(name: str, folder: Path, missing: str) -> Check:
-    remedy = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
-    if name == "physionet2012":
-        remedy = "unpack set-a.tar.gz of physionet.org/content/challenge-2012 there, or set LOTTALORA_DATA"
+def data_set(name: str, folder: Path, missing: str, remedy: str = DOWNLOADED) -> Check:
     if not missing:
         return Check(name=f"data {name}", state="ok", found=str(folder))
     return Check(name=f"data {name}", state="note", found=missing, remedy=remedy)

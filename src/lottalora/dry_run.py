@@ -3,12 +3,10 @@
 import json
 import sys
 
-import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lottalora.config import identify
-from lottalora.experiment import build
+from lottalora.experiment import account_of
 
 ESSENTIALS = (
     "model",
@@ -31,9 +29,7 @@ def show(cfg: DictConfig) -> None:
 
     dry_run=json prints one line of JSON with the four counts and nothing else.
     """
-    spec = instantiate(cfg.data).spec
-    with torch.device("meta"):
-        _, account = build(cfg, spec)
+    account = account_of(cfg)
     if cfg.dry_run == "json":
         sys.stdout.write(json.dumps(account.counts()) + "\n")
         return

@@ -1,6 +1,7 @@
 """One run: config → data → net → wrap → task → fit → test at the best validation epoch → row."""
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -27,7 +28,6 @@ from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Watch
 from lottalora.tracking.logger import watched
 
-PLAN = ("epochs", "accumulate", "clip", "patience", "min_delta", "accelerator", "checkpoint_every")
 log = logging.getLogger(__name__)
 
 
@@ -93,6 +93,13 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     return net, wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze))
 
 
+def account_of(cfg: DictConfig) -> Account:
+    """Where every weight would go: the net is built on the meta device, and no data are read."""
+    spec = instantiate(cfg.data).spec
+    with torch.device("meta"):
+        return build(cfg, spec)[1]
+
+
 def about_run(cfg: DictConfig, identity: dict, folder: Path) -> About:
     """What a logger is told of the run; its group is the sweep that the run is part of."""
     group = HydraConfig.get().runtime.choices.get("sweeps")
@@ -122,7 +129,7 @@ def train_and_test(
     trained = fit(
         task,
         splits,
-        Plan(**{key: cfg.trainer[key] for key in PLAN}),
+        Plan(**{each.name: cfg.trainer[each.name] for each in fields(Plan)}),
         seed=cfg.seed,
         higher_is_better=spec.higher_is_better,
         folder=folder,

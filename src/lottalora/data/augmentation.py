@@ -4,7 +4,6 @@ N images, C channels, H × W pixels.
 """
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from lottalora.data.order import seed_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,6 @@ def drawn_from(*words: object) -> Iterator[None]:
     So every arm of a comparison sees the same images for the same seed, whatever else draws random numbers,
     and a run that goes on from a checkpoint sees those that it would have seen.
     """
-    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        torch.manual_seed(seed_from(*words))
         yield

@@ -14,6 +14,7 @@ from lottalora.data.images import ImageSplits
 from lottalora.data.images import crop_and_flip
 from lottalora.data.images import hold_out_a_tenth
 from lottalora.data.spec import DataSpec
+from lottalora.data.spec import checked_sample
 
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 FILES = Files(  # MD5 as in torchvision/datasets/cifar.py
@@ -52,11 +53,9 @@ class CIFAR10:
     train_examples = 45_000
 
     def __init__(self, *, root: str, batch_size: int, sample: bool = False) -> None:
-        if not isinstance(sample, bool):
-            raise ValueError(f"data.sample must be true or false, got {sample!r}.")
         self.root = Path(root)
         self.batch_size = batch_size
-        self.sample = sample
+        self.sample = checked_sample(sample)
 
     def read(self) -> ImageSplits:
         """The three parts. Nothing is read, looked for or downloaded before this call."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 
+from lottalora.errors import last_line
+
 NETWORK_PATIENCE = 20  # seconds without an answer
 
 
@@ -60,12 +62,11 @@ class Files:
                     file = f"{name}.gz" if name in self.packed else name
                     put(Path(scratch) / self.folder / file, root / self.folder / file)
         except (OSError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[-1]
             looked_for = ", ".join(lacking) + (", also .gz" if self.packed else "")
             raise FileNotFoundError(
                 f"{self.title} is not at {root / self.folder} (looked for {looked_for}) and could not be "
-                f"downloaded ({reason}). Put the files there, or name the folder above {root.name}/ with "
-                "paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no network."
+                f"downloaded ({last_line(error)}). Put the files there, or name the folder above {root.name}/ "
+                "with paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no network."
             ) from error
 
     def read(self, root: Path, name: str) -> bytes:

@@ -21,6 +21,7 @@ from lottalora.data.images import Images
 from lottalora.data.images import fingerprint
 from lottalora.data.order import Order
 from lottalora.data.spec import DataSpec
+from lottalora.data.spec import checked_sample
 
 CLASSES = 102
 SPLIT_SEED = 0  # of the part held out; never the run's seed
@@ -65,15 +66,13 @@ class Flowers102:
     def __init__(
         self, *, root: str, image_size: int, batch_size: int, augmentation: Augmentation, sample: bool = False
     ) -> None:
-        if not isinstance(sample, bool):
-            raise ValueError(f"data.sample must be true or false, got {sample!r}.")
         if type(image_size) is not int or image_size < 1:
             raise ValueError(f"data.image_size must be a whole number of pixels, got {image_size!r}.")
         self.root = Path(root)
         self.image_size = image_size
         self.batch_size = batch_size
         self.augmentation = augmentation
-        self.sample = sample
+        self.sample = checked_sample(sample)
         self.spec = DataSpec(
             in_shape=(3, image_size, image_size),
             out_dim=CLASSES,

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lottalora.data.order import Order
 from lottalora.data.spec import DataSpec
+from lottalora.data.spec import checked_sample
+from lottalora.errors import last_line
 from lottalora.errors import nearest_first
 from lottalora.models.decision_transformer import LONGEST
 from lottalora.models.decision_transformer import Windows
@@ -85,15 +87,13 @@ class HalfCheetah:
         id: str | None = None,
         sample: bool = False,
     ) -> None:
-        if not isinstance(sample, bool):
-            raise ValueError(f"data.sample must be true or false, got {sample!r}.")
         if source not in EXPERT:
             raise ValueError(f"Unknown data.source {source!r}. Known: {', '.join(EXPERT)}.")
         self.root = Path(root)
         self.batch_size = batch_size
         self.source = source
         self.id = id or EXPERT[source]
-        self.sample = sample
+        self.sample = checked_sample(sample)
 
     def read(self) -> "EpisodeSplits":
         """The parts. Nothing is read, looked for or downloaded before this call."""
@@ -332,10 +332,6 @@ def read_d4rl(root: Path, name: str) -> list[Episode]:
 def d4rl_episodes(table: Sequence[dict]) -> list[Episode]:
     columns = ("observations", "actions", "rewards")
     return [Episode(*(np.asarray(row[column], dtype=np.float32) for column in columns)) for row in table]
-
-
-def last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def made_episodes() -> list[Episode]:

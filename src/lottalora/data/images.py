@@ -72,7 +72,7 @@ class Batches:
         return -(-len(self.images.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = self.sampler.generator("/augment")
+        generator = self.sampler.generator("augment")
         for index in self.sampler.index().split(self.batch_size):
             batch = self.images.take(index)
             pixels = self.augment(batch.pixels, generator) if self.augment else batch.pixels

@@ -10,6 +10,7 @@ from lottalora.data.images import Images
 from lottalora.data.images import ImageSplits
 from lottalora.data.images import hold_out_a_tenth
 from lottalora.data.spec import DataSpec
+from lottalora.data.spec import checked_sample
 
 FILES = Files(  # MD5 of the four official files, packed as in torchvision/datasets/mnist.py
     title="MNIST",
@@ -46,11 +47,9 @@ class MNIST:
     train_examples = 54_000
 
     def __init__(self, *, root: str, batch_size: int, sample: bool = False) -> None:
-        if not isinstance(sample, bool):
-            raise ValueError(f"data.sample must be true or false, got {sample!r}.")
         self.root = Path(root)
         self.batch_size = batch_size
-        self.sample = sample
+        self.sample = checked_sample(sample)
 
     def read(self) -> ImageSplits:
         """The three parts. Nothing is read, looked for or downloaded before this call."""

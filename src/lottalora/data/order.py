@@ -26,7 +26,12 @@ class Order:
             return torch.arange(self.count)
         return torch.randperm(self.count, generator=self.generator())
 
-    def generator(self, purpose: str = "") -> torch.Generator:
+    def generator(self, *purpose: str) -> torch.Generator:
         """Of this epoch's random draws, anew at each call; one purpose's are independent of another's."""
-        words = hashlib.sha256(f"{self.seed}/{self.epoch}{purpose}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(words[:8], "little", signed=True))
+        return torch.Generator().manual_seed(seed_from(self.seed, self.epoch, *purpose))
+
+
+def seed_from(*words: object) -> int:
+    """A seed for PyTorch that is a function of these words alone."""
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)

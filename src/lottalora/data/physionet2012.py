@@ -16,6 +16,7 @@ from lottalora.data.parsed import read_once
 from lottalora.data.sequences import Records
 from lottalora.data.sequences import SequenceSplits
 from lottalora.data.spec import DataSpec
+from lottalora.data.spec import checked_sample
 
 DESCRIPTORS = ("Age", "Gender", "Height", "ICUType")  # stated once, at 00:00
 SERIES = (
@@ -55,14 +56,12 @@ class PhysioNet2012:
     train_examples = 3200
 
     def __init__(self, *, root: str, batch_size: int, split: int = 0, sample: bool = False) -> None:
-        if not isinstance(sample, bool):
-            raise ValueError(f"data.sample must be true or false, got {sample!r}.")
         if type(split) is not int or split < 0:
             raise ValueError(f"data.split must be a whole number, 0 or more, got {split!r}.")
         self.root = Path(root)
         self.batch_size = batch_size
         self.split = split
-        self.sample = sample
+        self.sample = checked_sample(sample)
 
     def read(self) -> SequenceSplits:
         """Both parts. Nothing is read or looked for before this call."""

@@ -20,3 +20,10 @@ class DataSpec:
     metric: str
     higher_is_better: bool
     chance: float
+
+
+def checked_sample(sample: object) -> bool:
+    """The key data.sample, which is true or false; a ValueError for anything else."""
+    if not isinstance(sample, bool):
+        raise ValueError(f"data.sample must be true or false, got {sample!r}.")
+    return sample

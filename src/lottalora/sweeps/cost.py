@@ -82,9 +82,8 @@ class Estimate:
         ]
         ratios = [row["seconds"] / of_row for row in near if (of_row := self.model_of(row, cfg))]
         if ratios:
-            return modelled * statistics.median(
-                ratios
-            ), "cost model, scaled to rows of the same model and data"
+            scale = statistics.median(ratios)
+            return modelled * scale, "cost model, scaled to rows of the same model and data"
         if "epoch_seconds" in cfg.recipe:
             return modelled * self.correction(cell, cfg), "cost model, scaled to the recipe's measured epoch"
         return modelled, "cost model"
@@ -123,18 +122,12 @@ class Estimate:
 
     def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
         """Parameters of the cell's net, built without memory once for all seeds; a config of its kind."""
-        import torch
-        from hydra.utils import instantiate
-
-        from lottalora.experiment import build
+        from lottalora.experiment import account_of  # which imports torch
 
         key = tuple(cell.identity[name] for name in ("model", "size", "data", "mode", "init", "rank"))
         if key not in self.counted:
             cfg, _ = self.composer.config(cell.overrides)
-            spec = instantiate(cfg.data).spec
-            with torch.device("meta"):
-                _, account = build(cfg, spec)
-            self.counted[key] = account.counts(), cfg
+            self.counted[key] = account_of(cfg).counts(), cfg
         return self.counted[key]
 
 
