@@ -65,8 +65,8 @@ class Files:
             looked_for = ", ".join(lacking) + (", also .gz" if self.packed else "")
             raise FileNotFoundError(
                 f"{self.title} is not at {root / self.folder} (looked for {looked_for}) and could not be "
-                f"downloaded ({last_line(error)}). Put the files there, or name the folder above {root.name}/ "
-                "with paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no network."
+                f"downloaded ({last_line(error)}). Put the files there, or name the folder above "
+                f"{root.name}/ with paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no network."
             ) from error
 
     def read(self, root: Path, name: str) -> bytes:
