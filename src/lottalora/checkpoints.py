@@ -22,6 +22,8 @@ from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
 from lottalora.files import write_whole
+from lottalora.processes import is_first
+from lottalora.processes import told
 from lottalora.tasks.base import Task
 
 BEST = "best.ckpt"
@@ -63,7 +65,8 @@ class Best(Callback):
             trainer.should_stop = True
 
     def keep(self, task: Task) -> None:
-        write_whole(self.path, as_bytes({"state_dict": task.state_dict()}))
+        if is_first():
+            write_whole(self.path, as_bytes({"state_dict": task.state_dict()}))
 
     def state_dict(self) -> dict:
         return {"scores": self.scores}
@@ -103,14 +106,14 @@ class Resume(Callback):
         self.earlier, self.random = state["seconds"], state["random"]
 
     def on_train_start(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if is_first() and threading.current_thread() is threading.main_thread():  # no other may set handlers
             self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def on_train_epoch_start(self, trainer: Trainer, _: Task) -> None:
         if self.random:
             set_random_state(self.random)
             self.random = None
-        elif trainer.current_epoch > 0:
+        elif trainer.current_epoch > 0 and is_first():
             self.state = as_bytes(
                 between_epochs(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
             )
@@ -163,7 +166,12 @@ class Resume(Callback):
 
 
 def usable(folder: Path) -> Path | None:
-    """The checkpoint to go on from, if `folder` has one. A damaged one is named and set aside."""
+    """The checkpoint to go on from, if `folder` has one, in all processes of the run the same."""
+    return told(checked(folder) if is_first() else None)
+
+
+def checked(folder: Path) -> Path | None:
+    """The checkpoint of `folder`; a damaged one is named and set aside."""
     path = folder / RESUME
     if not path.exists():
         return None

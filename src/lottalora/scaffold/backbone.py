@@ -11,6 +11,7 @@ from torch import nn
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import tensors_of
+from lottalora.scaffold.own_rows import own_part
 
 
 def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]:
@@ -70,14 +71,15 @@ def without_scaffold(model: nn.Module) -> Iterator[None]:
 
     Source: the paper's Table 2, "trained with scaffold, then removed".
     """
-    held = [(layer, layer.W_seed) for layer in scaffold_layers(model).values()]
+    parts = [own_part(layer.W_seed) for layer in scaffold_layers(model).values()]
+    held = [part.clone() for part in parts]
     try:
-        for layer, W_seed in held:
-            layer.W_seed = torch.zeros_like(W_seed)
+        for part in parts:
+            part.zero_()
         yield
     finally:
-        for layer, W_seed in held:
-            layer.W_seed = W_seed
+        for part, before in zip(parts, held, strict=True):
+            part.copy_(before)
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:
