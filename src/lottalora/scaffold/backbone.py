@@ -71,15 +71,14 @@ def without_scaffold(model: nn.Module) -> Iterator[None]:
 
     Source: the paper's Table 2, "trained with scaffold, then removed".
     """
-    parts = [own_part(layer.W_seed) for layer in scaffold_layers(model).values()]
-    held = [part.clone() for part in parts]
+    held = [(layer, own_part(layer.W_seed).clone()) for layer in scaffold_layers(model).values()]
     try:
-        for part in parts:
-            part.zero_()
+        for layer, _ in held:
+            own_part(layer.W_seed).zero_()
         yield
     finally:
-        for part, before in zip(parts, held, strict=True):
-            part.copy_(before)
+        for layer, before in held:
+            own_part(layer.W_seed).copy_(before)  # asked for anew: at the first call, FSDP may move it
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:

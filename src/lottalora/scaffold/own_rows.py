@@ -14,7 +14,7 @@ def is_shared_out(W_seed: Tensor) -> bool:
 
 def own_part(W_seed: Tensor) -> Tensor:
     """The memory of the rows that are here."""
-    return W_seed.to_local() if is_shared_out(W_seed) else W_seed
+    return W_seed.detach().to_local() if is_shared_out(W_seed) else W_seed
 
 
 def rows_of(W_seed: Tensor) -> tuple[int, int]:
