@@ -185,7 +185,7 @@ def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
     sent = lottalora("submit", *words, f"paths.results={results}")
     assert sent.returncode == 0, sent.stderr
     job = sent.stdout.split("Job ")[1].split(".")[0]
-    wait_for(lambda: list(results.glob("runs/*/resume.ckpt")))
+    wait_for(lambda: list(results.glob("runs/*/resume.ckpt")), seconds=400)
     subprocess.run(["scancel", "--signal=USR1", "--batch", f"{job}_0"], check=True)
     wait_for(lambda: rows(results) and not queue(), seconds=400)
     (log,) = results.glob("runs/*/log.txt")
