@@ -35,7 +35,7 @@ class Plan:
         clip: largest norm of all gradients together; None for any.
         patience: epochs without a better validation score after which training ends; None: never.
         min_delta: what counts as better for `patience`.
-        precision: of the steps, in Lightning's words; auto: bf16-mixed where the device has it, else 32-true.
+        precision: of the steps, in Lightning's words; auto: bf16-mixed on a GPU that has it, else 32-true.
         accelerator: auto, cpu or gpu.
         checkpoint_every: seconds between two writings of what is needed to go on.
     """
@@ -115,15 +115,14 @@ def fit(
 
 
 def precision_of(plan: Plan) -> str:
-    """The precision that the plan asks for, in Lightning's words."""
+    """The precision that the plan asks for, in Lightning's words.
+
+    A CPU stays at float32: with AVX-512's bf16 a step of the 3M GPT took as long as without.
+    """
     if plan.precision != "auto":
         return plan.precision
-    if plan.accelerator != "cpu" and torch.cuda.is_available():
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = getattr(torch.cpu, "get_capabilities", dict)()  # {}: a PyTorch that does not say
-        has_bf16 = able.get("avx512_bf16") or able.get("amx_bf16")
-    return "bf16-mixed" if has_bf16 else "32-true"
+    on_gpu = plan.accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 def quieten() -> None:
