@@ -43,6 +43,7 @@ CHOICES = {
     "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("ddp", "fsdp"),
+    "trainer.precision": ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "auto"),
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {

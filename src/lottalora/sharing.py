@@ -24,6 +24,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lottalora.data.order import Resumable
 from lottalora.data.order import seed_from
 from lottalora.data.splits import Batches
 from lottalora.data.splits import Splits
@@ -68,7 +69,8 @@ def share_out(task: Task, splits: Splits, *, strategy: str, device: str) -> Spli
         )
     check_equal(task.net, splits, drawn=strategy == "ddp")
     if strategy == "fsdp":
-        shard(task.net, init_device_mesh(device, (count(),)))
+        called = [name for name in ("loss",) if hasattr(task.net, name)]  # by tasks, beside forward
+        shard(task.net, init_device_mesh(device, (count(),)), methods=called)
     task.step = of_share(task.step)
     return SharedSplits(splits)
 
@@ -108,14 +110,14 @@ class SharedSplits:
     splits: Splits
 
     def train_batches(self, seed: int) -> "Shares":
-        return Shares(self.splits.train_batches(seed))
+        return shares_of(self.splits.train_batches(seed))
 
     def validation_batches(self) -> "Shares | None":
         batches = self.splits.validation_batches()
-        return None if batches is None else Shares(batches)
+        return None if batches is None else shares_of(batches)
 
     def test_batches(self) -> "Shares":
-        return Shares(self.splits.test_batches())
+        return shares_of(self.splits.test_batches())
 
     def fingerprint(self) -> str:
         return self.splits.fingerprint()
@@ -135,10 +137,25 @@ class Shares:
 
     def __iter__(self) -> Iterator[Share]:
         order = self.batches.sampler
-        for place, batch in enumerate(self.batches):
+        first = self.batches.first if isinstance(self.batches, Resumable) else 0
+        for place, batch in enumerate(self.batches, start=first):
             if order.seed is not None:
                 torch.manual_seed(seed_from(order.seed, order.epoch, place, number()))  # of dropout
             yield share_of(batch, number(), count())
+
+
+class ResumableShares(Shares, Resumable):
+    """Shares of batches that can be gone on with in the middle of an epoch."""
+
+    def state_dict(self) -> dict[str, int]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batches.load_state_dict(state)
+
+
+def shares_of(batches: Batches) -> Shares:
+    return ResumableShares(batches) if isinstance(batches, Resumable) else Shares(batches)
 
 
 def share_of(batch: object, process: int, processes: int) -> Share:
@@ -190,7 +207,8 @@ def of_share(step: Callable[[object], Step]) -> Callable[[Share], Step]:
     def of_whole(share: Share) -> Step:
         loss, prediction, target, weight = step(share.rows)
         if not share.counted:
-            prediction, target, weight = prediction[:0], target[:0], 0
+            prediction = prediction[:0] if prediction.dim() else prediction  # a mean has no rows
+            target, weight = target[:0], 0
         own = loss.new_zeros(()) + (len(target) if weight is None else weight)
         sums = torch.stack([loss.detach() * own, own])
         distributed.all_reduce(sums)

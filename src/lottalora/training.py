@@ -38,6 +38,7 @@ class Plan:
         clip: largest norm of all gradients together; None for any.
         patience: epochs without a better validation score after which training ends; None: never.
         min_delta: what counts as better for `patience`.
+        precision: of the steps, in Lightning's words; auto: bf16-mixed on a GPU that has it, else 32-true.
         accelerator: auto, cpu or gpu.
         checkpoint_every: seconds between two writings of what is needed to go on.
     """
@@ -47,6 +48,7 @@ class Plan:
     clip: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    precision: str = "32-true"
     accelerator: str = "auto"
     checkpoint_every: float = 60
 
@@ -90,6 +92,7 @@ def fit(
         max_epochs=plan.epochs,
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=plan.clip,
+        precision=precision_of(plan),
         accelerator=plan.accelerator,
         callbacks=[resume, *callbacks, best],
         default_root_dir=folder,
@@ -112,6 +115,17 @@ def fit(
         epochs=trainer.current_epoch,
         seconds=resume.seconds,
     )
+
+
+def precision_of(plan: Plan) -> str:
+    """The precision that the plan asks for, in Lightning's words.
+
+    A CPU stays at float32: with AVX-512's bf16 a step of the 3M GPT took as long as without.
+    """
+    if plan.precision != "auto":
+        return plan.precision
+    on_gpu = plan.accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 def quieten() -> None:

@@ -6,6 +6,7 @@ backward pass again. What is trained is small beside it and stays whole in every
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+def shard(model: nn.Module, mesh: DeviceMesh, *, methods: Sequence[str] = ()) -> None:
     """Let this process hold its rows of every W_seed only, on the mesh's kind of device.
 
     Rows are drawn from the seed, so the model may come from `wrap(…, drawn=False)`; nothing is sent. W_seed
@@ -32,17 +33,21 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     Args:
         model: with a scaffold.
         mesh: of one axis, the processes.
+        methods: by which the model is called, beside `forward`.
 
     Raises:
         ValueError: a model without a scaffold.
     """
     from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import register_fsdp_forward_method
 
     for layer in scaffold_layers(model).values():
         if isinstance(layer, LottaLayer) and layer.magnitude is not None:
             _start_magnitude(layer)
         _shard_layer(layer, mesh)
     fully_shard(model, mesh=mesh, ignored_params=set(model.parameters()))  # the root, which has nothing else
+    for name in methods:
+        register_fsdp_forward_method(model, name)
 
 
 def _start_magnitude(layer: LottaLayer) -> None:
@@ -59,7 +64,8 @@ def _shard_layer(layer: LottaLayer | FrozenEmbedding, mesh: DeviceMesh) -> None:
     whole = layer.W_seed
     del layer.W_seed
     layer.W_seed = _frozen(torch.empty_like(whole, device="meta"))
-    fully_shard(layer, mesh=mesh, ignored_params={p for p in layer.parameters() if p is not layer.W_seed})
+    trained = {p for p in layer.parameters() if p is not layer.W_seed}
+    fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
     planned = layer.W_seed  # a DTensor without memory
     first, last = rows_of(planned)
     own = whole[first:last].clone() if layer.source is None else torch.empty(last - first, *whole.shape[1:])
