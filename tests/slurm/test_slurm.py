@@ -181,7 +181,8 @@ def test_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
 
 def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
     results, alone = tmp_path / "test_slurm", tmp_path / "alone"
-    words = [*LONG, "rank=4", "trainer.devices=2", "trainer.strategy=fsdp", "trainer.checkpoint_every=0"]
+    words = [*LONG, "trainer.epochs=6", "rank=4", "trainer.devices=2", "trainer.strategy=fsdp"]
+    words.append("trainer.checkpoint_every=0")
     sent = lottalora("submit", *words, f"paths.results={results}")
     assert sent.returncode == 0, sent.stderr
     job = sent.stdout.split("Job ")[1].split(".")[0]
