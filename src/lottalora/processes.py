@@ -177,6 +177,9 @@ def start(devices: int) -> int:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         PARENT: str(os.getpid()),
+        "TORCH_CPP_LOG_LEVEL": os.environ.get(
+            "TORCH_CPP_LOG_LEVEL", "ERROR"
+        ),  # no stack of a lost connection
     }
     processes = [
         subprocess.Popen(
