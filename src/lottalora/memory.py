@@ -1,7 +1,7 @@
 """Memory that a process keeps for itself."""
 
-import ctypes
 import contextlib
+import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 

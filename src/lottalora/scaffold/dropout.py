@@ -23,7 +23,8 @@ def dropout(x: Tensor, probability: float, training: bool = True) -> Tensor:
     if not training or probability == 0 or x.device.type != "cpu" or x.numel() < FEW:
         return F.dropout(x, probability, training)
     if (256 * probability).is_integer():
-        return x * kept_by_bytes(x, round(256 * probability)) * (1 / (1 - probability))
+        kept = kept_by_bytes(x, round(256 * probability))
+        return x * kept.to(x.dtype).mul_(1 / (1 - probability))
     count = x.numel()
     draws = round(math.log1p(-probability) / math.log1p(-1 / count))
     mask = torch.full((count,), 1 / (1 - probability), dtype=x.dtype)
