@@ -210,7 +210,7 @@ def test_files_are_read_as_ogbs_own_reader_reads_them(monkeypatch, tmp_path):
         ),
         ("edge", b"<html>", "edge.csv.gz cannot be used: Not a gzipped file"),
         ("edge", b"", "edge.csv.gz cannot be used"),
-        ("node-label", packed("0", "40", "2", "2"), "row 2 has label 40, and they go from 0 to 39"),
+        ("node-label", packed("0", "40", "2", "2"), "row 2 has label 40, and there they go from 0 to 39"),
         ("node-feat", packed("0.5"), "1 rows of 1 numbers, not 4 rows of 128"),
         ("num-node-list", packed("5"), "a graph of 5 papers and 3 citations, not of 4 and 3"),
         ("valid", packed("3"), "the three parts do not hold each of 4 papers once"),

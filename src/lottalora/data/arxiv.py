@@ -3,8 +3,6 @@
 Letters: N papers, E citations, F = 128 features, n papers of one part.
 """
 
-import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,8 @@ from torch import Tensor
 from lottalora.data.ogb import PARTS
 from lottalora.data.ogb import Archive
 from lottalora.data.ogb import Table
+from lottalora.data.ogb import digest_of
+from lottalora.data.ogb import read_parts
 from lottalora.data.order import Order
 from lottalora.data.parsed import Arrays
 from lottalora.data.spec import DataSpec
@@ -25,7 +25,6 @@ from lottalora.models.gcn import Adjacency
 from lottalora.models.gcn import Nodes
 from lottalora.models.gcn import smooth
 
-log = logging.getLogger(__name__)
 PAPERS, CITATIONS, FEATURES, SUBJECTS = 169_343, 1_166_243, 128, 40
 VERSION = 1  # of the parsed arrays; raised when reading changes them
 ARCHIVE = Archive(
@@ -107,16 +106,12 @@ class GraphSplits:
     @classmethod
     def of(cls, parsed: Arrays) -> "GraphSplits":
         adjacency = Adjacency.of(torch.from_numpy(parsed["edges"]), len(parsed["labels"]))
-        digest = hashlib.sha256()
-        for name in sorted(parsed):
-            digest.update(f"{name} {parsed[name].dtype} {parsed[name].shape}\n".encode())
-            digest.update(np.ascontiguousarray(parsed[name]))
         return cls(
             adjacency=adjacency,
             smoothed=smooth(torch.from_numpy(parsed["features"]), adjacency),
             labels=torch.from_numpy(parsed["labels"]),
             parts={part: torch.from_numpy(parsed[part]) for part in PARTS},
-            digest=digest.hexdigest(),
+            digest=digest_of(parsed),
         )
 
     def train_batches(self, seed: int) -> "WholeGraph":
@@ -168,17 +163,11 @@ def parse(tables: dict[str, Table]) -> Arrays:
         )
     edges = tables["edge"].read(np.int64, columns=2, rows=citations)
     labels = tables["node-label"].read(np.int64, columns=1, rows=papers)
-    parts = {part: tables[part].read(np.int64, columns=1) for part in PARTS}
-    for part, chosen in parts.items():
-        tables[part].within(chosen, papers, "paper")
-    together = np.concatenate(list(parts.values()))
-    if len(together) != papers or len(np.unique(together)) != papers:
-        raise tables["test"].damaged(f"the three parts do not hold each of {papers:,} papers once")
     return {
         "features": tables["node-feat"].read(np.float32, columns=FEATURES, rows=papers),
         "edges": np.ascontiguousarray(tables["edge"].within(edges, papers, "paper").T),
         "labels": tables["node-label"].within(labels, SUBJECTS, "label")[:, 0],
-        **{part: chosen[:, 0] for part, chosen in parts.items()},
+        **read_parts(tables, papers, "paper"),
     }
 
 

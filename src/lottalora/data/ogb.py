@@ -26,6 +26,30 @@ from lottalora.errors import last_line
 PARTS = ("train", "valid", "test")
 
 
+def read_parts(tables: dict[str, "Table"], count: int, what: str) -> Arrays:
+    """The numbers of the examples of each part; together they are 0 to count − 1, each once.
+
+    Raises:
+        ValueError: they are not.
+    """
+    parts = {part: tables[part].read(np.int64, columns=1) for part in PARTS}
+    for part, chosen in parts.items():
+        tables[part].within(chosen, count, what)
+    together = np.concatenate(list(parts.values()))
+    if len(together) != count or len(np.unique(together)) != count:
+        raise tables["test"].damaged(f"the three parts do not hold each of {count:,} {what}s once")
+    return {part: chosen[:, 0] for part, chosen in parts.items()}
+
+
+def digest_of(arrays: Arrays) -> str:
+    """SHA-256 over names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Archive:
     """What OGB puts on its server for one data set.
@@ -106,7 +130,7 @@ class Table:
 
         try:
             text = gzip.decompress(self.content)
-            values = pandas.read_csv(io.BytesIO(text), header=None, dtype=dtype).to_numpy()
+            values = pandas.read_csv(io.BytesIO(text), header=None, dtype=dtype).to_numpy(copy=True)
         except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
             raise self.damaged(last_line(error)) from error
         if values.shape[1] != columns or rows not in (None, len(values)):
@@ -116,16 +140,19 @@ class Table:
             )
         return values
 
-    def within(self, values: np.ndarray, limit: int, what: str) -> np.ndarray:
-        """The same values, if each is from 0 to below the limit.
+    def within(self, values: np.ndarray, limits: int | np.ndarray, what: str) -> np.ndarray:
+        """The same values, if each is from 0 to below its limit.
 
         Raises:
             ValueError: one is not, with the first of them.
         """
-        wrong = np.argwhere((values < 0) | (values >= limit))
+        wrong = np.argwhere((values < 0) | (values >= limits))
         if len(wrong):
-            row, value = wrong[0, 0] + 1, values[tuple(wrong[0])]
-            raise self.damaged(f"row {row:,} has {what} {value}, and they go from 0 to {limit - 1:,}")
+            place = tuple(wrong[0])
+            last = np.broadcast_to(limits, values.shape)[place] - 1
+            raise self.damaged(
+                f"row {place[0] + 1:,} has {what} {values[place]}, and there they go from 0 to {last:,}"
+            )
         return values
 
     def damaged(self, reason: str) -> ValueError:
