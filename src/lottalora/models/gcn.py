@@ -81,8 +81,8 @@ class GCN(nn.Module):
     .. math:: h_{i+1} = \hat A\, h_i W_i^T + b_i
 
     The convolutions are PyG's own and hold the weights. Their forward is replaced by one that gives the same
-    and reads Â once: the first convolution is W (Â X), and Â X never changes. On a scaffold W is composed, once
-    for all N nodes, which costs less than its two paths apart.
+    and reads Â once: the first convolution is W (Â X), and Â X never changes. On a scaffold W is composed,
+    once for all N nodes, which costs less than its two paths apart.
 
     Args:
         in_shape: (F,).
