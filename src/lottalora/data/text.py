@@ -1,6 +1,7 @@
 """Text to be continued token by token: WikiText, or any text of one's own."""
 
 import math
+import re
 from abc import ABC
 from abc import abstractmethod
 from pathlib import Path
@@ -172,7 +173,7 @@ class LocalText(Text):
         super().__init__(
             root=root, tokenizers=tokenizers, batch_size=batch_size, tokens=tokens, sample=sample
         )
-        if name is not None and not (isinstance(name, str) and name.replace("-", "_").isidentifier()):
+        if name is not None and not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
             raise ValueError(
                 f"data.name must be a word of letters, digits, _ and -, got {name!r}: rows and their folder "
                 "bear it."

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from lottalora.data.order import Order
+from lottalora.data.order import Resumable
 from lottalora.data.packed import Packed
 
 BLOCK = 128  # tokens; the paper's
 EVALUATION_BATCH = 32  # blocks; the score does not depend on it
 
 
-class TokenBatches:
+class TokenBatches(Resumable):
     """Batches of blocks and the tokens that follow each token of them.
 
     A block's last target is the next block's first token, so each token but the very first is a target once.
@@ -41,36 +42,24 @@ class TokenBatches:
         self.text_bytes = text_bytes
         self.rest = rest if seed is None else 0
         self.scored = blocks * BLOCK + self.rest  # targets
+        self.end = torch.tensor([blocks * BLOCK])  # behind the last whole block
         self.sampler = Order(blocks, seed)
         self.batch_sampler = None  # Lightning reads this of whatever has a sampler
-        self.given = 0  # batches of this epoch
-        self.skipped = 0  # batches that the next epoch leaves out, once
 
     def __len__(self) -> int:
         return -(-self.sampler.count // self.batch_size) + bool(self.rest)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        index = self.sampler.index().split(self.batch_size) if self.sampler.count else ()
-        self.given, self.skipped = self.skipped, 0
-        for blocks in index[self.given :]:
-            self.given += 1
-            yield self.cut(blocks.numpy() * BLOCK, BLOCK)
-        if self.rest and self.given < len(self):
-            self.given += 1
-            yield self.cut(np.array([self.sampler.count * BLOCK]), self.rest)
+        blocks = self.sampler.index()
+        for number in self.numbers():
+            first = blocks[number * self.batch_size : (number + 1) * self.batch_size] * BLOCK
+            yield self.cut(first, BLOCK) if len(first) else self.cut(self.end, self.rest)
 
-    def cut(self, first: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
-        """Tokens and targets, (N, length) each, from these places on."""
-        places = first[:, None] + np.arange(length + 1)
-        tokens = torch.from_numpy(self.tokens[places].astype(np.int64))
+    def cut(self, first: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Tokens and targets, (N, length) each, from these places on, (N,)."""
+        places = first[:, None] + torch.arange(length + 1)
+        tokens = torch.from_numpy(self.tokens[places.numpy()].astype(np.int64))
         return tokens[:, :-1], tokens[:, 1:]
-
-    def state_dict(self) -> dict[str, int]:
-        return {"batch": self.given}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next epoch begins at this batch."""
-        self.skipped = state["batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
