@@ -116,13 +116,12 @@ def materialize(
         raise ValueError(f"No start values for: {names}. Build these modules off the meta device.")
     tied = _tied_names(model)
     for module in on_meta.values():
-        module.to_empty(device=device, recurse=False)
-        _start(module, start)
-    for first, *others in tied:
-        parameter = model.get_parameter(first)
-        for name in others:
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, parameter)
+        if any(
+            t.is_meta for t in tensors_of(module)
+        ):  # else all that it holds is tied to what has its values
+            module.to_empty(device=device, recurse=False)
+            _start(module, start)
+            _tie(model, tied)
 
 
 def _can_start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> bool:
@@ -144,6 +143,15 @@ def _start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None
         start(module)
     else:
         module.reset_parameters()
+
+
+def _tie(model: nn.Module, tied: list[list[str]]) -> None:
+    """Let each parameter that has several names be one again, where the first of them has its values."""
+    for first, *others in tied:
+        parameter = model.get_parameter(first)
+        for name in others if not parameter.is_meta else ():
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, parameter)
 
 
 def _tied_names(model: nn.Module) -> list[list[str]]:
