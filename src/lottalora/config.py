@@ -47,6 +47,8 @@ IDENTITY = {
     "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
 }  # fmt: skip
+# For recipes in which one number follows another, such as α = 2r.
+OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
 
 
 def check(cfg: DictConfig) -> None:

@@ -94,6 +94,24 @@ def fetch(loader: str, folder: str) -> None:
         getattr(datasets, loader)(folder, download=True)
 
 
+def download_file(url: str, path: Path, *, hash_prefix: str | None = None) -> None:
+    """Bring a file, which appears whole or not at all.
+
+    Args:
+        url: where it is published.
+        path: where it goes.
+        hash_prefix: how its SHA-256 begins, where that is known.
+
+    Raises:
+        OSError, RuntimeError: it could not be had, or is another file.
+    """
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with patience():
+        torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+
+
 @contextlib.contextmanager
 def patience(seconds: float = NETWORK_PATIENCE) -> Iterator[None]:
     """Inside the block a network that does not answer for so long is an error."""
