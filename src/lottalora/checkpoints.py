@@ -21,6 +21,7 @@ import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
+from lottalora.data.order import Resumable
 from lottalora.files import write_whole
 from lottalora.tasks.base import Task
 
@@ -78,7 +79,8 @@ class Resume(Callback):
     The state at the beginning of an epoch is held in memory. It is written every `every` seconds, and on
     SIGTERM and SIGUSR1 (which Slurm sends before a time limit) after the step under way; the process then
     ends with the code `STOPPED`. A SIGUSR2 is handed on to whoever waits for it, as submitit does, once the
-    state is written.
+    state is written. Where the batches of an epoch can be gone on with (`data.order.Resumable`), what is
+    written is the state after the last optimizer step instead.
     """
 
     def __init__(self, folder: Path, *, every: float) -> None:
@@ -92,6 +94,11 @@ class Resume(Callback):
         self.handlers: dict = {}
 
     @property
+    def is_due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.perf_counter() - self.written >= self.every
+
+    @property
     def seconds(self) -> float:
         """Of fit by the wall clock, in this process and those before."""
         return self.earlier + time.perf_counter() - self.began
@@ -103,21 +110,26 @@ class Resume(Callback):
         self.earlier, self.random = state["seconds"], state["random"]
 
     def on_train_start(self, *_: object) -> None:
+        if self.random:
+            set_random_state(self.random)
+            self.random = None
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def on_train_epoch_start(self, trainer: Trainer, _: Task) -> None:
-        if self.random:
-            set_random_state(self.random)
-            self.random = None
-        elif trainer.current_epoch > 0:
-            self.state = as_bytes(
-                between_epochs(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
-            )
-            if time.perf_counter() - self.written >= self.every:
+        if trainer.current_epoch > 0 and not isinstance(trainer.train_dataloader, Resumable):
+            self.state = as_bytes(between_epochs(whole_state(trainer)))
+            if self.is_due:
                 self.write()
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if isinstance(trainer.train_dataloader, Resumable) and (self.is_due or self.received is not None):
+            loop = trainer.fit_loop.epoch_loop
+            if loop._should_accumulate():
+                return  # the gradients of half a step are not kept, so the step is finished first
+            if not loop.batch_progress.is_last_batch:  # from there a run would go on after the validation
+                self.state = as_bytes(whole_state(trainer))
+                self.write()
         self.stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: object) -> None:
@@ -168,8 +180,9 @@ def usable(folder: Path) -> Path | None:
     if not path.exists():
         return None
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-        torch.load(folder / BEST, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["callbacks"][Best.__name__]["scores"]:
+            torch.load(folder / BEST, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         aside = path.with_suffix(".damaged")
         os.replace(path, aside)
@@ -187,6 +200,11 @@ def remove(folder: Path) -> None:
     for name in (BEST, RESUME):
         for begun in folder.glob(f".{name}.*.tmp"):  # by a process that was killed while it wrote
             begun.unlink(missing_ok=True)
+
+
+def whole_state(trainer: Trainer) -> dict:
+    """Weights, optimizer, schedule, counters and callbacks, as Lightning's own checkpoints hold them."""
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
 
 def between_epochs(state: dict) -> dict:

@@ -40,6 +40,7 @@ CHOICES = {
     "adapter.residual": (True, False),
     "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "trainer.precision": ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "auto"),
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {

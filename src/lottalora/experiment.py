@@ -151,7 +151,7 @@ def train_and_test(
     if cfg.remove_scaffold:
         with without_scaffold(net):
             measured["arms"] = {"scaffold_removed": score(trained.trainer, task, splits)}
-    return measured | provenance(trained.trainer.strategy.root_device)
+    return measured | provenance(trained.trainer.strategy.root_device, trained.trainer.precision)
 
 
 def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:

@@ -22,11 +22,11 @@ PACKAGES = (
 )
 
 
-def provenance(device: torch.device) -> dict:
-    """The part of a row that says where and with what it was made."""
+def provenance(device: torch.device, precision: str) -> dict:
+    """The part of a row that says where and with what it was made; precision in Lightning's words."""
     return {
         "peak_memory_mb": peak_memory_mb(device),
-        "device": name_of(device),
+        "device": name_of(device) + ("" if precision == "32-true" else f", {precision}"),
         "versions": versions(),
         "commit": commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

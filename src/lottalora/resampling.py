@@ -18,6 +18,10 @@ class ResampleEachEpoch(Callback):
     def on_train_epoch_start(self, trainer: Trainer, task: Task) -> None:
         scaffold_of_epoch(task.net, trainer.current_epoch)
 
+    def on_train_start(self, trainer: Trainer, task: Task) -> None:
+        """A run that goes on in the middle of an epoch does not meet the epoch's start."""
+        self.on_train_epoch_start(trainer, task)
+
 
 def scaffold_of_epoch(net: nn.Module, epoch: int) -> None:
     """Set W_seed to what the trained weights of this epoch, counted from 0, belong to."""

@@ -64,7 +64,7 @@ LATER = {
         "layer_norm": False,
         "train_beta": True,
     },
-    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0},
+    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0, "precision": "32-true"},
     "run": {"resample": None},
 }
 COUNTS = ("trainable", "internal_trainable", "full", "full_plus_adapters")

@@ -98,6 +98,7 @@ def test_difference_from_the_paper_is_ours_minus_theirs():
     "other",
     [
         {"sample": True},
+        {"config": {"data": {"features": "structural"}}},
         {"recipe": "short"},
         {"recipe": "modified", "changed": {"trainer.epochs": 1}},
         {"init": "binary"},

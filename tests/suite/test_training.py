@@ -11,6 +11,7 @@ from torch import nn
 from lottalora.checkpoints import epochs_since_better
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
+from lottalora.provenance import provenance
 from lottalora.resampling import ResampleEachEpoch
 from lottalora.resampling import scaffold_of_epoch
 from lottalora.scaffold import Scaffold
@@ -186,3 +187,14 @@ def test_resampling_gives_each_epoch_a_scaffold_of_its_own_and_the_score_that_of
     assert not torch.equal(seen[0], seen[1])
     scaffold_of_epoch(net, 1)
     assert torch.equal(net.body[1].W_seed, seen[1])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "auto", "bf16-mixed"])
+def test_scaffold_trains_in_each_precision_and_the_row_says_which(precision, tmp_path):
+    net = MLP((1, 8, 8), 10, hidden=[32], dropout=0.0)
+    wrap(net, Scaffold(rank=2, seed=1), keep=["head"])
+    task = classification(net, lr=0.01)
+    trained = fit(task, Digits(batch_size=32).read(), **options(tmp_path, epochs=3, precision=precision))
+    assert trained.validation_score > 0.6
+    said = provenance(torch.device("cpu"), trained.trainer.precision)["device"]
+    assert said.endswith("bf16-mixed") == (precision == "bf16-mixed")

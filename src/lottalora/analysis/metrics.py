@@ -34,6 +34,21 @@ class Metric:
 # `agrees` is about twice the spread over seeds that the paper reports for its steadier rows.
 METRICS = {
     "accuracy": Metric("accuracy", paper_name="test_acc", scale=100.0, unit="%", decimals=2, agrees=0.5),
+    "rocauc": Metric("ROC-AUC", paper_name="test_rocauc", agrees=0.02),
+    "loss": Metric("loss", unit="nats per token"),
+    "train_loss": Metric(
+        "loss",
+        unit="nats per token",
+        paper_name="train_loss",
+        part="training",
+        agrees=0.1,
+        higher_is_better=False,
+    ),
+    "perplexity": Metric("perplexity", decimals=2, higher_is_better=False),
+    "validation_perplexity": Metric(
+        "perplexity", paper_name="val_ppl", decimals=2, part="validation", agrees=2.0, higher_is_better=False
+    ),
+    "bits_per_byte": Metric("bits per byte", higher_is_better=False),
     "auroc": Metric("AUROC", paper_name="test_auroc", agrees=0.01),
     "mse": Metric("MSE", paper_name="val_mse", decimals=5, part="validation", agrees=0.0035),
     "d4rl_score": Metric(

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ class Benchmark:
     Args:
         name: in the column `benchmark` of paper.csv.
         init: the scaffold that its tables take, a name in conf/init.
+        alpha: its α as a function of r.
         variants: our size, or size+option of the adapters, → the paper's variant, where the two differ.
     """
 
     name: str
     init: str = "normal"
+    alpha: Callable[[int], float] = lambda rank: rank
     variants: Mapping[str, str] = field(default_factory=dict)
 
     def variant(self, size: str) -> str:
@@ -41,6 +44,10 @@ BENCHMARKS = {
     ("vit_random", "flowers102"): Benchmark(
         "flowers102", variants={"base": "vit_b16_random", "base+layer_norm": "vit_b16_random+ln"}
     ),
+    ("gin", "molhiv"): Benchmark("ogbg_molhiv", variants={"base": "gin"}),
+    ("gcn", "arxiv"): Benchmark("ogbn_arxiv", variants={"base": "gcn"}),
+    ("distilbert", "imdb"): Benchmark("imdb", alpha=lambda rank: 2 * rank, variants={"base": "distil3"}),
+    ("gpt", "wikitext103"): Benchmark("wikitext103", alpha=lambda rank: 16),
     ("decision_transformer", "halfcheetah"): Benchmark("halfcheetah_expert"),
 }
 

@@ -21,6 +21,7 @@ from lottalora.report.grouping import grouped
 from lottalora.report.grouping import line_key
 from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
+from lottalora.report.grouping import stand_in
 from lottalora.rows import Row
 
 # mode → condition as in paper.csv, where the two differ. no_scaffold is a test-time arm of scaffold.
@@ -88,7 +89,7 @@ class Block:
     model: str
     size: str
     data: str
-    sample: bool
+    stand_in: str  # what took the place of the official data; mostly ""
     recipe: str
     changed: dict
     metric: Metric
@@ -101,19 +102,17 @@ class Block:
 
     @property
     def title(self) -> str:
-        sample = " (built-in sample)" if self.sample else ""
-        return (
-            f"{self.model} on {self.data}{sample}, {self.size}, {self.full:,} parameters, {self.recipe_text}"
-        )
+        data = f"{self.data} ({self.stand_in})" if self.stand_in else self.data
+        return f"{self.model} on {data}, {self.size}, {self.full:,} parameters, {self.recipe_text}"
 
     @property
     def name(self) -> str:
         """Short, for an axis or a list; the recipe only where it is not the paper's."""
-        sample = " sample" if self.sample else ""
-        sample += "" if self.own else f", {self.metric.name}"
+        data = f"{self.data} {self.stand_in.removeprefix('built-in ')}".strip()
+        data += "" if self.own else f", {self.metric.name}"
         said = self.recipe_text if self.recipe == "modified" else f"recipe {self.recipe}"
         recipe = "" if self.recipe == "paper" else f" ({said})"
-        return f"{self.model} on {self.data}{sample}, {self.size}{recipe}"
+        return f"{self.model} on {data}, {self.size}{recipe}"
 
     @property
     def recipe_text(self) -> str:
@@ -161,7 +160,7 @@ def block_of(rows: list[Row], *, own: bool) -> Block:
         model=first["model"],
         size=first["size"],
         data=first["data"],
-        sample=first["sample"],
+        stand_in=stand_in(first),
         recipe=first["recipe"],
         changed=first["changed"],
         metric=metric_of(first["metric"]),
@@ -233,11 +232,11 @@ def verdict_of(difference: float, row: Row) -> str:
 def paper_of(row: Row, condition: str) -> PaperNumber | None:
     """The paper's number, if this row ran the paper's protocol, on the real data, with its scaffold and α."""
     benchmark = BENCHMARKS.get((row["model"], row["data"]))
-    if benchmark is None or row["recipe"] != "paper" or row["changed"] or row["sample"]:
+    if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
         return None
     if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
         return None
-    if condition != "full" and row["alpha"] not in (None, row["rank"]):
+    if condition != "full" and row["alpha"] not in (None, benchmark.alpha(row["rank"])):
         return None
     rank = None if condition == "full" else row["rank"]
     size, options = row["size"], adapter_of(row)

@@ -158,8 +158,8 @@ def label_axes(axes: Axes, block: Block, series: list[Series]) -> None:
     axes.set_ylabel(f"{block.metric.part} {block.metric.label}")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
     axes.set_axisbelow(True)
-    sample = ", built-in sample" if block.sample else ""
-    title = f"{block.model} on {block.data}{sample}, {block.size}"
+    data = ", ".join(part for part in (block.data, block.stand_in) if part)
+    title = f"{block.model} on {data}, {block.size}"
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=22)
     said = f"{block.recipe_text}; mean ± std over {runs_text(series, block)}"
     axes.text(0, 1.03, said, transform=axes.transAxes, fontsize=8.5, color=GREY)

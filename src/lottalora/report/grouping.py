@@ -34,6 +34,14 @@ def line_key(row: Row) -> str:
     return json.dumps([*same, row["counts"]["trainable"], scaffold_options(row)], sort_keys=True)
 
 
+def stand_in(row: Row) -> str:
+    """What took the place of the official data, in words; "" where they are the official ones."""
+    if row["sample"]:
+        return "built-in sample"
+    features = row["config"].get("data", {}).get("features", "official")
+    return "" if features == "official" else f"{features} features"
+
+
 def find_baseline(cells: dict[str, list[Row]]) -> list[Row]:
     return next((cell for cell in cells.values() if cell[0]["mode"] == "baseline"), [])
 

@@ -75,7 +75,7 @@ def plain_name(block: Block) -> str:
         block.model,
         block.data,
         block.size,
-        "sample" if block.sample else "",
+        block.stand_in.removeprefix("built-in "),
         recipe,
         metric,
     ]

@@ -53,7 +53,7 @@ def entry(block: Block, row: Row, counted: bool, pool: dict[str, int], results: 
         "finished",
     )
     return {key: row[key] for key in same} | {
-        "data": row["data"] + (" (sample)" if row["sample"] else ""),
+        "data": row["data"] + (f" ({block.stand_in.removeprefix('built-in ')})" if block.stand_in else ""),
         "recipe": row["recipe"],
         "metric": row["metric"],
         "score": row["score"],

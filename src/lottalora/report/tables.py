@@ -64,9 +64,10 @@ def notes(block: Block) -> list[str]:
     chance = block.metric.text(block.chance)
     what = block.metric.of_part
     said = [f"{what[0].upper()}{what[1:]}, {direction} is better, chance {chance}; {CAPTION}."]
-    if block.sample:
+    if block.stand_in:
         said.append(
-            "Built-in sample: these scores say nothing about the data set and stand beside no paper's number."
+            f"{block.stand_in[0].upper()}{block.stand_in[1:]} in place of the official data: these scores "
+            "stand beside no number of the paper's."
         )
     if block.baseline is None:
         said.append("No full training under this recipe yet, so no recovery: run it with mode=baseline.")
@@ -130,7 +131,7 @@ def recovery_csv(blocks: Iterable[Block]) -> str:
 
 def csv_line(block: Block, line: Line) -> dict:
     changed = "; ".join(f"{key}={value}" for key, value in block.changed.items())
-    of_block = {key: getattr(block, key) for key in ("model", "size", "data", "sample", "recipe")}
+    of_block = {key: getattr(block, key) for key in ("model", "size", "data", "stand_in", "recipe")}
     of_line = {
         key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank", "alpha")
     }
