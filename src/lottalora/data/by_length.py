@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from lottalora.data.order import Order
+from lottalora.data.order import Resumable
 
 EVALUATION_BATCH = 200  # examples; the score does not depend on it
 POOL = 10  # batches of training that are sorted by length together
@@ -24,7 +25,7 @@ class Part(Protocol):
         """The examples of `index`, padded to the longest of them, and their labels."""
 
 
-class Batches:
+class Batches(Resumable):
     """Batches of examples of similar length; which ones, and in what order, is a function of (seed, epoch).
 
     An epoch's random order is cut into pools of a few batches; each is sorted by length and cut, and all
@@ -51,8 +52,9 @@ class Batches:
         batches = self.batches()
         order = Order(len(batches), self.sampler.seed)
         order.set_epoch(self.sampler.epoch)
-        for i in order.index().tolist():
-            yield self.part.batch(batches[i])
+        places = order.index().tolist()
+        for number in self.numbers():
+            yield self.part.batch(batches[places[number]])
 
     def batches(self) -> list[Tensor]:
         """The indices of each batch of this epoch."""

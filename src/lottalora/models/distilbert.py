@@ -19,7 +19,7 @@ from lottalora.scaffold.dropout import dropout
 
 START = 0.02  # std of weights at their start, as of BERT
 EPSILON = 1e-12  # of LayerNorms, as of BERT
-RANDOM_START = "model.size=distil3 starts at random and needs no file."
+RANDOM_START = "model.size=base starts at random and needs no file."
 
 
 class DistilBert(nn.Module):

@@ -61,9 +61,7 @@ class Card:
     @property
     def said(self) -> str:
         if not self.blocks and self.stand_in:
-            return (
-                f"Run with {self.stand_in} only: nothing to set beside the paper; see the tables."
-            )
+            return f"Run with {self.stand_in} only: nothing to set beside the paper; see the tables."
         if not self.blocks:
             pair = (self.benchmark.model, self.benchmark.data)
             command = "python run.py -m model={} data={} mode=baseline,scaffold".format(*pair)
