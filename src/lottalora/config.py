@@ -89,9 +89,10 @@ def check_numbers(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{key} must be a number above 0, got {value!r}.")
-    dropout = cfg.model.net.get("dropout", 0)
-    if not (is_number(dropout) and 0 <= dropout < 1):
-        raise ValueError(f"model.net.dropout must be a number from 0 to below 1, got {dropout!r}.")
+    for key in ("dropout", "attention_dropout"):
+        dropout = cfg.model.net.get(key, 0)
+        if not (is_number(dropout) and 0 <= dropout < 1):
+            raise ValueError(f"model.net.{key} must be a number from 0 to below 1, got {dropout!r}.")
 
 
 def is_number(value: object) -> bool:
