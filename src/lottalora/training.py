@@ -115,7 +115,10 @@ def fit(
 
 
 def precision_of(plan: Plan) -> str:
-    """The precision that the plan asks for, in Lightning's words; a CPU computes bf16 slower than float32."""
+    """The precision that the plan asks for, in Lightning's words.
+
+    A CPU stays at float32: with AVX-512's bf16 a step of the 3M GPT took as long as without.
+    """
     if plan.precision != "auto":
         return plan.precision
     on_gpu = plan.accelerator != "cpu" and torch.cuda.is_available()

@@ -8,7 +8,7 @@ from torch import nn
 
 from lottalora import rows
 from lottalora.data.halfcheetah import HalfCheetah
-from lottalora.data.halfcheetah import Normalisation
+from lottalora.data.windows import Normalisation
 from lottalora.experiment import build
 from lottalora.models.decision_transformer import DecisionTransformer
 from lottalora.models.decision_transformer import Windows

@@ -21,7 +21,7 @@ RUNS = {
     "short_flowers102": 2,
     "short_halfcheetah": 4,
     "digits": 15, "table14": 30, "table2": 135, "table22": 57, "table3": 1005, "table6": 45, "table17": 35,
-    "table20": 70, "table21": 28, "table23": 75,
+    "table18": 20, "table19": 70, "table20": 70, "table21": 28, "table23": 75,
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_each_sweep_file_gives_the_runs_that_its_header_states(cells, name):
     seeds = (
         1
         if name.startswith("short_")
-        else {"digits": 3, "table14": 2, "table21": 4, "table22": 3}.get(name, 5)
+        else {"digits": 3, "table14": 2, "table19": 10, "table21": 4, "table22": 3}.get(name, 5)
     )
     assert len(one_seed) * seeds == RUNS[name]
     assert f"# {RUNS[name]:,} runs" in header
