@@ -52,6 +52,8 @@ IDENTITY = {
 }  # fmt: skip
 PLACES = ("root", "tokenizers")  # keys that say where files lie
 SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
+# For recipes in which one number follows another, such as α = 2r.
+OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
 
 
 def check(cfg: DictConfig) -> None:
@@ -91,9 +93,10 @@ def check_numbers(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{key} must be a number above 0, got {value!r}.")
-    dropout = cfg.model.net.get("dropout", 0)
-    if not (is_number(dropout) and 0 <= dropout < 1):
-        raise ValueError(f"model.net.dropout must be a number from 0 to below 1, got {dropout!r}.")
+    for key in ("dropout", "attention_dropout"):
+        dropout = cfg.model.net.get(key, 0)
+        if not (is_number(dropout) and 0 <= dropout < 1):
+            raise ValueError(f"model.net.{key} must be a number from 0 to below 1, got {dropout!r}.")
 
 
 def is_number(value: object) -> bool:

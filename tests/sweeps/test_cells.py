@@ -17,6 +17,7 @@ from lottalora.sweeps.cells import cells_of_words
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUNS = {
     "short_cifar10": 2,
+    "short_imdb": 2,
     "short_flowers102": 2,
     "short_halfcheetah": 4,
     "digits": 15, "table14": 30, "table2": 135, "table22": 57, "table3": 1005, "table6": 45, "table17": 35,
