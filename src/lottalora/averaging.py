@@ -39,7 +39,7 @@ class Average(Callback):
         self.steps, self.weights = state["steps"], state["weights"]
 
     def on_train_start(self, _: Trainer, task: Task) -> None:
-        start = self.weights or [parameter.detach() for parameter in task.parameters()]
+        start = self.weights or [parameter.detach() for parameter in task.trained()]
         self.weights = [weight.to(task.device, copy=True) for weight in start]
 
     @torch.no_grad()
@@ -47,7 +47,7 @@ class Average(Callback):
         if trainer.global_step == self.steps:  # gradients were accumulated only
             return
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for weight, parameter in zip(self.weights, task.parameters(), strict=True):
+        for weight, parameter in zip(self.weights, task.trained(), strict=True):
             weight.lerp_(parameter, 1 - decay)
         self.steps = trainer.global_step
 
@@ -61,7 +61,7 @@ class Average(Callback):
     @torch.no_grad()
     def exchange(self, task: Task) -> None:
         """Give the task the average, and keep its own weights, or the other way round."""
-        for parameter, weight in zip(task.parameters(), self.weights, strict=True):
+        for parameter, weight in zip(task.trained(), self.weights, strict=True):
             held = parameter.clone()
             parameter.copy_(weight)
             weight.copy_(held)

@@ -23,6 +23,8 @@ from pytorch_lightning import Trainer
 
 from lottalora.data.order import Resumable
 from lottalora.files import write_whole
+from lottalora.processes import is_first
+from lottalora.processes import told
 from lottalora.tasks.base import Task
 
 BEST = "best.ckpt"
@@ -64,7 +66,8 @@ class Best(Callback):
             trainer.should_stop = True
 
     def keep(self, task: Task) -> None:
-        write_whole(self.path, as_bytes({"state_dict": task.state_dict()}))
+        if is_first():
+            write_whole(self.path, as_bytes({"state_dict": task.state_dict()}))
 
     def state_dict(self) -> dict:
         return {"scores": self.scores}
@@ -113,16 +116,20 @@ class Resume(Callback):
         if self.random:
             set_random_state(self.random)
             self.random = None
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if is_first() and threading.current_thread() is threading.main_thread():  # no other may set handlers
             self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def on_train_epoch_start(self, trainer: Trainer, _: Task) -> None:
+        if not is_first():
+            return
         if trainer.current_epoch > 0 and not isinstance(trainer.train_dataloader, Resumable):
             self.state = as_bytes(between_epochs(whole_state(trainer)))
             if self.is_due:
                 self.write()
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if not is_first():
+            return
         if isinstance(trainer.train_dataloader, Resumable) and (self.is_due or self.received is not None):
             loop = trainer.fit_loop.epoch_loop
             if loop._should_accumulate():
@@ -175,7 +182,12 @@ class Resume(Callback):
 
 
 def usable(folder: Path) -> Path | None:
-    """The checkpoint to go on from, if `folder` has one. A damaged one is named and set aside."""
+    """The checkpoint to go on from, if `folder` has one, in all processes of the run the same."""
+    return told(checked(folder) if is_first() else None)
+
+
+def checked(folder: Path) -> Path | None:
+    """The checkpoint of `folder`; a damaged one is named and set aside."""
     path = folder / RESUME
     if not path.exists():
         return None

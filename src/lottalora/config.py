@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Collection
 
 from hydra import compose
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 
 from lottalora.errors import flatten
 from lottalora.errors import nearest_first
+from lottalora.launched import launched
 from lottalora.schema import LATER
 from lottalora.schema import SCHEMA
 from lottalora.schema import chosen
@@ -41,6 +43,7 @@ CHOICES = {
     "adapter.residual": (True, False),
     "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "trainer.strategy": ("ddp", "fsdp"),
     "trainer.precision": ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "auto"),
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
@@ -56,8 +59,13 @@ SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no
 OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse values that cannot be used and choices that contradict each other, in one clear sentence."""
+def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
+    """Refuse values that cannot be used and choices that contradict each other, in one clear sentence.
+
+    Args:
+        cfg: the composed config.
+        sweep: whether it is run by `run.py -m`, which gives each run one device; None: as Hydra says.
+    """
     typed = HydraConfig.get().overrides.task  # such as rank=8
     for override in typed:
         if override[0] in "+~":
@@ -65,7 +73,10 @@ def check(cfg: DictConfig) -> None:
     check_sections(cfg)
     check_numbers(cfg)
     check_choices(cfg)
-    check_devices(cfg.trainer.devices, sweep=HydraConfig.get().mode == RunMode.MULTIRUN)
+    if sweep is None:
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    check_devices(cfg.trainer.devices, sweep=sweep)
+    check_strategy(cfg)
     check_mode(cfg, {override.partition("=")[0] for override in typed})
 
 
@@ -123,20 +134,29 @@ def check_choices(cfg: DictConfig) -> None:
 
 
 def check_devices(devices: int, *, sweep: bool) -> None:
-    """A run is one process on one device. Training one on several devices is not there yet."""
-    if devices == 1:
-        return
-    if sweep:
+    """A run on several devices is a command of its own, with a process for each."""
+    if sweep and devices > 1:
         raise ValueError(
             f"trainer.devices={devices} with -m: a sweep runs each cell in one process on one device. A run "
-            "on several is one srun or torchrun job, which the suite does not have yet. Type "
-            "trainer.devices=1: -m then gives each GPU of this machine a run, and "
-            "`python -m lottalora submit` each job one."
+            f"on several is a job of its own: type `python run.py WORDS trainer.devices={devices}` for one, "
+            f"without -m, or `python -m lottalora submit WORDS trainer.devices={devices}` for all."
         )
-    raise ValueError(
-        f"trainer.devices={devices}: training one run on several devices is not there yet. Type "
-        "trainer.devices=1; several GPUs serve several runs, see `python run.py -m`."
-    )
+    processes = launched()
+    if processes and processes != devices and (devices > 1 or "RANK" in os.environ):
+        raise ValueError(
+            f"{processes} processes were started for this run, but trainer.devices={devices}. "
+            f"Type trainer.devices={processes}; or leave torchrun or srun out, and the processes are started "
+            "for you."
+        )
+
+
+def check_strategy(cfg: DictConfig) -> None:
+    """What fsdp shares out is W_seed."""
+    if cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp" and not cfg.scaffold:
+        raise ValueError(
+            f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} has none. "
+            "Type trainer.strategy=ddp."
+        )
 
 
 def check_mode(cfg: DictConfig, typed: set[str]) -> None:

@@ -1,6 +1,7 @@
 """One run: config → data → net → wrap → task → fit → test at the best validation epoch → row."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from lottalora.config import identify
 from lottalora.config import without_places
 from lottalora.data.spec import DataSpec
 from lottalora.data.splits import Splits
+from lottalora.processes import Together
+from lottalora.processes import count
+from lottalora.processes import is_first
+from lottalora.processes import run_together
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
@@ -45,6 +50,19 @@ def run(cfg: DictConfig) -> None:
         return
     rows.check_writable(identity, results)
     folder = results / "runs" / rows.run_name(identity)
+    if cfg.trainer.devices == 1:
+        run_once(cfg, identity, folder)
+        return
+    run_together(
+        lambda together: run_once(cfg, identity, folder, together),
+        lambda: train(cfg, identity, folder),
+        devices=cfg.trainer.devices,
+    )
+
+
+def run_once(cfg: DictConfig, identity: dict, folder: Path, together: Together = nullcontext) -> None:
+    """The same, unless another process is at it; `together` is entered where other devices take part."""
+    results = Path(cfg.paths.results)
     with claimed(identity["digest"], results, log_file=folder / "log.txt") as other:
         if other:
             log.info("skipped: %s is run %s", rows.run_name(identity), in_words(other))
@@ -52,7 +70,7 @@ def run(cfg: DictConfig) -> None:
         if is_done(cfg, identity):  # the claim may have come from a process that has just finished it
             return
         words = HydraConfig.get().overrides.task
-        with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"):
+        with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"), together():
             train(cfg, identity, folder)
 
 
@@ -74,9 +92,11 @@ def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
     data = instantiate(cfg.data)
     net, account = build(cfg, data.spec)
     splits = data.read()
-    logger = instantiate(cfg.logger) if cfg.logger._target_ else None
+    logger = instantiate(cfg.logger) if cfg.logger._target_ and is_first() else None
     with watched(logger, about_run(cfg, identity, folder)) as watch:
         measured = train_and_test(cfg, data.spec, splits, net, folder, watch)
+        if not is_first():
+            return
         row = identity | measured | record(cfg, data.spec, account)
         path = rows.write(row, Path(cfg.paths.results))
         if watch:
@@ -95,18 +115,19 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     scaffold = Scaffold(**OmegaConf.to_container(cfg.scaffold, resolve=True))
     if scaffold.family == LEARNED:  # it keeps the values that the net has
         give_values(net)
-    account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze))
-    give_values(net)
+    drawn = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"  # by fsdp each process draws its rows
+    account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=drawn)
+    give_values(net, drawn=drawn)
     return net, account
 
 
-def give_values(net: nn.Module) -> None:
+def give_values(net: nn.Module, *, drawn: bool = True) -> None:
     """Values for a net that builds itself on the meta device, unless that is where it is wanted.
 
     After `wrap`: no dense weight is made that a scaffold replaces.
     """
     if hasattr(net, "start") and torch.get_default_device().type != "meta":
-        materialize(net, start=net.start)
+        materialize(net, start=net.start, drawn=drawn)
 
 
 def account_of(cfg: DictConfig) -> Account:
@@ -134,6 +155,7 @@ def train_and_test(
     from lottalora.provenance import provenance  # Lightning takes seconds to import
     from lottalora.resampling import ResampleEachEpoch
     from lottalora.resampling import scaffold_of_epoch
+    from lottalora.sharing import share_out
     from lottalora.tracking.epochs import Epochs
     from lottalora.tracking.progress import Progress
     from lottalora.training import Plan
@@ -141,7 +163,10 @@ def train_and_test(
     from lottalora.training import score
 
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
+    if count() > 1:
+        splits = share_out(task, splits, strategy=cfg.trainer.strategy, device=kind_of_device(cfg))
     callbacks = [ResampleEachEpoch()] if cfg.resample == "epoch" else []
+    callbacks += [Progress()] if is_first() else []
     trained = fit(
         task,
         splits,
@@ -149,7 +174,7 @@ def train_and_test(
         seed=cfg.seed,
         higher_is_better=spec.higher_is_better,
         folder=folder,
-        callbacks=[*callbacks, Progress(), *([Epochs(watch)] if watch else [])],
+        callbacks=[*callbacks, *([Epochs(watch)] if watch else [])],
     )
     if cfg.resample == "epoch":
         scaffold_of_epoch(net, trained.best_epoch)
@@ -180,6 +205,10 @@ def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
         "account": account.as_dict()["entries"],
         "config": without_places(cfg),
     }
+
+
+def kind_of_device(cfg: DictConfig) -> str:
+    return "cuda" if cfg.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from lottalora.processes import count
+
 PACKAGES = (
     "torch",
     "pytorch-lightning",
@@ -41,9 +43,10 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def name_of(device: torch.device) -> str:
+    many = f"{count()} × " if count() > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} thread(s)"
+        return many + torch.cuda.get_device_name(device)
+    return f"{many}{device.type}, {platform.machine()}, {torch.get_num_threads()} thread(s)"
 
 
 def versions() -> dict[str, str]:

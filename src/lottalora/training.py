@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
-from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from lottalora.checkpoints import Best
 from lottalora.checkpoints import Resume
 from lottalora.checkpoints import usable
 from lottalora.data.splits import Splits
+from lottalora.processes import said_by_all
+from lottalora.sharing import places
 from lottalora.tasks.base import Task
 
 NOISE = (  # Lightning's warnings that say nothing about the run
@@ -22,6 +23,8 @@ NOISE = (  # Lightning's warnings that say nothing about the run
     "The `srun` command is available",
     "You defined a `validation_step` but have no `val_dataloader`",
     "Checkpoint directory .* exists and is not empty",
+    "Using `DistributedSampler` with the dataloaders",
+    "`broadcast_buffers` is deprecated",  # what is to replace it sends buffers once
 )
 
 
@@ -91,8 +94,6 @@ def fit(
         gradient_clip_val=plan.clip,
         precision=precision_of(plan),
         accelerator=plan.accelerator,
-        devices=1,
-        plugins=[LightningEnvironment()],  # one process a run, also in a Slurm job, which is not Lightning's
         callbacks=[resume, *callbacks, best],
         default_root_dir=folder,
         logger=False,
@@ -100,10 +101,12 @@ def fit(
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **places(),
     )
     trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
     if not best.scores:
         best.keep(task)
+    said_by_all("kept")  # no process reads before the first has written
     task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
     return Training(
         trainer=trainer,

@@ -179,6 +179,32 @@ def test_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
     assert answer.stderr.startswith("There is no Slurm here: sbatch is not in PATH.")
 
 
+def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
+    results, alone = tmp_path / "test_slurm", tmp_path / "alone"
+    words = [*LONG, "trainer.epochs=6", "rank=4", "trainer.devices=2", "trainer.strategy=fsdp"]
+    words.append("trainer.checkpoint_every=0")
+    sent = lottalora("submit", *words, f"paths.results={results}")
+    assert sent.returncode == 0, sent.stderr
+    job = sent.stdout.split("Job ")[1].split(".")[0]
+    wait_for(lambda: list(results.glob("runs/*/resume.ckpt")), seconds=400)
+    subprocess.run(["scancel", "--signal=USR1", "--batch", f"{job}_0"], check=True)
+    wait_for(lambda: rows(results) and not queue(), seconds=400)
+    (log,) = results.glob("runs/*/log.txt")
+    assert "SIGUSR1 in epoch" in log.read_text() and "going on from" in log.read_text()
+    command = [sys.executable, "run.py", *words, f"paths.results={alone}"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=400)
+    for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
+        assert rows(results)[4][key] == rows(alone)[4][key], key
+
+
+def test_srun_starts_the_processes_of_one_run(tmp_path):
+    words = [*LONG, "trainer.epochs=1", "rank=4", "trainer.devices=2", f"paths.results={tmp_path}"]
+    command = ["srun", "--ntasks-per-node=2", "--overcommit", sys.executable, "run.py", *words]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert ran.returncode == 0, ran.stderr
+    assert rows(tmp_path)[4]["device"].startswith("2 × cpu")
+
+
 def sweep(*words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "run.py", "-m", "hydra/launcher=slurm_cpu", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)

@@ -41,7 +41,11 @@ def only_line(finished) -> str:
         ("rank=-1", "rank must be a whole number, 0 or more, got -1"),
         ("rank=1.5", "rank must be a whole number, 0 or more, got 1.5"),
         ("trainer.devices=0", "trainer.devices must be a whole number, 1 or more, got 0"),
-        ("trainer.devices=2", "trainer.devices=2: training one run on several devices is not there yet"),
+        ("trainer.strategy=dpp", "trainer.strategy must be ddp or fsdp, got 'dpp'"),
+        (
+            "trainer.devices=2 trainer.strategy=fsdp mode=baseline",
+            "trainer.strategy=fsdp shares out frozen weights, and mode=baseline has none",
+        ),
         ("rank=1,2", "Ambiguous value for argument 'rank=1,2'"),
         ("alpha=0", "alpha must be a number above 0, got 0"),
         ("alpha=-2", "alpha must be a number above 0, got -2"),
@@ -131,9 +135,13 @@ def test_a_failing_job_of_a_multirun_is_named_and_the_others_run(command):
 def test_a_sweep_of_runs_on_several_devices_is_refused_with_the_way_to_use_them(command):
     line = only_line(command("-m", "data=digits", "trainer.devices=2", "rank=1,2"))
     assert "trainer.devices=2 with -m: a sweep runs each cell in one process on one device." in line
-    assert (
-        "-m then gives each GPU of this machine a run, and `python -m lottalora submit` each job one." in line
-    )
+    assert "type `python run.py WORDS trainer.devices=2` for one, without -m" in line
+    assert "or `python -m lottalora submit WORDS trainer.devices=2` for all." in line
+
+
+def test_processes_that_do_not_fit_the_devices_are_refused_with_what_to_type(command):
+    line = only_line(command("data=digits", "trainer.devices=2", RANK="0", WORLD_SIZE="3"))
+    assert "3 processes were started for this run, but trainer.devices=2. Type trainer.devices=3" in line
 
 
 def test_launcher_whose_package_is_missing_names_the_package():

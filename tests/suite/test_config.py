@@ -81,6 +81,7 @@ def test_a_baseline_is_one_run_whatever_the_scaffold_would_be(composed, word):
         "paths.data=x",
         "trainer.threads=2",
         "trainer.devices=2",
+        "trainer.strategy=fsdp",
         "recipe_name=x",
     ],
 )

@@ -26,6 +26,7 @@ from lottalora.scaffold.families import Family
 from lottalora.scaffold.families import Law
 from lottalora.scaffold.families import family
 from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.shards import shard
 from lottalora.scaffold.wrap import wrap
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "materialize",
     "resample",
     "set_backbone_seed",
+    "shard",
     "without_scaffold",
     "wrap",
 ]

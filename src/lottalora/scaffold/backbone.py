@@ -12,6 +12,7 @@ from torch import nn
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import tensors_of
+from lottalora.scaffold.own_rows import own_part
 
 
 def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]:
@@ -71,14 +72,14 @@ def without_scaffold(model: nn.Module) -> Iterator[None]:
 
     Source: the paper's Table 2, "trained with scaffold, then removed".
     """
-    held = [(layer, layer.W_seed) for layer in scaffold_layers(model).values()]
+    held = [(layer, own_part(layer.W_seed).clone()) for layer in scaffold_layers(model).values()]
     try:
-        for layer, W_seed in held:
-            layer.W_seed = torch.zeros_like(W_seed)
+        for layer, _ in held:
+            own_part(layer.W_seed).zero_()
         yield
     finally:
-        for layer, W_seed in held:
-            layer.W_seed = W_seed
+        for layer, before in held:
+            own_part(layer.W_seed).copy_(before)  # asked for anew: at the first call, FSDP may move it
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:
@@ -92,6 +93,7 @@ def materialize(
     device: torch.device | str = "cpu",
     *,
     start: Callable[[nn.Module], None] | None = None,
+    drawn: bool = True,
 ) -> None:
     """Give a model that was built and wrapped on the meta device its values, layer by layer, straight from
     the seed.
@@ -104,6 +106,7 @@ def materialize(
         model: with some or all of its values on the meta device.
         device: where they come to lie.
         start: called with each module that is on no scaffold, to set the values that it holds itself.
+        drawn: False leaves W_seed as it lies in memory, for `shard`, which draws the rows of one process.
 
     Raises:
         ValueError: a module with values of its own and no `reset_parameters`, or a layer whose W_seed was
@@ -116,12 +119,11 @@ def materialize(
         raise ValueError(f"No start values for: {names}. Build these modules off the meta device.")
     tied = _tied_names(model)
     for module in on_meta.values():
-        if any(
-            t.is_meta for t in tensors_of(module)
-        ):  # else all that it holds is tied to what has its values
-            module.to_empty(device=device, recurse=False)
-            _start(module, start)
-            _tie(model, tied)
+        if not any(tensor.is_meta for tensor in tensors_of(module)):
+            continue  # all that it holds is tied to what has its values
+        module.to_empty(device=device, recurse=False)
+        _start(module, start, drawn)
+        _tie(model, tied)
 
 
 def _can_start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> bool:
@@ -131,11 +133,12 @@ def _can_start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> 
 
 
 @torch.no_grad()
-def _start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None:
+def _start(module: nn.Module, start: Callable[[nn.Module], None] | None, drawn: bool) -> None:
+    if isinstance(module, LottaLayer | FrozenEmbedding) and drawn:
+        module.redraw(module.source)
     if isinstance(module, FrozenEmbedding):
-        module.redraw(module.source)
-    elif isinstance(module, LottaLayer):
-        module.redraw(module.source)
+        return
+    if isinstance(module, LottaLayer):
         module.reset_adapter()
         if module.bias is not None:
             module.bias.uniform_(-1, 1).div_(math.sqrt(module.W_seed.shape[1]))

@@ -6,7 +6,9 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.draw import Source
-from lottalora.scaffold.draw import draw
+from lottalora.scaffold.own_rows import fill
+from lottalora.scaffold.own_rows import own_part
+from lottalora.scaffold.own_rows import rows_of
 
 
 class FrozenEmbedding(nn.Module):
@@ -37,12 +39,15 @@ class FrozenEmbedding(nn.Module):
         """Set W_seed, in place, to what `source` gives."""
         self.source = source
         if not self.W_seed.is_meta:
-            self.W_seed.copy_(draw(source))
+            fill(self.W_seed, source)
         self._clear_padding()
 
     def forward(self, index: Tensor) -> Tensor:
         return F.embedding(index, self.W_seed)  # (*) → (*, features)
 
     def _clear_padding(self) -> None:
-        if self.padding_idx is not None and not self.W_seed.is_meta:
-            self.W_seed[self.padding_idx] = 0
+        if self.padding_idx is None or self.W_seed.is_meta:
+            return
+        first, last = rows_of(self.W_seed)
+        if first <= self.padding_idx < last:
+            own_part(self.W_seed)[self.padding_idx - first] = 0

@@ -17,8 +17,9 @@ from torch import nn
 
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
-from lottalora.scaffold.draw import draw
 from lottalora.scaffold.dropout import dropout
+from lottalora.scaffold.own_rows import fill
+from lottalora.scaffold.own_rows import is_shared_out
 
 
 class LottaLayer(nn.Module):
@@ -73,9 +74,14 @@ class LottaLayer(nn.Module):
         if self.A is not None and self.adapter.B_init == "kaiming":
             nn.init.kaiming_uniform_(self.B, a=math.sqrt(5))
         if self.magnitude is not None:
-            self.magnitude.copy_(self._matrix().norm(dim=1))
+            self.reset_magnitude()
         if self.norm is not None:
             self.norm.reset_parameters()
+
+    @torch.no_grad()
+    def reset_magnitude(self) -> None:
+        """DoRA's start value: the norms of the rows as they are."""
+        self.magnitude.copy_(self._matrix().norm(dim=1))
 
     @torch.no_grad()
     def redraw(self, source: Source) -> None:
@@ -85,7 +91,7 @@ class LottaLayer(nn.Module):
         """
         self.source = source
         if not self.W_seed.is_meta:
-            self.W_seed.copy_(draw(source))
+            fill(self.W_seed, source)
 
     @property
     def weight(self) -> Tensor:
@@ -96,9 +102,14 @@ class LottaLayer(nn.Module):
 
         Raises:
             ValueError: with a residual skip, LayerNorm, or dropout in training, the layer is no single
-                matrix.
+                matrix; or other processes hold rows of it.
         """
         adapter = self.adapter
+        if is_shared_out(self.W_seed):
+            raise ValueError(
+                "This net reads the weight of a layer whose rows are shared out among processes (fsdp), "
+                "in place of calling the layer. Type trainer.strategy=ddp."
+            )
         if adapter.residual or self.norm is not None or (adapter.dropout and self.training):
             raise ValueError(
                 "A layer with residual, layer_norm or adapter dropout is no single matrix: call it instead."

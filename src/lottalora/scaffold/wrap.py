@@ -32,7 +32,12 @@ FROZEN = Adapter(rank=0, train_beta=False)  # h = W_seed x + b, nothing trained
 
 
 def wrap(
-    model: nn.Module, scaffold: Scaffold, *, keep: Sequence[str] = (), freeze: Sequence[str] = ()
+    model: nn.Module,
+    scaffold: Scaffold,
+    *,
+    keep: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+    drawn: bool = True,
 ) -> Account:
     r"""Replace the weight matrices of a model, in place, by frozen random ones with trained adapters.
 
@@ -55,6 +60,7 @@ def wrap(
         keep: what stays dense and trained, for example ["head"].
         freeze: what becomes random and frozen without an adapter, for example ["*.mlp.*"]; may name
             embeddings.
+        drawn: False leaves W_seed as it lies in memory, for `shard`, which draws the rows of one process.
 
     Returns:
         The account of every parameter.
@@ -79,7 +85,9 @@ def wrap(
     ]:
         if type(attention) is nn.MultiheadAttention:
             _become(attention, SplitAttention(attention))
-    entries = tuple(_convert(matrix, place_of[matrix.name], scaffold) for matrix in find_matrices(model))
+    entries = tuple(
+        _convert(matrix, place_of[matrix.name], scaffold, drawn) for matrix in find_matrices(model)
+    )
     _freeze_vectors(model, places)
     trained = sum(p.numel() for p in model.parameters())
     inside = sum(entry.trained for entry in entries)
@@ -125,14 +133,14 @@ def _can_be(matrix: Matrix, place: str) -> bool:
     return len(kinds) == 1 and kinds <= {"linear", "transposed", "convolution"}
 
 
-def _convert(matrix: Matrix, place: str, scaffold: Scaffold) -> Entry:
+def _convert(matrix: Matrix, place: str, scaffold: Scaffold, drawn: bool) -> Entry:
     """Change the owners of one matrix into what their place says; tied ones share W_seed, A, B and β."""
     if place == "keep":
         return kept(matrix)
     layer, first = matrix.owners[0]
     shape = tuple(matrix.value.shape)
     source = _source(layer, first, scaffold)
-    W_seed = as_matrix(first).detach().clone() if source is None else _drawn(source, matrix.value)
+    W_seed = as_matrix(first).detach().clone() if source is None else _frozen(source, matrix.value, drawn)
     adapter = _adapter_for(first, scaffold) if place == "adapt" else FROZEN
     frozen_bias = place == "freeze" or scaffold.bias == "frozen"
     for _, owner in matrix.owners:
@@ -155,9 +163,9 @@ def _source(layer: str, module: nn.Module, scaffold: Scaffold) -> Source | None:
     return Source(scaffold.seed, layer, shape, scaffold.family, dict(scaffold.parameters))
 
 
-def _drawn(source: Source, like: Tensor) -> Tensor:
-    if like.is_meta:
-        return torch.empty(source.shape, dtype=like.dtype, device="meta")
+def _frozen(source: Source, like: Tensor, drawn: bool) -> Tensor:
+    if like.is_meta or not drawn:
+        return torch.empty(source.shape, dtype=like.dtype, device=like.device)
     return draw(source, dtype=like.dtype).to(like.device)
 
 

@@ -48,8 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", default="24:00:00", help="limit of a job, as Slurm writes it (24:00:00)")
     parser.add_argument("--signal-lead", type=int, default=LEAD, metavar="SECONDS",
                         help=f"of the limit kept for the checkpoint ({LEAD}); at most 60 more")  # fmt: skip
-    parser.add_argument("--cpus", type=int, default=1, help="cores of a job (1)")
-    parser.add_argument("--gpus", type=int, default=0, choices=(0, 1), help="GPUs of a job (0)")
+    parser.add_argument("--cpus", type=int, default=1, help="cores for each of trainer.devices (1)")
+    parser.add_argument(
+        "--gpus", type=int, default=0, choices=(0, 1), help="GPUs for each of trainer.devices (0)"
+    )
     parser.add_argument("--array-limit", type=int, metavar="N", help="jobs at once (no limit)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the command and the script, send nothing"
@@ -64,6 +66,7 @@ def run(asked: argparse.Namespace) -> int:
     words = words_of(asked)
     with sweep_of(words) as (cells, _, master):
         results = Path(master.paths.results).resolve()
+        asked.cpus, asked.gpus = (each * master.trainer.devices for each in (asked.cpus, asked.gpus))
         now = standing(cells, results)
     for cell in now.failed:
         if cell.problem:

@@ -56,11 +56,13 @@ class Composer:
     Args:
         loader: of the config folder.
         master: the config of the multirun, whose words for Hydra itself hold for each cell.
+        jobs: whether each cell is a command of its own, as in Slurm, and so may have several devices.
     """
 
-    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+    def __init__(self, loader: ConfigLoader, master: DictConfig, *, jobs: bool = False) -> None:
         self.loader = loader
         self.master = master
+        self.jobs = jobs
         self.of_groups: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self.parse = functools.lru_cache(maxsize=None)(OverridesParser.create(loader).parse_override)
         self.is_group = functools.lru_cache(maxsize=None)(lambda key: bool(loader.get_group_options(key)))
@@ -92,7 +94,7 @@ class Composer:
         hydra.hydra.overrides.task = list(overrides)
         HydraConfig.instance().cfg = hydra
         try:
-            check(cfg)
+            check(cfg, sweep=not self.jobs)
             identity = naming(cfg, hydra.hydra.runtime.choices)
         except (ValueError, OmegaConfBaseException) as error:
             return Cell(overrides=tuple(overrides), identity={}, problem=in_one_line(error) or str(error))
@@ -148,7 +150,7 @@ def cells_of_words(words: Sequence[str]) -> tuple[list[Cell], Composer, DictConf
 
     hydra = GlobalHydra.instance().hydra
     master = hydra.compose_config("config", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
-    composer = Composer(hydra.config_loader, master)
+    composer = Composer(hydra.config_loader, master, jobs=True)
     task = list(master.hydra.overrides.task)
     return (
         cells_of(composer, expand(task, master.hydra.sweeper.grids or [], hydra.config_loader)),

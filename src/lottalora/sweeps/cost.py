@@ -132,4 +132,4 @@ class Estimate:
 
 
 def kind_of(row: Row) -> str:
-    return "cpu" if row["device"].startswith("cpu") else "gpu"
+    return "cpu" if row["device"].rpartition(" × ")[2].startswith("cpu") else "gpu"

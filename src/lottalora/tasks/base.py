@@ -20,11 +20,16 @@ MakeSchedule = Callable[[Optimizer], LRScheduler]
 
 
 class Step(NamedTuple):
-    """What one batch gives: the loss, a scalar, and what the metric compares."""
+    """What one batch gives: the loss, a scalar, and what the metric compares.
+
+    The weight is what the loss counts by among those of other batches: the divisor of its mean. None: the
+    number of examples.
+    """
 
     loss: Tensor
     prediction: Tensor
     target: Tensor
+    weight: Tensor | None = None
 
 
 class Task(LightningModule, ABC):
@@ -73,8 +78,12 @@ class Task(LightningModule, ABC):
         """What else is measured of the trained weights, after the test: name → value."""
         return {}
 
+    def trained(self) -> list[nn.Parameter]:
+        """What the optimizer steps: all parameters, but for a W_seed that is shared out among processes."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = self.make_optimizer(self.trained())
         if isinstance(self.make_schedule, PerStep):
             steps = int(self.trainer.estimated_stepping_batches)
             return [optimizer], [{"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}]
@@ -82,5 +91,5 @@ class Task(LightningModule, ABC):
 
 
 def output(step: Step) -> dict:
-    """What callbacks may add up over an epoch: the mean loss of a batch and its number of examples."""
-    return {"loss": step.loss, "count": len(step.target)}
+    """What callbacks may add up over an epoch: the mean loss of a batch and what it counts by."""
+    return {"loss": step.loss, "count": len(step.target) if step.weight is None else step.weight}

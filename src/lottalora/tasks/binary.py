@@ -39,4 +39,4 @@ class Binary(Task):
         weights = logits.new_tensor([1, self.positive_weight])
         loss = F.cross_entropy(logits, label, weights)
         risk = logits.detach().double().softmax(1)[:, 1]  # in float32, sure cases would tie at 1
-        return Step(loss, risk, label)
+        return Step(loss, risk, label, weights[label].sum())

@@ -1,0 +1,11 @@
+"""Whether this process is one of several, which the config is checked against before torch is imported."""
+
+import os
+
+
+def launched() -> int:
+    """How many processes torchrun or srun has started for this run; 0 if it is for us to start them."""
+    if "RANK" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))  # of srun; a batch script's own step has one
+    return tasks if tasks > 1 else 0

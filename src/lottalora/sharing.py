@@ -1,0 +1,249 @@
+"""Sharing a run out: every process works on its rows of each batch, and all take the same step.
+
+The mean over a batch is put together from the sums of the processes, each counted by its examples, so loss,
+gradient and score are those of one process with the whole batch, but for the order in which floats are added.
+Only dropout differs: each process draws its own masks, a function of (seed, epoch, batch, process).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+from torch import distributed
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lottalora.data.order import Resumable
+from lottalora.data.order import seed_from
+from lottalora.data.splits import Batches
+from lottalora.data.splits import Splits
+from lottalora.processes import count
+from lottalora.processes import number
+from lottalora.processes import said_by_all
+from lottalora.scaffold.shards import shard
+from lottalora.tasks.base import Step
+from lottalora.tasks.base import Task
+
+
+class Share(NamedTuple):
+    """What one process gets of a batch: some of its rows, or one of another's where there are too few."""
+
+    rows: object
+    counted: bool
+
+
+def share_out(task: Task, splits: Splits, *, strategy: str, device: str) -> Splits:
+    """Have this process work on its rows of every batch, and with fsdp hold its rows of every W_seed.
+
+    Args:
+        task: changed in place.
+        splits: the data.
+        strategy: ddp or fsdp; with fsdp the scaffold is not drawn yet.
+        device: the kind, cpu or cuda.
+
+    Raises:
+        ValueError: the processes differ in what each has drawn or read, or the net mixes examples.
+    """
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    if device == "cuda" and here > torch.cuda.device_count():
+        raise ValueError(
+            f"{here} processes share {torch.cuda.device_count()} GPU(s) here. "
+            f"Type trainer.devices={torch.cuda.device_count()}, or trainer.accelerator=cpu."
+        )
+    mixing = [name for name, module in task.net.named_modules() if isinstance(module, _BatchNorm)]
+    if mixing:
+        raise ValueError(
+            f"This net normalises over the batch ({mixing[0]}), and each of {count()} devices has a part of "
+            "it only, so it would be another net. Type trainer.devices=1."
+        )
+    check_equal(task.net, splits, drawn=strategy == "ddp")
+    if strategy == "fsdp":
+        called = [name for name in ("loss",) if hasattr(task.net, name)]  # by tasks, beside forward
+        shard(task.net, init_device_mesh(device, (count(),)), methods=called)
+    task.step = of_share(task.step)
+    return SharedSplits(splits)
+
+
+def check_equal(net: nn.Module, splits: Splits, *, drawn: bool) -> None:
+    """Each process has drawn and read for itself, and nothing is sent: so compare what came of it."""
+    layers = {name: module for name, module in net.named_modules() if hasattr(module, "W_seed")}
+    held = {name: layer.W_seed for name, layer in layers.items() if drawn or layer.source is None}
+    ours = {
+        "trained weights": digest(net.state_dict()),
+        "frozen weights": str([layer.source for layer in layers.values()]) + digest(held),
+        "data": splits.fingerprint(),
+    }
+    for name, mine in ours.items():
+        every = said_by_all(mine)
+        others = [rank for rank, theirs in enumerate(every, start=1) if theirs != every[0]]
+        if others:
+            raise ValueError(
+                f"Process {others[0]} of {count()} has other {name} than the first. "
+                "Start all with the same command, on the same code, data and versions."
+            )
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bits."""
+    total = hashlib.sha256()
+    for name, tensor in tensors.items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class SharedSplits:
+    """Splits of which every batch is shared out."""
+
+    splits: Splits
+
+    def train_batches(self, seed: int) -> "Shares":
+        return shares_of(self.splits.train_batches(seed))
+
+    def validation_batches(self) -> "Shares | None":
+        batches = self.splits.validation_batches()
+        return None if batches is None else shares_of(batches)
+
+    def test_batches(self) -> "Shares":
+        return shares_of(self.splits.test_batches())
+
+    def fingerprint(self) -> str:
+        return self.splits.fingerprint()
+
+
+class Shares:
+    """The share of this process of every batch; all else is the batches' own."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.batches, name)
+
+    def __iter__(self) -> Iterator[Share]:
+        order = self.batches.sampler
+        first = self.batches.first if isinstance(self.batches, Resumable) else 0
+        for place, batch in enumerate(self.batches, start=first):
+            if order.seed is not None:
+                torch.manual_seed(seed_from(order.seed, order.epoch, place, number()))  # of dropout
+            yield share_of(batch, number(), count())
+
+
+class ResumableShares(Shares, Resumable):
+    """Shares of batches that can be gone on with in the middle of an epoch."""
+
+    def state_dict(self) -> dict[str, int]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batches.load_state_dict(state)
+
+
+def shares_of(batches: Batches) -> Shares:
+    return ResumableShares(batches) if isinstance(batches, Resumable) else Shares(batches)
+
+
+def share_of(batch: object, process: int, processes: int) -> Share:
+    """Every so-manieth row, from that of the process's number on.
+
+    Raises:
+        ValueError: the batch is not made of tensors that have one row for each example.
+    """
+    rows = {rows_of(part) for part in parts_of(batch)}
+    if len(rows) != 1 or min(rows) == 0:
+        raise ValueError(
+            "A batch of these data is no list of examples that devices could share out. "
+            "Type trainer.devices=1."
+        )
+    counted = process < rows.pop()
+    own = slice(process, None, processes) if counted else slice(1)
+    return Share(of_each(batch, lambda tensor: tensor[own]), counted)
+
+
+def parts_of(batch: object) -> list[object]:
+    """All that nested tuples hold."""
+    if isinstance(batch, tuple | list):
+        return [each for part in batch for each in parts_of(part)]
+    return [batch]
+
+
+def rows_of(part: object) -> int:
+    """0 for what has none."""
+    if not isinstance(part, Tensor) or part.layout != torch.strided or part.dim() == 0:
+        return 0
+    return len(part)
+
+
+def of_each(batch: object, function: Callable[[Tensor], Tensor]) -> object:
+    """The same batch with each of its tensors mapped."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    parts = [of_each(part, function) for part in batch]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+
+
+def of_share(step: Callable[[object], Step]) -> Callable[[Share], Step]:
+    """The step of a whole batch, made of those of its shares.
+
+    The loss has the value of the whole batch. Its gradient is that of the share, weighted so that the mean
+    over the processes, which DDP takes, is the gradient of the whole.
+    """
+
+    def of_whole(share: Share) -> Step:
+        loss, prediction, target, weight = step(share.rows)
+        if not share.counted:
+            prediction = prediction[:0] if prediction.dim() else prediction  # a mean has no rows
+            target, weight = target[:0], 0
+        own = loss.new_zeros(()) + (len(target) if weight is None else weight)
+        sums = torch.stack([loss.detach() * own, own])
+        distributed.all_reduce(sums)
+        weighted = loss * (count() * own / sums[1])
+        return Step(weighted + (sums[0] / sums[1] - weighted).detach(), prediction, target, sums[1])
+
+    return of_whole
+
+
+class GradientsOnly(DDPStrategy):
+    """DDP that sends gradients only: every process has drawn its weights from the seed."""
+
+    def __init__(self) -> None:
+        super().__init__(init_sync=False, broadcast_buffers=False)
+
+    def setup(self, trainer: Trainer) -> None:
+        """As DDPStrategy does, without the weights that it sends from the first process before a test."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().setup(trainer)
+            return
+        self.accelerator.setup(trainer)
+        self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        self.setup_precision_plugin()
+
+
+def places() -> dict:
+    """What Lightning's trainer is told of the processes of a run."""
+    if count() == 1:  # also in a Slurm job, which is not Lightning's
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {
+        "devices": here,
+        "num_nodes": count() // here,
+        "strategy": GradientsOnly(),
+        "plugins": [TorchElasticEnvironment()],
+        "use_distributed_sampler": False,
+    }
