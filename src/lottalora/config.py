@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Collection
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
@@ -47,10 +48,15 @@ CHOICES = {
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
-    "model", "model.size", "model.depth", "model.shortcut", "data", "data.split",
+    "model", "model.size", "model.depth", "model.shortcut", "model.place",
+    "data", "data.split", "data.variant", "data.name",
     "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
 }  # fmt: skip
+PLACES = ("root", "tokenizers")  # keys that say where files lie
+SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
+# For recipes in which one number follows another, such as α = 2r.
+OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
 
 
 def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
@@ -98,9 +104,10 @@ def check_numbers(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{key} must be a number above 0, got {value!r}.")
-    dropout = cfg.model.net.get("dropout", 0)
-    if not (is_number(dropout) and 0 <= dropout < 1):
-        raise ValueError(f"model.net.dropout must be a number from 0 to below 1, got {dropout!r}.")
+    for key in ("dropout", "attention_dropout"):
+        dropout = cfg.model.net.get(key, 0)
+        if not (is_number(dropout) and 0 <= dropout < 1):
+            raise ValueError(f"model.net.{key} must be a number from 0 to below 1, got {dropout!r}.")
 
 
 def is_number(value: object) -> bool:
@@ -111,6 +118,9 @@ def check_choices(cfg: DictConfig) -> None:
     if cfg.model.size not in cfg.model.sizes:
         known = ", ".join(nearest_first(str(cfg.model.size), cfg.model.sizes))
         raise ValueError(f"Unknown model.size {cfg.model.size!r}. Known: {known}.")
+    if "places" in cfg.model and cfg.model.place not in cfg.model.places:
+        known = ", ".join(nearest_first(str(cfg.model.place), cfg.model.places))
+        raise ValueError(f"Unknown model.place {cfg.model.place!r}. Known: {known}.")
     for key, known in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if not any(value is each or (value == each and isinstance(value, str)) for each in known):
@@ -195,7 +205,7 @@ def naming(cfg: DictConfig, choices: DictConfig) -> dict:
         "digest": digest(cfg),
         "model": choices.model,
         "size": cfg.model.size,
-        "data": choices.data,
+        "data": cfg.data.get("name") or choices.data,
         "sample": bool(cfg.data.get("sample", False)),
         "mode": cfg.mode,
         "init": choices.init if cfg.scaffold and scaffold.family == cfg.init.family else "",
@@ -224,7 +234,7 @@ def scored(cfg: DictConfig) -> dict:
     steps = chosen({key: trainer[key] for key in LATER["trainer"]}, "trainer")
     return {
         "data": without_root(plain["data"]),
-        "model": without_root(model["net"]) | model["sizes"][model["size"]],
+        "model": without(without_root(model["net"]), SPEED) | model["sizes"][model["size"]],
         "task": plain["task"],
         "scaffold": scaffold,
         "optimizer": plain["optimizer"],
@@ -247,8 +257,12 @@ def without_places(cfg: DictConfig) -> dict:
 
 
 def without_root(section: dict) -> dict:
-    """A section without the key that says where its files lie."""
-    return {key: value for key, value in section.items() if key != "root"}
+    """A section without the keys that say where its files lie."""
+    return without(section, PLACES)
+
+
+def without(section: dict, keys: Collection[str]) -> dict:
+    return {key: value for key, value in section.items() if key not in keys}
 
 
 def changes(cfg: DictConfig) -> dict:

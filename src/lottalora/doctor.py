@@ -30,7 +30,10 @@ NEEDED = (
     "rich",
     "scikit-learn",
 )
-OPTIONAL = ("wandb", "tensorboard", "matplotlib", "hydra-submitit-launcher")
+OPTIONAL = (
+    *("ncps", "torch-geometric", "ogb", "transformers", "minari", "gymnasium", "mujoco"),  # of benchmarks
+    *("wandb", "tensorboard", "matplotlib", "hydra-submitit-launcher"),
+)
 LITTLE_DISK = 2e9  # bytes
 MIRROR = "ossci-datasets.s3.amazonaws.com"  # where torchvision downloads MNIST from
 PATIENCE = 3.0  # seconds without an answer
@@ -134,17 +137,26 @@ def data_sets() -> Iterator[Check]:
     """Where the default config looks: LOTTALORA_DATA, else ~/.cache/lottalora."""
     root = Path(os.environ.get("LOTTALORA_DATA") or Path.home() / ".cache" / "lottalora")
     yield Check(name="data digits", state="ok", found="comes with scikit-learn")
+    from lottalora.data import arxiv
     from lottalora.data import cifar10
     from lottalora.data import flowers102
     from lottalora.data import mnist
+    from lottalora.data import molhiv
 
     for name, files in (("mnist", mnist.FILES), ("cifar10", cifar10.FILES), ("flowers102", flowers102.FILES)):
         folder, lacking = root / name / files.folder, files.missing(root / name)
         missing = f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
         yield data_set(name, folder, missing if lacking else "")
+    for name, archive in (("molhiv", molhiv.ARCHIVE), ("arxiv", arxiv.ARCHIVE)):
+        folder, lacking = root / "ogb" / archive.folder, archive.missing(root / "ogb")
+        missing = f"{len(lacking)} of {len(archive.names)} files missing in {folder}" if lacking else ""
+        yield data_set(name, folder, missing)
     for name, pattern, remedy in (
         ("physionet2012", "set-a/*.txt", UNPACKED),
         ("halfcheetah", "**/data/metadata.json", DOWNLOADED),
+        ("imdb", "plain_text/*.parquet", DOWNLOADED),
+        ("wikitext", "*/*.parquet", DOWNLOADED),
+        ("tokenizers", "*/tokenizer.json", DOWNLOADED),
     ):
         folder = root / name
         yield data_set(name, folder, "" if any(folder.glob(pattern)) else f"no {pattern} in {folder}", remedy)

@@ -24,8 +24,10 @@ from lottalora.processes import run_together
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
+from lottalora.scaffold import materialize
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
+from lottalora.scaffold.adapter import LEARNED
 from lottalora.sweeps.claims import claimed
 from lottalora.sweeps.claims import in_words
 from lottalora.sweeps.failures import recorded
@@ -108,10 +110,24 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     model = cfg.model
     net = instantiate(model.net, spec.in_shape, spec.out_dim, **model.sizes[model.size], _convert_="all")
     if not cfg.scaffold:
+        give_values(net)
         return net, Account.of_dense(net)
     scaffold = Scaffold(**OmegaConf.to_container(cfg.scaffold, resolve=True))
-    whole = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"
-    return net, wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=whole)
+    if scaffold.family == LEARNED:  # it keeps the values that the net has
+        give_values(net)
+    drawn = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"  # by fsdp each process draws its rows
+    account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=drawn)
+    give_values(net, drawn=drawn)
+    return net, account
+
+
+def give_values(net: nn.Module, *, drawn: bool = True) -> None:
+    """Values for a net that builds itself on the meta device, unless that is where it is wanted.
+
+    After `wrap`: no dense weight is made that a scaffold replaces.
+    """
+    if hasattr(net, "start") and torch.get_default_device().type != "meta":
+        materialize(net, start=net.start, drawn=drawn)
 
 
 def account_of(cfg: DictConfig) -> Account:

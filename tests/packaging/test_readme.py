@@ -41,7 +41,7 @@ def test_readme_has_the_blocks_that_these_tests_read():
     assert len(blocks("python")) == 2
     assert len(blocks("diff")) == 4
     assert len(commands("make")) == 2
-    assert len(commands("python run.py")) == 20
+    assert len(commands("python run.py")) == 22
     assert len(commands("python -m lottalora")) == 8
 
 

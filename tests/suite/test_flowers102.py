@@ -21,9 +21,9 @@ from lottalora.data.flowers102 import CLASSES
 from lottalora.data.flowers102 import FILES
 from lottalora.data.flowers102 import Flowers102
 from lottalora.data.flowers102 import FlowerSplits
-from lottalora.data.flowers102 import held_out
 from lottalora.data.flowers102 import read_image
 from lottalora.data.flowers102 import read_lists
+from lottalora.data.held_out import held_out
 from lottalora.models.vit import ViT
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
@@ -166,10 +166,10 @@ def test_settings_that_cannot_be_are_refused():
 
 def test_two_of_each_class_are_held_out_and_always_the_same():
     labels = np.random.RandomState(1).permutation(np.repeat(np.arange(CLASSES), 20))
-    train, validation = held_out(labels)
+    train, validation = held_out(labels, each=2)
     assert Counter(labels[validation].tolist()) == dict.fromkeys(range(CLASSES), 2)
     assert sorted([*train, *validation]) == list(range(2040))
-    assert np.array_equal(validation, held_out(labels)[1])
+    assert np.array_equal(validation, held_out(labels, each=2)[1])
 
 
 def test_an_image_is_cut_to_the_square_in_its_middle(tmp_path):

@@ -17,10 +17,11 @@ from lottalora.sweeps.cells import cells_of_words
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUNS = {
     "short_cifar10": 2,
+    "short_imdb": 2,
     "short_flowers102": 2,
     "short_halfcheetah": 4,
     "digits": 15, "table14": 30, "table2": 135, "table22": 57, "table3": 1005, "table6": 45, "table17": 35,
-    "table20": 70, "table23": 75,
+    "table12": 25, "table18": 20, "table19": 70, "table20": 70, "table21": 28, "table23": 75,
 }  # fmt: skip
 
 
@@ -39,7 +40,11 @@ def test_each_sweep_file_is_known_to_these_tests():
 def test_each_sweep_file_gives_the_runs_that_its_header_states(cells, name):
     one_seed = cells(f"sweeps={name}", "seed=42")
     header = (CONF / "sweeps" / f"{name}.yaml").read_text().split("hydra:")[0]
-    seeds = 1 if name.startswith("short_") else {"digits": 3, "table14": 2, "table22": 3}.get(name, 5)
+    seeds = (
+        1
+        if name.startswith("short_")
+        else {"digits": 3, "table12": 1, "table14": 2, "table22": 3, "table19": 10, "table21": 4}.get(name, 5)
+    )
     assert len(one_seed) * seeds == RUNS[name]
     assert f"# {RUNS[name]:,} runs" in header
     assert [cell.problem for cell in one_seed if cell.problem] == []

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -52,22 +53,16 @@ class Files:
         Raises:
             FileNotFoundError: files are missing and cannot be downloaded.
         """
-        lacking = self.missing(root)
-        if not lacking:
-            return
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                fetch(self.loader, scratch)
-                for name in lacking:
-                    file = f"{name}.gz" if name in self.packed else name
-                    put(Path(scratch) / self.folder / file, root / self.folder / file)
-        except (OSError, RuntimeError) as error:
-            looked_for = ", ".join(lacking) + (", also .gz" if self.packed else "")
-            raise FileNotFoundError(
-                f"{self.title} is not at {root / self.folder} (looked for {looked_for}) and could not be "
-                f"downloaded ({last_line(error)}). Put the files there, or name the folder above "
-                f"{root.name}/ with paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no network."
-            ) from error
+        obtain(
+            self.title,
+            root / self.folder,
+            [f"{name}.gz" if name in self.packed else name for name in self.missing(root)],
+            self.fetch,
+        )
+
+    def fetch(self, scratch: Path) -> Path:
+        fetch(self.loader, str(scratch))
+        return scratch / self.folder
 
     def read(self, root: Path, name: str) -> bytes:
         """The content of an official file, unpacked.
@@ -87,11 +82,56 @@ class Files:
         return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
+def obtain(title: str, folder: Path, lacking: Sequence[str], fetch: Callable[[Path], Path]) -> None:
+    """Download what is not there into a scratch folder, and put it in place when it is whole.
+
+    Args:
+        title: of the data set, in messages.
+        folder: where the files belong, in a folder of the data set below that of all data.
+        lacking: names of the files, below the folder.
+        fetch: downloads to the scratch folder and gives the folder in it that stands for `folder`.
+
+    Raises:
+        FileNotFoundError: they cannot be downloaded.
+    """
+    if not lacking:
+        return
+    try:
+        with tempfile.TemporaryDirectory() as scratch, patience(), contextlib.redirect_stdout(sys.stderr):
+            fetched = fetch(Path(scratch))
+            for name in lacking:
+                put(fetched / name, folder / name)
+    except (OSError, RuntimeError) as error:
+        looked_for = ", ".join(lacking)
+        raise FileNotFoundError(
+            f"{title} is not at {folder} (looked for {looked_for}) and could not be downloaded "
+            f"({last_line(error)}). Put the files there, or name the folder above {folder.parent.name}/ with "
+            "paths.data=FOLDER or LOTTALORA_DATA; data.sample=true needs no network."
+        ) from error
+
+
 def fetch(loader: str, folder: str) -> None:
     from torchvision import datasets
 
-    with patience(), contextlib.redirect_stdout(sys.stderr):
-        getattr(datasets, loader)(folder, download=True)
+    getattr(datasets, loader)(folder, download=True)
+
+
+def download_file(url: str, path: Path, *, hash_prefix: str | None = None) -> None:
+    """Bring a file, which appears whole or not at all.
+
+    Args:
+        url: where it is published.
+        path: where it goes.
+        hash_prefix: how its SHA-256 begins, where that is known.
+
+    Raises:
+        OSError, RuntimeError: it could not be had, or is another file.
+    """
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with patience():
+        torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
 
 
 @contextlib.contextmanager

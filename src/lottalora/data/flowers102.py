@@ -16,6 +16,7 @@ from torch import Tensor
 from lottalora.data.augmentation import Augmentation
 from lottalora.data.augmentation import drawn_from
 from lottalora.data.files import Files
+from lottalora.data.held_out import held_out
 from lottalora.data.images import Batches
 from lottalora.data.images import Images
 from lottalora.data.images import fingerprint
@@ -24,7 +25,6 @@ from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
 
 CLASSES = 102
-SPLIT_SEED = 0  # of the part held out; never the run's seed
 HELD_OUT = 2  # of the 20 images of each class that are not for testing
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, with which torchvision's ViT was trained
 STD = (0.229, 0.224, 0.225)
@@ -96,7 +96,7 @@ class Flowers102:
         FILES.ensure(self.root)
         labels, parts = read_lists(self.root)
         merged = np.concatenate([parts["trnid"], parts["valid"]])
-        train, validation = held_out(labels[merged])
+        train, validation = held_out(labels[merged], each=HELD_OUT)
         numbers = (merged[train], merged[validation], parts["tstid"])
         folder = self.root / FILES.folder / "jpg"
         return tuple(read_images(folder, part, labels, self.image_size) for part in numbers)
@@ -171,17 +171,6 @@ def in_bytes(shares: tuple[float, ...]) -> Tensor:
     return 255 * torch.tensor(shares).view(-1, 1, 1)
 
 
-def held_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places for training and for validation, these drawn within each class from NumPy's frozen stream."""
-    random = np.random.RandomState(SPLIT_SEED)
-    validation = np.sort(
-        np.concatenate(
-            [random.permutation(np.flatnonzero(labels == label))[:HELD_OUT] for label in range(CLASSES)]
-        )
-    )
-    return np.setdiff1d(np.arange(len(labels)), validation), validation
-
-
 def read_lists(root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Labels from 0, by the number of an image (from 1), and the numbers of the official parts."""
     from scipy.io import loadmat
@@ -216,7 +205,7 @@ def read_image(path: Path, image_size: int) -> Tensor:
 
 def stripes(image_size: int) -> tuple[Images, Images, Images]:
     """The built-in stand-in: 4, 1 and 2 images of each class, with its two colours in its direction."""
-    generator = torch.Generator().manual_seed(SPLIT_SEED)
+    generator = torch.Generator().manual_seed(0)
     colours = 255 * torch.rand(CLASSES, 2, 3, 1, 1, generator=generator)
     angles = math.pi * torch.rand(CLASSES, generator=generator)
     rows, columns = torch.meshgrid(*2 * [torch.linspace(0, 1, image_size)], indexing="ij")  # (H, W)

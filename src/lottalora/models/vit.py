@@ -14,7 +14,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.data.files import patience
+from lottalora.data.files import download_file
 
 BASE = {"width": 768, "layers": 12, "heads": 12, "mlp": 3072, "patch": 16}  # ViT-B/16
 PUBLISHED = "https://download.pytorch.org/models/"  # of torchvision: NAME-HASH.pth
@@ -133,10 +133,7 @@ def found(path: Path) -> Path:
 
 def download(path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hash_prefix = path.stem.rpartition("-")[2]
-        with patience():
-            torch.hub.download_url_to_file(PUBLISHED + path.name, str(path), hash_prefix, progress=False)
+        download_file(PUBLISHED + path.name, path, hash_prefix=path.stem.rpartition("-")[2])
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"The learned weights are not at {path} and could not be downloaded ({error}). "

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -87,50 +88,73 @@ def beta_values(model: nn.Module) -> dict[str, float]:
     return {name: layer.beta.item() for name, layer in layers if layer.beta is not None}
 
 
-def materialize(model: nn.Module, device: torch.device | str = "cpu") -> None:
+def materialize(
+    model: nn.Module,
+    device: torch.device | str = "cpu",
+    *,
+    start: Callable[[nn.Module], None] | None = None,
+    drawn: bool = True,
+) -> None:
     """Give a model that was built and wrapped on the meta device its values, layer by layer, straight from
     the seed.
 
     W_seed is drawn, adapters start as after `wrap`, biases of adapted layers as in `nn.Linear` (uniform, ±
-    1/√fan_in); all other modules start by their own `reset_parameters`. Weights that were tied stay tied.
+    1/√fan_in); all other modules start by `start`, or by their own `reset_parameters`. Weights that were tied
+    stay tied.
+
+    Args:
+        model: with some or all of its values on the meta device.
+        device: where they come to lie.
+        start: called with each module that is on no scaffold, to set the values that it holds itself.
+        drawn: False leaves W_seed as it lies in memory, for `shard`, which draws the rows of one process.
 
     Raises:
         ValueError: a module with values of its own and no `reset_parameters`, or a layer whose W_seed was
             given rather than drawn; nothing is changed then.
     """
     on_meta = {name: m for name, m in model.named_modules() if any(t.is_meta for t in tensors_of(m))}
-    helpless = [name for name, m in on_meta.items() if not _can_start(m)]
+    helpless = [name for name, m in on_meta.items() if not _can_start(m, start)]
     if helpless:
         names = ", ".join(repr(name) for name in helpless)
         raise ValueError(f"No start values for: {names}. Build these modules off the meta device.")
     tied = _tied_names(model)
     for module in on_meta.values():
+        if not any(tensor.is_meta for tensor in tensors_of(module)):
+            continue  # all that it holds is tied to what has its values
         module.to_empty(device=device, recurse=False)
-        _start(module)
-    for first, *others in tied:
-        parameter = model.get_parameter(first)
-        for name in others:
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, parameter)
+        _start(module, start, drawn)
+        _tie(model, tied)
 
 
-def _can_start(module: nn.Module) -> bool:
+def _can_start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> bool:
     if isinstance(module, LottaLayer | FrozenEmbedding):
         return module.source is not None
-    return hasattr(module, "reset_parameters")
+    return start is not None or hasattr(module, "reset_parameters")
 
 
 @torch.no_grad()
-def _start(module: nn.Module) -> None:
+def _start(module: nn.Module, start: Callable[[nn.Module], None] | None, drawn: bool) -> None:
+    if isinstance(module, LottaLayer | FrozenEmbedding) and drawn:
+        module.redraw(module.source)
     if isinstance(module, FrozenEmbedding):
-        module.redraw(module.source)
-    elif isinstance(module, LottaLayer):
-        module.redraw(module.source)
+        return
+    if isinstance(module, LottaLayer):
         module.reset_adapter()
         if module.bias is not None:
             module.bias.uniform_(-1, 1).div_(math.sqrt(module.W_seed.shape[1]))
+    elif start is not None:
+        start(module)
     else:
         module.reset_parameters()
+
+
+def _tie(model: nn.Module, tied: list[list[str]]) -> None:
+    """Let each parameter that has several names be one again, where the first of them has its values."""
+    for first, *others in tied:
+        parameter = model.get_parameter(first)
+        for name in others if not parameter.is_meta else ():
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, parameter)
 
 
 def _tied_names(model: nn.Module) -> list[list[str]]:

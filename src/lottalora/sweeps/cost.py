@@ -90,7 +90,7 @@ class Estimate:
 
     def correction(self, cell: Cell, cfg: DictConfig) -> float:
         """How many times longer an epoch takes than the model says, by the one that the recipe states."""
-        pair = [f"{key}={cell.identity[key]}" for key in ("model", "data")]
+        pair = [word for word in cell.overrides if word.partition("=")[0] in ("model", "data")]
         default = self.composer.cell([*pair, "mode=baseline"])
         counts, default_cfg = self.counts(default)
         return cfg.recipe.epoch_seconds / self.model(counts, default_cfg, "baseline", 1, kind="cpu")

@@ -1,0 +1,218 @@
+"""OGB's ogbn-arxiv: one graph of papers that cite each other, held whole in memory.
+
+Letters: N papers, E citations, F = 128 features, n papers of one part.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lottalora.data.ogb import PARTS
+from lottalora.data.ogb import Archive
+from lottalora.data.ogb import Table
+from lottalora.data.ogb import digest_of
+from lottalora.data.ogb import read_parts
+from lottalora.data.order import Order
+from lottalora.data.parsed import Arrays
+from lottalora.data.spec import DataSpec
+from lottalora.data.spec import checked_sample
+from lottalora.memory import keep_memory
+from lottalora.models.gcn import Adjacency
+from lottalora.models.gcn import Nodes
+from lottalora.models.gcn import smooth
+
+PAPERS, CITATIONS, FEATURES, SUBJECTS = 169_343, 1_166_243, 128, 40
+VERSION = 1  # of the parsed arrays; raised when reading changes them
+ARCHIVE = Archive(
+    title="ogbn-arxiv",
+    folder="ogbn_arxiv",
+    url="http://snap.stanford.edu/ogb/data/nodeproppred/arxiv.zip",
+    tables=("edge", "node-feat", "node-label", "num-node-list", "num-edge-list"),
+    split="time",
+)
+KINDS = {"official": "OGB's own features", "structural": "the structural stand-in for OGB's features"}
+# First and last three features of the first three papers, as printed in many places; averaged word vectors.
+OFFICIAL = [
+    [-0.0579, -0.0525, -0.0726, 0.1734, -0.1728, -0.1401],
+    [-0.1245, -0.0707, -0.3252, 0.0685, -0.3721, -0.3010],
+    [-0.0802, -0.0233, -0.1838, 0.1099, 0.1176, -0.1399],
+]
+
+
+class Arxiv:
+    """The subject of computer-science papers, 40 of them, from features and citations: 169,343 papers, split
+    by year into 90,941 / 29,799 / 48,603. Citations count in both directions.
+
+    The features are OGB's own, averaged word vectors of title and abstract, or a stand-in that is made from
+    the graph alone. Each is recognised by its values, and refused under the other's name: scores with the
+    stand-in are comparable with each other, never with published ones.
+
+    Source: Hu et al. 2020, https://arxiv.org/abs/2005.00687, https://ogb.stanford.edu/docs/nodeprop
+
+    Args:
+        root: folder that holds ogbn_arxiv as OGB lays it out.
+        features: official or structural.
+        batch_size: 1, the whole graph.
+        sample: a made graph of 600 papers in place of the real data.
+    """
+
+    spec = DataSpec(
+        in_shape=(FEATURES,), out_dim=SUBJECTS, metric="accuracy", higher_is_better=True, chance=1 / SUBJECTS
+    )
+    train_examples = 90_941
+
+    def __init__(
+        self, *, root: str, batch_size: int = 1, features: str = "official", sample: bool = False
+    ) -> None:
+        if features not in KINDS:
+            raise ValueError(f"Unknown data.features {features!r}. Known: {', '.join(KINDS)}.")
+        if batch_size != 1:
+            raise ValueError(f"data.batch_size must be 1, the whole graph, got {batch_size!r}.")
+        self.root = Path(root)
+        self.features = features
+        self.sample = checked_sample(sample)
+
+    def read(self) -> "GraphSplits":
+        """The three parts. Nothing is read, looked for or downloaded before this call."""
+        keep_memory()  # the tensors of an epoch have 173 MB each
+        parsed = made_papers() if self.sample else ARCHIVE.read(self.root, VERSION, parse)
+        if not self.sample:
+            check_features(parsed, self.features, self.root / ARCHIVE.folder / "raw" / "node-feat.csv.gz")
+        return GraphSplits.of(parsed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSplits:
+    """Three parts of the papers of one graph; every part sees the whole graph.
+
+    Args:
+        adjacency: Â.
+        smoothed: Â X, (N, F), which is what a first graph convolution makes of the features X.
+        labels: (N,).
+        parts: the papers of each part by name.
+        digest: SHA-256 of all arrays as they were read.
+    """
+
+    adjacency: Adjacency
+    smoothed: Tensor
+    labels: Tensor
+    parts: dict[str, Tensor]
+    digest: str
+
+    @classmethod
+    def of(cls, parsed: Arrays) -> "GraphSplits":
+        adjacency = Adjacency.of(torch.from_numpy(parsed["edges"]), len(parsed["labels"]))
+        return cls(
+            adjacency=adjacency,
+            smoothed=smooth(torch.from_numpy(parsed["features"]), adjacency),
+            labels=torch.from_numpy(parsed["labels"]),
+            parts={part: torch.from_numpy(parsed[part]) for part in PARTS},
+            digest=digest_of(parsed),
+        )
+
+    def train_batches(self, seed: int) -> "WholeGraph":
+        return self.batch_of("train", seed)
+
+    def validation_batches(self) -> "WholeGraph":
+        return self.batch_of("valid")
+
+    def test_batches(self) -> "WholeGraph":
+        return self.batch_of("test")
+
+    def batch_of(self, part: str, seed: int | None = None) -> "WholeGraph":
+        chosen = self.parts[part]
+        nodes = Nodes(self.smoothed, self.adjacency, chosen)
+        return WholeGraph(nodes, self.labels[chosen], seed)
+
+    def fingerprint(self) -> str:
+        return self.digest
+
+
+class WholeGraph:
+    """One batch: the whole graph, of which one part is asked for.
+
+    Args:
+        nodes: graph and part.
+        labels: of the part, (n,).
+        seed: of the order, of which one batch has none.
+    """
+
+    def __init__(self, nodes: Nodes, labels: Tensor, seed: int | None) -> None:
+        self.nodes, self.labels = nodes, labels
+        self.sampler = Order(1, seed)
+        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Nodes, Tensor]]:
+        yield self.nodes, self.labels
+
+
+def parse(tables: dict[str, Table]) -> Arrays:
+    """features (N, F), edges (2, E), labels (N,), and the papers of each part."""
+    papers = tables["num-node-list"].read(np.int64, columns=1, rows=1).item()
+    citations = tables["num-edge-list"].read(np.int64, columns=1, rows=1).item()
+    if (papers, citations) != (PAPERS, CITATIONS):
+        raise tables["num-node-list"].damaged(
+            f"a graph of {papers:,} papers and {citations:,} citations, not of {PAPERS:,} and {CITATIONS:,}"
+        )
+    edges = tables["edge"].read(np.int64, columns=2, rows=citations)
+    labels = tables["node-label"].read(np.int64, columns=1, rows=papers)
+    return {
+        "features": tables["node-feat"].read(np.float32, columns=FEATURES, rows=papers),
+        "edges": np.ascontiguousarray(tables["edge"].within(edges, papers, "paper").T),
+        "labels": tables["node-label"].within(labels, SUBJECTS, "label")[:, 0],
+        **read_parts(tables, papers, "paper"),
+    }
+
+
+def check_features(parsed: Arrays, asked: str, path: Path) -> None:
+    """Refuse features that are not those asked for; a ValueError that says which they are."""
+    found = kind_of_features(parsed["features"], parsed["edges"])
+    if found is None:
+        raise ValueError(
+            f"{path} holds neither {KINDS['official']} nor {KINDS['structural']}: the first rows are not "
+            "the published ones. Delete it and run again to download it anew."
+        )
+    if found != asked:
+        raise ValueError(
+            f"{path} holds {KINDS[found]}, and data.features={asked} asks for {KINDS[asked]}. "
+            f"Type data.features={found}."
+        )
+
+
+def kind_of_features(features: np.ndarray, edges: np.ndarray) -> str | None:
+    """official: the published values. structural: the first two columns are the logarithms of how often a
+    paper is cited and cites, times 0.2, which no average of word vectors is. None: neither."""
+    rounding = 6e-5  # of four decimals
+    if np.allclose(features[:3][:, [0, 1, 2, -3, -2, -1]], OFFICIAL, rtol=0, atol=rounding):
+        return "official"
+    degrees = [np.bincount(ends, minlength=len(features)) for ends in (edges[1], edges[0])]
+    if np.allclose(features[:, :2], 0.2 * np.log1p(np.stack(degrees, axis=1)), rtol=0, atol=rounding):
+        return "structural"
+    return None
+
+
+def made_papers() -> Arrays:
+    """The built-in stand-in: 600 papers of four subjects, which cite mostly their own; features of noise with
+    the subject faintly in them."""
+    random = np.random.RandomState(0)
+    labels = random.randint(0, 4, 600)
+    citing, cited = random.randint(0, 600, (2, 6000))
+    kept = (citing != cited) & ((labels[citing] == labels[cited]) | (random.rand(6000) < 0.2))
+    features = random.randn(600, FEATURES)
+    features[:, :4] += np.eye(4)[labels]
+    order = random.permutation(600)
+    return {
+        "features": features.astype(np.float32),
+        "edges": np.stack([citing[kept], cited[kept]]),
+        "labels": labels,
+        "train": order[:300],
+        "valid": order[300:420],
+        "test": order[420:],
+    }
