@@ -57,7 +57,7 @@ class Language(Task):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict:
         step = self.step(batch)
-        self.recent.copy_(torch.cat([self.recent[1:], step.prediction[None].to(self.recent)]))
+        self.recent.copy_(torch.cat([self.recent[1:], step.loss.detach()[None].to(self.recent)]))
         return output(step)
 
     def on_validation_epoch_end(self) -> None:
