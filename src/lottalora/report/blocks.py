@@ -109,7 +109,7 @@ class Block:
     def name(self) -> str:
         """Short, for an axis or a list; the recipe only where it is not the paper's."""
         data = f"{self.data} {self.stand_in.removeprefix('built-in ')}".strip()
-        data += "" if self.own else f", {self.metric.name}"
+        data += "" if self.own else f", {self.metric.of_part}"
         said = self.recipe_text if self.recipe == "modified" else f"recipe {self.recipe}"
         recipe = "" if self.recipe == "paper" else f" ({said})"
         return f"{self.model} on {data}, {self.size}{recipe}"

@@ -35,8 +35,12 @@ class Bar:
 
 
 def bars_of(blocks: list[Block]) -> list[Bar]:
-    """Scaffold lines by rank, of one init for each block: the benchmark's own or, without it, the first."""
-    return [bar_of(block, line) for block in blocks for line in lines_of_one_init(block)]
+    """Scaffold lines by rank, of one init for each block: the benchmark's own or, without it, the first.
+
+    A further score has bars only if the paper states it too; the others are in the tables.
+    """
+    shown = [block for block in blocks if block.own or block.metric.paper_name]
+    return [bar_of(block, line) for block in shown for line in lines_of_one_init(block)]
 
 
 def lines_of_one_init(block: Block) -> list[Line]:
