@@ -107,7 +107,7 @@ class Resume(Callback):
         return self.earlier + time.perf_counter() - self.began
 
     def state_dict(self) -> dict:
-        return {"seconds": self.seconds, "random": random_state()}
+        return {"run": self.path.parent.name, "seconds": self.seconds, "random": random_state()}
 
     def load_state_dict(self, state: dict) -> None:
         self.earlier, self.random = state["seconds"], state["random"]
@@ -201,6 +201,12 @@ def checked(folder: Path) -> Path | None:
         log.warning("%s or %s beside it cannot be read (%s): set aside as %s, the run starts anew.",
                     path, BEST, type(error).__name__, aside.name)  # fmt: skip
         return None
+    run = state["callbacks"][Resume.__name__]["run"]
+    if run != folder.name:
+        raise ValueError(
+            f"{path} is of another run, {run}, which had another config. Put it back, or delete it and "
+            "repeat the command: the run starts anew."
+        )
     log.info("going on from %s", path)
     return path
 

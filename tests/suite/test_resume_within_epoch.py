@@ -1,5 +1,6 @@
 """A run that goes on in the middle of an epoch ends with the bits of one that was never stopped."""
 
+import shutil
 from functools import partial
 
 import pytest
@@ -83,6 +84,15 @@ def test_killed_after_any_batch_the_run_ends_with_the_same_bits(after, accumulat
     assert parts.trainer.global_step == whole.trainer.global_step == 2 * BATCHES / accumulate
     ours, theirs = resumed.state_dict(), task.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_checkpoint_of_a_run_with_another_config_is_refused_and_kept(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path / "rank_4", kill_after=8)
+    shutil.copytree(tmp_path / "rank_4", tmp_path / "rank_2")
+    with pytest.raises(ValueError, match="resume.ckpt is of another run, rank_4, .*delete it and repeat"):
+        train(tmp_path / "rank_2")
+    assert (tmp_path / "rank_2" / "resume.ckpt").exists()
 
 
 def test_run_goes_on_at_the_batch_after_the_last_that_was_kept(tmp_path):
