@@ -199,3 +199,14 @@ def test_scaffold_trains_in_each_precision_and_the_row_says_which(precision, tmp
     used = trained.trainer.precision
     assert used == precision or (precision == "auto" and used in ("32-true", "bf16-mixed"))
     assert provenance(torch.device("cpu"), used)["device"].endswith("bf16-mixed") == (used == "bf16-mixed")
+
+
+def test_half_precision_clips_the_gradients_of_a_fused_optimizer(tmp_path):
+    net = MLP((1, 8, 8), 10, hidden=[32], dropout=0.0)
+    before = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
+    task = classification(net, lr=0.01)
+    task.make_optimizer = partial(torch.optim.SGD, lr=0.1, fused=True)
+    splits = Digits(batch_size=32).read()
+    fit(task, splits, **options(tmp_path, epochs=1, precision="bf16-mixed", clip=1e-3))
+    moved = torch.nn.utils.parameters_to_vector(net.parameters()).detach() - before
+    assert 0 < moved.norm() <= 1.001 * 0.1 * 1e-3 * len(splits.train_batches(0))

@@ -71,13 +71,14 @@ class GIN(nn.Module):
         self.head = nn.Linear(hidden, out_dim)
 
     def forward(self, x: Molecules) -> Tensor:
-        h, e = self.atoms(x.atoms), self.bonds(x.kinds)  # (N, hidden), (M, hidden)
+        h, e = narrowed(self.atoms(x.atoms)), narrowed(self.bonds(x.kinds))  # (N, hidden), (M, hidden)
         for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             passed = norm(conv.nn(gathered(h, e, x.bonds, conv.eps)))
             if layer < len(self.convs) - 1:
                 passed = F.relu(passed, inplace=True)
             passed = self.dropout(passed)
             h = passed if layer == 0 else h + passed
+        h = h.to(torch.promote_types(h.dtype, torch.float32))  # a sum of 200 atoms is too long for 8 bits
         pooled = h.new_zeros(len(x.sizes), h.shape[1]).index_add(0, x.molecule, h)
         return self.head(pooled / x.sizes[:, None])  # (G, hidden) → (G, out_dim)
 
@@ -85,7 +86,13 @@ class GIN(nn.Module):
 def gathered(h: Tensor, e: Tensor, bonds: Tensor, eps: Tensor) -> Tensor:
     """(1 + ε) h and what the neighbours send, (N, hidden): the input of a convolution's MLP."""
     sent = F.relu(h.index_select(0, bonds[0]).add_(e), inplace=True)  # (M, hidden)
-    return torch.index_add((1 + eps) * h, 0, bonds[1], sent)
+    return torch.index_add((1 + eps).to(h.dtype) * h, 0, bonds[1], sent)
+
+
+def narrowed(x: Tensor) -> Tensor:
+    """x in the type of autocast, where that is on: embeddings are not among what it casts by itself."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 @contextlib.contextmanager

@@ -84,6 +84,9 @@ class Task(LightningModule, ABC):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
         optimizer = self.make_optimizer(self.trained())
+        # A fused optimizer would undo a loss scale within its step, too late for clipping, which Lightning
+        # therefore refuses, even where bf16 needs no scale. Now the scale is undone before both.
+        optimizer._step_supports_amp_scaling = False
         if isinstance(self.make_schedule, PerStep):
             steps = int(self.trainer.estimated_stepping_batches)
             return [optimizer], [{"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}]
