@@ -138,6 +138,29 @@ def test_an_option_that_came_later_and_was_not_chosen_parts_no_rows():
     assert [line.scores.n for line in lines_of([old, new, other])] == [2, 1]
 
 
+def test_a_changed_scaffold_is_measured_by_the_same_full_training():
+    def changed(**changes):
+        words = {key.replace("__", "."): value for key, value in changes.items()}
+        return make_row(
+            alpha=2.0,
+            score=0.7,
+            arms={},
+            recipe="modified",
+            changed=words,
+            config={"recipe": {"name": "paper"}},
+        )
+
+    rows = [make_row(arms={}), make_baseline(score=1.0), changed(scaffold__alpha=2)]
+    rows.append(changed(scaffold__alpha=2, trainer__epochs=1))
+    ours, other = blocks_of(rows)
+    assert (ours.recipe, ours.changed) == ("paper", {})
+    kept, alpha = sorted((line for line in ours.lines if line.rank), key=lambda line: line.options)
+    assert (kept.options, kept.recovery, kept.paper.mean) == ("", 0.968, 0.968)
+    assert (alpha.options, alpha.recovery, alpha.paper) == ("alpha=2", 0.7, None)
+    assert (other.recipe, other.changed) == ("modified", {"trainer.epochs": 1})
+    assert math.isnan(other.lines[0].recovery)
+
+
 def test_a_further_score_has_a_block_of_its_own():
     rows = [make_row(further={"d4rl_score": 45.0, "steps": 3.0}), make_baseline(further={"d4rl_score": 90.0})]
     first, second = blocks_of(rows)

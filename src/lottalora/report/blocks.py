@@ -16,11 +16,13 @@ from lottalora.analysis.recovery import share_above_chance
 from lottalora.analysis.recovery import summary
 from lottalora.report.grouping import adapter_of
 from lottalora.report.grouping import block_key
+from lottalora.report.grouping import changed_of_training
 from lottalora.report.grouping import find_baseline
 from lottalora.report.grouping import grouped
 from lottalora.report.grouping import line_key
 from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
+from lottalora.report.grouping import recipe_of
 from lottalora.report.grouping import stand_in
 from lottalora.rows import Row
 
@@ -91,7 +93,7 @@ class Block:
     data: str
     stand_in: str  # what took the place of the official data; mostly ""
     recipe: str
-    changed: dict
+    changed: dict  # of the training; what was changed of the scaffold stands with its line
     metric: Metric
     higher_is_better: bool
     chance: float
@@ -161,8 +163,8 @@ def block_of(rows: list[Row], *, own: bool) -> Block:
         size=first["size"],
         data=first["data"],
         stand_in=stand_in(first),
-        recipe=first["recipe"],
-        changed=first["changed"],
+        recipe=recipe_of(first),
+        changed=changed_of_training(first),
         metric=metric_of(first["metric"]),
         higher_is_better=first["higher_is_better"],
         chance=first["chance"],

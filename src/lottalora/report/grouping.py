@@ -2,7 +2,8 @@
 
 Nothing is averaged over anything but seeds. Rows share a block only if they share model, size, data and its
 fingerprint, sample, recipe with its changes, metric and number of parameters; a line only if they also share
-mode, init, rank, α, number of trained parameters and every option of the scaffold.
+mode, init, rank, α, number of trained parameters and every option of the scaffold. What a run changed of the
+scaffold alone, such as α, gives it a line and not a block of its own: the same full training is its measure.
 """
 
 import json
@@ -25,8 +26,24 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Ro
 
 
 def block_key(row: Row) -> str:
-    same = ("model", "data", "size", "sample", "recipe", "changed", "metric", "data_fingerprint")
-    return json.dumps([row[key] for key in same] + [row["counts"]["full"]], sort_keys=True)
+    same = [row[key] for key in ("model", "data", "size", "sample", "metric", "data_fingerprint")]
+    same += [recipe_of(row), changed_of_training(row), row["counts"]["full"]]
+    return json.dumps(same, sort_keys=True)
+
+
+def changed_of_training(row: Row) -> dict:
+    """What the run changed in its recipe, but for the scaffold, which a full training does not have."""
+    return {key: value for key, value in row["changed"].items() if not key.startswith("scaffold.")}
+
+
+def changed_of_scaffold(row: Row) -> dict:
+    return {key: value for key, value in row["changed"].items() if key.startswith("scaffold.")}
+
+
+def recipe_of(row: Row) -> str:
+    """The recipe by which a full training is the measure of this run."""
+    same_training = row["changed"] and not changed_of_training(row)
+    return row["config"]["recipe"]["name"] if same_training else row["recipe"]
 
 
 def line_key(row: Row) -> str:
@@ -55,10 +72,15 @@ def newest(cell: list[Row]) -> list[Row]:
 
 
 def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
-    """What tells a line's scaffold from another's of the same mode, init, rank, α and adapter, in words."""
+    """What tells a line's scaffold from another's of the same mode, init, rank and adapter, in words.
+
+    A line that kept to the scaffold of its recipe is not told from those that changed it; these say what.
+    """
+    if changed := changed_of_scaffold(row):
+        return ", ".join(f"{key.split('.')[-1]}={value}" for key, value in changed.items())
     same = ("mode", "init", "rank", "alpha")
     twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
-    twins = [twin for twin in twins if adapter_of(twin) == adapter_of(row)]
+    twins = [twin for twin in twins if adapter_of(twin) == adapter_of(row) and not changed_of_scaffold(twin)]
     described = [scaffold_options(twin) | {"trainable": twin["counts"]["trainable"]} for twin in twins]
     mine = scaffold_options(row) | {"trainable": row["counts"]["trainable"]}
     differing = [key for key in mine if any(other.get(key) != mine[key] for other in described)]

@@ -11,24 +11,26 @@ from lottalora.report.tables import cells
 from lottalora.report.tables import headings
 from lottalora.report.tables import notes
 
-WIDTH = 128  # characters, which the table needs to stay on one line per condition
+WIDTH = 200  # characters, more than a table needs to keep each condition on one line
 
 
 def console_for_tables() -> Console:
-    """As wide as the terminal; where there is none, as wide as the table."""
+    """As wide as the terminal; where there is none, as wide as any table."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def show(block: Block, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    wide = console.width >= WIDTH  # in a narrower terminal cells break over lines: no number may be cut off
     for column, heading in enumerate(headings(block.metric)):
         justify = "left" if column < LEFT else "right"
-        table.add_column(narrow(heading), justify=justify, vertical="bottom", overflow="fold", no_wrap=wide)
+        table.add_column(narrow(heading), justify=justify, vertical="bottom", overflow="fold", no_wrap=True)
     for line in block.lines:
         style = "bold" if line.condition == "full" else ""
         table.add_row(*(Text(cell) for cell in cells(line, block.metric)), style=style)
+    if console.measure(table, options=console.options.update(width=WIDTH)).maximum > console.width:
+        for column in table.columns:  # cells break over lines: no number may be cut off
+            column.no_wrap = False
     console.print(Text(block.title, style="bold"))
     console.print(table)
     for note in notes(block):
