@@ -266,9 +266,16 @@ def without(section: dict, keys: Collection[str]) -> dict:
 
 
 def changes(cfg: DictConfig) -> dict:
-    """What differs from the recipe, key → value: found by composing again with the run's identity alone."""
+    """What differs from the recipe, key → value: found by composing again with the run's identity alone.
+
+    A word in the place of a number is refused here: an optimizer that got it would fail in its own way.
+    """
     job = HydraConfig.get()
     identity = [word for word in job.overrides.task if word.partition("=")[0] in IDENTITY]
     untouched = flatten(scored(compose(job.job.config_name, overrides=identity)))
     ours = flatten(scored(cfg))
+    for key, value in ours.items():
+        if isinstance(value, str) and isinstance(before := untouched.get(key), bool | int | float):
+            wanted = "true or false" if isinstance(before, bool) else "a number"
+            raise ValueError(f"{key} must be {wanted}, got {value!r}.")
     return {key: value for key, value in ours.items() if key not in untouched or untouched[key] != value}

@@ -54,6 +54,7 @@ def only_line(finished) -> str:
         ("optimizer.lr=fast", "optimizer.lr must be a number above 0, got 'fast'"),
         ("model.net.dropout=1.5", "model.net.dropout must be a number from 0 to below 1, got 1.5"),
         ("model=distilbert data=imdb model.net.attention_dropout=x", "model.net.attention_dropout must be"),
+        ("schedule.T_max=x", "schedule.T_max must be a number, got 'x'"),
         ("optimizer=null", "'optimizer' holds no settings"),
         ("mode=head rank=4", "mode=head has no adapter, so it contradicts rank=4"),
         ("mode=zero init=binary", "mode=zero sets every W_seed to 0, so it contradicts init="),
