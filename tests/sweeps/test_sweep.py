@@ -148,3 +148,14 @@ def test_plan_takes_the_measured_epoch_of_a_recipe_where_there_are_no_rows(tmp_p
     planned = asked(tmp_path, "plan", *words)
     assert planned["hours_from"] == {"cost model, scaled to the recipe's measured epoch": 2}
     assert planned["hours_of_work"] == pytest.approx(2 * 5 * 138 / 3600, rel=0.01)
+
+
+def test_plan_scales_with_the_pixels_and_the_tokens_asked_for(tmp_path):
+    def hours(*words: str) -> float:
+        return asked(tmp_path, "plan", *words)["hours_of_work"]
+
+    images = ("model=vit_random", "data=flowers102", "model.size=tiny", "mode=baseline")
+    assert hours(*images, "data.image_size=112") == pytest.approx(hours(*images) / 4, rel=0.02)
+    text = ("model=gpt", "data=wikitext103", "mode=baseline")
+    whole = 43_700 / 3600  # of 34,429 steps of 32 blocks of 128 tokens
+    assert hours(*text, "data.tokens=1280000") == pytest.approx(whole * 10_000 / (34_429 * 32), rel=0.02)

@@ -4,10 +4,11 @@ The model: FLOPs of an epoch are 6 M N for a dense net and M (4 N + 2 N_tr) on a
 N weights and N_tr trained ones (the paper, Table 9); beside them each step costs a fixed time, which rules
 small networks. A convolution or a transformer uses a weight many times for one example, so recipes state what
 an epoch was measured to take (`recipe.epoch_seconds`: full training, default size, one core), and the model
-only scales that.
+only scales that, with the pixels of an image or the tokens of a text where the data have a setting for them.
 """
 
 import statistics
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from lottalora.sweeps.cells import Composer
 STEP = 2e-3  # seconds of a step beside its arithmetic; measured with the MLP, one core
 FLOPS = {"cpu": 5e10, "gpu": 2e13}  # FLOP/s of one core and of one GPU, float32; assumed
 WATTS = {"cpu": 15.0, "gpu": 700.0}  # of one busy core and of one GPU; assumed
+LENGTHS = ("tokens", "image_size", "max_length", "batch_size")  # settings of data that change its work
 START = 0.5  # seconds beside fit: start, data, test, row
 PROCESS = 450.0  # MB of a process that has imported torch and lightning
 FILES = 0.02  # MB of a row and its log
@@ -55,7 +57,7 @@ class Estimate:
         counts, cfg = self.counts(cell)
         seconds, source = self.seconds(cell, counts, cfg)
         dense = cell.identity["mode"] == "baseline"
-        memory = self.median("peak_memory_mb", self.alike(cell, "mode"))
+        memory = self.median("peak_memory_mb", self.alike(cell, cfg, "mode"))
         weights = counts["full"] * (16 if dense else 4) + (
             0 if dense else 16 * counts["trainable"]
         )  # bytes, Adam, float32
@@ -69,10 +71,10 @@ class Estimate:
     def seconds(self, cell: Cell, counts: dict, cfg: DictConfig) -> tuple[float | None, str]:
         """From rows of the same kind of run; scaled from rows of the same model and data; or modelled."""
         for keys in (("mode", "epochs"), ("epochs",)):
-            found = self.median("seconds", self.alike(cell, *keys))
+            found = self.median("seconds", self.alike(cell, cfg, *keys))
             if found is not None:
                 return found, "rows of the same model, size, data and epochs"
-        modelled = self.model(counts, cfg, cell.identity["mode"], cell.epochs)
+        modelled = self.model(counts, cfg.data, cell.identity["mode"], cell.epochs)
         if modelled is None:
             return None, "unknown"
         near = [
@@ -80,7 +82,7 @@ class Estimate:
             for row in self.rows
             if (row["model"], row["data"]) == (cell.identity["model"], cell.identity["data"])
         ]
-        ratios = [row["seconds"] / of_row for row in near if (of_row := self.model_of(row, cfg))]
+        ratios = [row["seconds"] / of_row for row in near if (of_row := self.model_of(row))]
         if ratios:
             scale = statistics.median(ratios)
             return modelled * scale, "cost model, scaled to rows of the same model and data"
@@ -93,42 +95,67 @@ class Estimate:
         pair = [word for word in cell.overrides if word.partition("=")[0] in ("model", "data")]
         default = self.composer.cell([*pair, "mode=baseline"])
         counts, default_cfg = self.counts(default)
-        return cfg.recipe.epoch_seconds / self.model(counts, default_cfg, "baseline", 1, kind="cpu")
+        return cfg.recipe.epoch_seconds / self.model(counts, default_cfg.data, "baseline", 1, kind="cpu")
 
-    def alike(self, cell: Cell, *keys: str) -> list[Row]:
+    def alike(self, cell: Cell, cfg: DictConfig, *keys: str) -> list[Row]:
+        """Rows of runs on the same work: the same model and settings of the data, and the same of `keys`."""
         wanted = cell.identity | {"epochs": cell.epochs}
         names = ("model", "size", "data", "sample", *keys)
-        return [row for row in self.rows if all(row[name] == wanted[name] for name in names)]
+        settings = {key: cfg.data.get(key) for key in LENGTHS}
+        return [
+            row
+            for row in self.rows
+            if all(row[name] == wanted[name] for name in names)
+            and {key: row["config"]["data"].get(key) for key in LENGTHS} == settings
+        ]
 
     def median(self, key: str, rows: Sequence[Row]) -> float | None:
         values = [row[key] for row in rows if row[key] is not None]
         return statistics.median(values) if values else None
 
     def model(
-        self, counts: dict, cfg: DictConfig, mode: str, epochs: int, kind: str | None = None
+        self, counts: dict, data: Mapping, mode: str, epochs: int, kind: str | None = None
     ) -> float | None:
         """Seconds of fit by the cost model; None where nobody knows how many examples an epoch has."""
-        from hydra.utils import get_class
-
-        examples = getattr(get_class(cfg.data._target_), "train_examples", None)
+        examples = examples_of(data)
         if examples is None:
             return None
         full, trained = counts["full"], counts["trainable"]
-        flops = 6 * full if mode == "baseline" else 4 * full + 2 * trained
-        return epochs * (examples / cfg.data.batch_size * STEP + examples * flops / FLOPS[kind or self.kind])
+        flops = (6 * full if mode == "baseline" else 4 * full + 2 * trained) * uses_of(data)
+        steps = examples / data["batch_size"]
+        return epochs * (steps * STEP + examples * flops / FLOPS[kind or self.kind])
 
-    def model_of(self, row: Row, cfg: DictConfig) -> float | None:
-        return self.model(row["counts"], cfg, row["mode"], row["epochs"])
+    def model_of(self, row: Row) -> float | None:
+        return self.model(row["counts"], row["config"]["data"], row["mode"], row["epochs"])
 
     def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
         """Parameters of the cell's net, built without memory once for all seeds; a config of its kind."""
         from lottalora.experiment import account_of  # which imports torch
 
-        key = tuple(cell.identity[name] for name in ("model", "size", "data", "mode", "init", "rank"))
+        settings = [word for word in cell.overrides if word.startswith(("data.", "model."))]
+        named = [cell.identity[name] for name in ("model", "size", "data", "mode", "init", "rank")]
+        key = (*named, *settings)
         if key not in self.counted:
             cfg, _ = self.composer.config(cell.overrides)
             self.counted[key] = account_of(cfg).counts(), cfg
         return self.counted[key]
+
+
+def examples_of(data: Mapping) -> int | None:
+    """Training examples of an epoch, by the settings of the data; None where nobody knows."""
+    from hydra.utils import get_class
+
+    from lottalora.data.tokens import BLOCK  # which imports torch
+
+    known = getattr(get_class(data["_target_"]), "train_examples", None)
+    if not data.get("tokens"):  # of a text: at most so many
+        return known
+    return min(data["tokens"] // BLOCK, known or data["tokens"])
+
+
+def uses_of(data: Mapping) -> int:
+    """How often an example uses a weight, up to a factor that is the model's own."""
+    return data.get("image_size", 1) ** 2 * data.get("max_length", 1)
 
 
 def kind_of(row: Row) -> str:
