@@ -52,6 +52,7 @@ class Best(Callback):
         self.patience = patience
         self.min_delta = min_delta
         self.scores: list[float] = []
+        self.ahead: dict | None = None  # the best epoch of a killed process, where it comes after the state
 
     @property
     def epoch(self) -> int:
@@ -61,19 +62,26 @@ class Best(Callback):
         self.scores.append(trainer.callback_metrics["validation/score"].item())
         if self.epoch == len(self.scores) - 1:
             self.keep(task)
+        elif self.ahead and self.ahead["epoch"] == len(self.scores) - 1:
+            self.scores[-1] = self.ahead["score"]  # not met again, as on a GPU, but its weights are kept
         since = epochs_since_better(self.scores, self.min_delta, higher_is_better=self.higher_is_better)
         if self.patience is not None and since >= self.patience:
             trainer.should_stop = True
 
     def keep(self, task: Task) -> None:
+        self.ahead = None
         if is_first():
-            write_whole(self.path, as_bytes({"state_dict": task.state_dict()}))
+            score = {"epoch": len(self.scores) - 1, "score": self.scores[-1]} if self.scores else {}
+            write_whole(self.path, as_bytes({"state_dict": task.state_dict(), **score}))
 
     def state_dict(self) -> dict:
         return {"scores": self.scores}
 
     def load_state_dict(self, state: dict) -> None:
         self.scores = list(state["scores"])
+        kept = torch.load(self.path, map_location="cpu", weights_only=True) if self.path.exists() else {}
+        if kept.get("epoch", -1) >= len(self.scores):
+            self.ahead = {"epoch": kept["epoch"], "score": kept["score"]}
 
 
 class Resume(Callback):
@@ -92,14 +100,15 @@ class Resume(Callback):
         self.written = self.began = time.perf_counter()
         self.earlier = 0.0  # seconds of fit before this process
         self.random: dict | None = None  # read from a checkpoint, not yet in force
-        self.state: bytes | None = None  # at the beginning of this epoch, unless it is on the disk
+        self.took = 0.0  # seconds to make and write the last state
+        self.state: memoryview | None = None  # at the beginning of this epoch, unless it is on the disk
         self.received: int | None = None
         self.handlers: dict = {}
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to write again."""
-        return time.perf_counter() - self.written >= self.every
+        """Whether it is time to write again; the larger the state the rarer, so that it costs 5 % at most."""
+        return time.perf_counter() - self.written >= max(self.every, 20 * self.took)
 
     @property
     def seconds(self) -> float:
@@ -123,7 +132,7 @@ class Resume(Callback):
         if not is_first():
             return
         if trainer.current_epoch > 0 and not isinstance(trainer.train_dataloader, Resumable):
-            self.state = as_bytes(between_epochs(whole_state(trainer)))
+            self.hold(between_epochs(whole_state(trainer)))
             if self.is_due:
                 self.write()
 
@@ -135,7 +144,7 @@ class Resume(Callback):
             if loop._should_accumulate():
                 return  # the gradients of half a step are not kept, so the step is finished first
             if not loop.batch_progress.is_last_batch:  # from there a run would go on after the validation
-                self.state = as_bytes(whole_state(trainer))
+                self.hold(whole_state(trainer))
                 self.write()
         self.stop_if_asked(trainer)
 
@@ -163,17 +172,23 @@ class Resume(Callback):
             before(self.received, None)
         raise SystemExit(STOPPED)
 
+    def hold(self, state: dict) -> None:
+        began = time.perf_counter()
+        self.state = as_bytes(state)
+        self.took = time.perf_counter() - began
+
     def write(self) -> None:
         """Put the state on the disk. A full disk costs the checkpoint, not the run."""
         if self.state is None:
             return
-        self.written = time.perf_counter()
+        began = time.perf_counter()
         try:
             write_whole(self.path, self.state)
+            self.state = None
         except OSError as error:
             log.warning("%s The run goes on without it.", error)
-            return
-        self.state = None
+        self.written = time.perf_counter()
+        self.took += self.written - began
 
     def restore_handlers(self) -> None:
         for number, handler in self.handlers.items():
@@ -262,15 +277,15 @@ def random_state() -> dict:
 
 def set_random_state(state: dict) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for device, of_device in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(of_device, device)
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
 
 
-def as_bytes(state: dict) -> bytes:
+def as_bytes(state: dict) -> memoryview:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    return buffer.getvalue()
+    return buffer.getbuffer()

@@ -44,7 +44,7 @@ CHOICES = {
     "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("ddp", "fsdp"),
-    "trainer.precision": ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "auto"),
+    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
 }
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
@@ -102,8 +102,11 @@ def check_numbers(cfg: DictConfig) -> None:
             raise ValueError(f"{key} must be a whole number, {smallest} or more, got {value!r}.")
     for key in POSITIVE:
         value = OmegaConf.select(cfg, key)
-        if value is not None and not (is_number(value) and 0 < value < math.inf):
+        none = value is None and key != "optimizer.lr"
+        if not none and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{key} must be a number above 0, got {value!r}.")
+    if not (is_number(least := cfg.trainer.min_delta) and 0 <= least < math.inf):
+        raise ValueError(f"trainer.min_delta must be a number, 0 or more, got {least!r}.")
     for key in ("dropout", "attention_dropout"):
         dropout = cfg.model.net.get(key, 0)
         if not (is_number(dropout) and 0 <= dropout < 1):

@@ -9,7 +9,7 @@ from pathlib import Path
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit of a file's size
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Put `content` at `path` in one step: a temporary file beside it, flushed to the disk, then renamed.
 
     Raises:
@@ -27,7 +27,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def flush_to(path: Path, content: bytes) -> None:
+def flush_to(path: Path, content: bytes | memoryview) -> None:
     with path.open("xb") as file:
         file.write(content)
         file.flush()

@@ -161,6 +161,26 @@ def test_a_changed_scaffold_is_measured_by_the_same_full_training():
     assert math.isnan(other.lines[0].recovery)
 
 
+def test_adapters_elsewhere_have_their_own_line_and_no_number_of_the_paper():
+    places = {"attention": {}, "all": {}}
+
+    def placed(place, trainable):
+        counts = make_row()["counts"] | {"trainable": trainable}
+        return make_row(arms={}, counts=counts, config={"model": {"place": place, "places": places}})
+
+    ours, other = lines_of([placed("attention", 100), placed("all", 200)])
+    assert (ours.options, ours.paper.mean) == ("", 0.968)
+    assert (other.options, other.paper) == ("place=all", None)
+
+
+def test_runs_of_two_precisions_are_neither_averaged_nor_compared():
+    rows = [make_row(seed=1), make_row(seed=2, device="NVIDIA H200, bf16-mixed"), make_baseline()]
+    narrow, wide = sorted(blocks_of(rows), key=lambda block: len(block.lines))
+    assert (wide.precision, narrow.precision) == ("", "bf16-mixed")
+    assert [line.scores.n for line in wide.lines if line.condition == "scaffold"] == [1]
+    assert "bf16-mixed" in narrow.title and "bf16" not in wide.title
+
+
 def test_a_further_score_has_a_block_of_its_own():
     rows = [make_row(further={"d4rl_score": 45.0, "steps": 3.0}), make_baseline(further={"d4rl_score": 90.0})]
     first, second = blocks_of(rows)

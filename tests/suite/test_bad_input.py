@@ -51,6 +51,7 @@ def only_line(finished) -> str:
         ("alpha=-2", "alpha must be a number above 0, got -2"),
         ("seed=-1", "seed must be a whole number, 0 or more, got -1"),
         ("trainer.epochs=0", "trainer.epochs must be a whole number, 1 or more, got 0"),
+        ("trainer.min_delta=null", "trainer.min_delta must be a number, 0 or more, got None"),
         ("optimizer.lr=fast", "optimizer.lr must be a number above 0, got 'fast'"),
         ("model.net.dropout=1.5", "model.net.dropout must be a number from 0 to below 1, got 1.5"),
         ("model=distilbert data=imdb model.net.attention_dropout=x", "model.net.attention_dropout must be"),

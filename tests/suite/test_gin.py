@@ -3,6 +3,10 @@
 import gzip
 import os
 import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from http.server import HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from torch.nn import functional as F
 from lottalora import rows
 from lottalora.data import molhiv
 from lottalora.data.arxiv import Arxiv
+from lottalora.data.files import download_file
 from lottalora.data.molhiv import ARCHIVE
 from lottalora.data.molhiv import ATOM
 from lottalora.data.molhiv import BOND
@@ -220,12 +225,32 @@ def test_a_damaged_file_is_refused_by_name_and_reason(monkeypatch, changed, word
 def test_a_download_that_is_no_archive_leaves_nothing_and_is_refused(monkeypatch, tmp_path):
     page = tmp_path / "hiv.zip"
     page.write_text("<html>")
-    from dataclasses import replace
-
     broken = replace(ARCHIVE, url=page.as_uri())
     with pytest.raises(FileNotFoundError, match=r"ogbg-molhiv is not at .* sent 6 bytes that are no archive"):
         broken.read(tmp_path / "ogb", 1, dict)
     assert not (tmp_path / "ogb").exists()
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_is_refused(tmp_path):
+    class Halved(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(bytes(50))
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Halved) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/hiv.zip"
+        with pytest.raises(FileNotFoundError, match=r"ogbg-molhiv is not at .* broke off: .*50 bytes read"):
+            replace(ARCHIVE, url=url).read(tmp_path / "ogb", 1, dict)
+        with pytest.raises(OSError, match="broke off"):
+            download_file(url, tmp_path / "file")
+        server.shutdown()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("mode", ["baseline", "scaffold"])

@@ -2,12 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning import Callback
 from torch import nn
 
+from lottalora.checkpoints import Best
 from lottalora.checkpoints import epochs_since_better
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
@@ -210,3 +212,24 @@ def test_half_precision_clips_the_gradients_of_a_fused_optimizer(tmp_path):
     fit(task, splits, **options(tmp_path, epochs=1, precision="bf16-mixed", clip=1e-3))
     moved = torch.nn.utils.parameters_to_vector(net.parameters()).detach() - before
     assert 0 < moved.norm() <= 1.001 * 0.1 * 1e-3 * len(splits.train_batches(0))
+
+
+@pytest.mark.parametrize(("again", "scores", "kept"), [(0.4, [0.5, 0.7], 1.0), (0.9, [0.5, 0.9], 2.0)])
+def test_a_best_epoch_that_a_killed_run_does_not_meet_again_keeps_its_score(again, scores, kept, tmp_path):
+    """On a GPU a repeated epoch may come out otherwise; best.ckpt holds the first one's weights."""
+    net = nn.Linear(1, 1, bias=False)
+    task = classification(net, lr=0.1)
+
+    def validate(best: Best, score: float, weight: float) -> None:
+        nn.init.constant_(net.weight, weight)
+        metrics = {"validation/score": torch.tensor(score)}
+        best.on_validation_end(SimpleNamespace(callback_metrics=metrics), task)
+
+    killed, repeated = (Best(tmp_path, higher_is_better=True) for _ in range(2))
+    validate(killed, 0.5, 0.0)
+    state = killed.state_dict() | {"scores": list(killed.scores)}
+    validate(killed, 0.7, 1.0)
+    repeated.load_state_dict(state)
+    validate(repeated, again, 2.0)
+    assert repeated.scores == pytest.approx(scores)
+    assert (repeated.epoch, torch.load(repeated.path)["state_dict"]["net.weight"].item()) == (1, kept)

@@ -159,3 +159,9 @@ def test_plan_scales_with_the_pixels_and_the_tokens_asked_for(tmp_path):
     text = ("model=gpt", "data=wikitext103", "mode=baseline")
     whole = 43_700 / 3600  # of 34,429 steps of 32 blocks of 128 tokens
     assert hours(*text, "data.tokens=1280000") == pytest.approx(whole * 10_000 / (34_429 * 32), rel=0.02)
+
+
+def test_plan_says_that_it_does_not_know_how_long_a_text_of_ones_own_takes(tmp_path):
+    words = ("model=gpt", "data=text", f"data.root={tmp_path}", "data.name=mine", "mode=baseline")
+    assert asked(tmp_path, "plan", *words)["hours_from"] == {"unknown": 1}
+    assert asked(tmp_path, "plan", *words, "data.tokens=1000")["hours_from"] == {"cost model": 1}

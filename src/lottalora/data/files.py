@@ -3,11 +3,13 @@
 import contextlib
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import socket
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from dataclasses import field
 from pathlib import Path
 
 from lottalora.errors import last_line
+from lottalora.files import write_whole
 
 NETWORK_PATIENCE = 20  # seconds without an answer
 
@@ -125,13 +128,22 @@ def download_file(url: str, path: Path, *, hash_prefix: str | None = None) -> No
         hash_prefix: how its SHA-256 begins, where that is known.
 
     Raises:
-        OSError, RuntimeError: it could not be had, or is another file.
+        OSError: it could not be had, or is another file.
     """
-    import torch
+    content = published(url)
+    if hash_prefix and not hashlib.sha256(content).hexdigest().startswith(hash_prefix):
+        raise OSError(f"{url} sent another file: its SHA-256 does not begin with {hash_prefix}")
+    write_whole(path, content)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with patience():
-        torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+
+def published(url: str) -> bytes:
+    """What lies at an address; an OSError where it cannot be had, or not whole."""
+    request = urllib.request.Request(url, headers={"User-Agent": "lottalora"})
+    try:
+        with patience(), urllib.request.urlopen(request) as answer:
+            return answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"{url} broke off: {error}") from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import csv
 import gzip
 import hashlib
 import io
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lottalora.data.files import obtain
+from lottalora.data.files import published
 from lottalora.data.parsed import Arrays
 from lottalora.data.parsed import cache_folder
 from lottalora.data.parsed import read_once
@@ -99,8 +99,7 @@ class Archive:
         )
 
     def fetch(self, scratch: Path) -> Path:
-        with urllib.request.urlopen(self.url) as answer:
-            content = answer.read()
+        content = published(self.url)
         try:
             zipfile.ZipFile(io.BytesIO(content)).extractall(scratch)
         except zipfile.BadZipFile as error:

@@ -22,6 +22,8 @@ from lottalora.report.grouping import grouped
 from lottalora.report.grouping import line_key
 from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
+from lottalora.report.grouping import place_of
+from lottalora.report.grouping import precision_of
 from lottalora.report.grouping import recipe_of
 from lottalora.report.grouping import stand_in
 from lottalora.rows import Row
@@ -94,6 +96,7 @@ class Block:
     stand_in: str  # what took the place of the official data; mostly ""
     recipe: str
     changed: dict  # of the training; what was changed of the scaffold stands with its line
+    precision: str  # of the steps; "" for float32
     metric: Metric
     higher_is_better: bool
     chance: float
@@ -119,6 +122,8 @@ class Block:
     @property
     def recipe_text(self) -> str:
         changes = ", ".join(f"{key}={value}" for key, value in self.changed.items())
+        if self.precision and "steps.precision" not in self.changed:
+            changes = ", ".join(part for part in (changes, self.precision) if part)
         return f"recipe {self.recipe}" + (f": {changes}" if changes else "")
 
     @property
@@ -165,6 +170,7 @@ def block_of(rows: list[Row], *, own: bool) -> Block:
         stand_in=stand_in(first),
         recipe=recipe_of(first),
         changed=changed_of_training(first),
+        precision=precision_of(first),
         metric=metric_of(first["metric"]),
         higher_is_better=first["higher_is_better"],
         chance=first["chance"],
@@ -235,6 +241,8 @@ def paper_of(row: Row, condition: str) -> PaperNumber | None:
     """The paper's number, if this row ran the paper's protocol, on the real data, with its scaffold and α."""
     benchmark = BENCHMARKS.get((row["model"], row["data"]))
     if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
+        return None
+    if row["mode"] != "baseline" and place_of(row):
         return None
     if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
         return None

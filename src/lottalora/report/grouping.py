@@ -1,9 +1,10 @@
 """Which rows may be averaged, and which may stand in one table.
 
 Nothing is averaged over anything but seeds. Rows share a block only if they share model, size, data and its
-fingerprint, sample, recipe with its changes, metric and number of parameters; a line only if they also share
-mode, init, rank, α, number of trained parameters and every option of the scaffold. What a run changed of the
-scaffold alone, such as α, gives it a line and not a block of its own: the same full training is its measure.
+fingerprint, sample, recipe with its changes, precision, metric and number of parameters; a line only if they
+also share mode, init, rank, α, number of trained parameters and every option of the scaffold. What a run
+changed of the scaffold alone, such as α, gives it a line and not a block of its own: the same full training
+is its measure.
 """
 
 import json
@@ -27,7 +28,7 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Ro
 
 def block_key(row: Row) -> str:
     same = [row[key] for key in ("model", "data", "size", "sample", "metric", "data_fingerprint")]
-    same += [recipe_of(row), changed_of_training(row), row["counts"]["full"]]
+    same += [recipe_of(row), changed_of_training(row), precision_of(row), row["counts"]["full"]]
     return json.dumps(same, sort_keys=True)
 
 
@@ -49,6 +50,18 @@ def recipe_of(row: Row) -> str:
 def line_key(row: Row) -> str:
     same = [row[key] for key in ("mode", "init", "rank", "alpha")]
     return json.dumps([*same, row["counts"]["trainable"], scaffold_options(row)], sort_keys=True)
+
+
+def precision_of(row: Row) -> str:
+    """What the steps were computed in, in Lightning's words; "" for float32; its config may say auto."""
+    last = row["device"].rpartition(", ")[2]
+    return last if last in ("bf16-mixed", "16-mixed") else ""
+
+
+def place_of(row: Row) -> str:
+    """Where the adapters are, as a preset of the model names it; "" for the first, the model's own."""
+    model = row["config"].get("model", {})
+    return "" if model.get("place") in (None, next(iter(model.get("places", {})), None)) else model["place"]
 
 
 def stand_in(row: Row) -> str:
@@ -76,15 +89,23 @@ def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
 
     A line that kept to the scaffold of its recipe is not told from those that changed it; these say what.
     """
-    if changed := changed_of_scaffold(row):
-        return ", ".join(f"{key.split('.')[-1]}={value}" for key, value in changed.items())
+    own = own_options(row)
+    if own:
+        return ", ".join(f"{key}={value}" for key, value in own.items())
     same = ("mode", "init", "rank", "alpha")
     twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
-    twins = [twin for twin in twins if adapter_of(twin) == adapter_of(row) and not changed_of_scaffold(twin)]
+    twins = [twin for twin in twins if adapter_of(twin) == adapter_of(row) and not own_options(twin)]
     described = [scaffold_options(twin) | {"trainable": twin["counts"]["trainable"]} for twin in twins]
     mine = scaffold_options(row) | {"trainable": row["counts"]["trainable"]}
     differing = [key for key in mine if any(other.get(key) != mine[key] for other in described)]
     return ", ".join(f"{key.split('.')[-1]}={mine[key]}" for key in differing)
+
+
+def own_options(row: Row) -> dict:
+    """In what a row left the scaffold of its recipe."""
+    changed = {key.removeprefix("scaffold."): value for key, value in changed_of_scaffold(row).items()}
+    place = place_of(row) if row["mode"] != "baseline" else ""
+    return ({"place": place} if place else {}) | changed
 
 
 def adapter_of(row: Row) -> str:

@@ -63,7 +63,8 @@ def figure_name(block: Block, blocks: list[Block]) -> str:
     name = plain_name(block)
     if sum(plain_name(other) == name for other in blocks) == 1:
         return name
-    told_apart = json.dumps([block.changed, block.full, block.fingerprint, block.metric.name], sort_keys=True)
+    apart = [block.changed, block.precision, block.full, block.fingerprint, block.metric.name]
+    told_apart = json.dumps(apart, sort_keys=True)
     return f"{name}_{hashlib.sha256(told_apart.encode()).hexdigest()[:6]}"
 
 

@@ -80,13 +80,13 @@ class Estimate:
         near = [
             row
             for row in self.rows
-            if (row["model"], row["data"]) == (cell.identity["model"], cell.identity["data"])
+            if all(row[name] == cell.identity[name] for name in ("model", "data", "sample"))
         ]
         ratios = [row["seconds"] / of_row for row in near if (of_row := self.model_of(row))]
         if ratios:
             scale = statistics.median(ratios)
             return modelled * scale, "cost model, scaled to rows of the same model and data"
-        if "epoch_seconds" in cfg.recipe:
+        if cfg.recipe.get("epoch_seconds"):
             return modelled * self.correction(cell, cfg), "cost model, scaled to the recipe's measured epoch"
         return modelled, "cost model"
 

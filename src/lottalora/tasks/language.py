@@ -60,13 +60,16 @@ class Language(Task):
         self.recent.copy_(torch.cat([self.recent[1:], step.loss.detach()[None].to(self.recent)]))
         return output(step)
 
+    def on_train_epoch_start(self) -> None:  # not called where a run goes on in the middle of an epoch
+        self.recent.fill_(math.nan)
+
     def on_validation_epoch_end(self) -> None:
         self.validated.copy_(self.validation_score.compute())
 
     def further_scores(self) -> dict[str, float]:
         loss, part = self.trainer.callback_metrics["test/score"].item(), self.trainer.test_dataloaders
         return {
-            "perplexity": math.exp(loss),
+            "perplexity": math.exp(loss) if loss < 700 else math.inf,
             "validation_perplexity": self.validated.exp().item(),
             "bits_per_byte": loss * part.scored / (part.text_bytes * math.log(2)),
             "train_loss": self.recent.nanmean().item(),
