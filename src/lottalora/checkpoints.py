@@ -107,8 +107,8 @@ class Resume(Callback):
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to write again; the larger the state the rarer, so that it costs 5 % at most."""
-        return time.perf_counter() - self.written >= max(self.every, 20 * self.took)
+        """Whether it is time to write again: more rarely for a large state, so that it costs 5 % at most."""
+        return time.perf_counter() - self.written >= (self.every and max(self.every, 20 * self.took))
 
     @property
     def seconds(self) -> float:
