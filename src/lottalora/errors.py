@@ -16,6 +16,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.errors import HydraException
 from hydra.errors import InstantiationException
 from hydra.errors import MissingConfigException
+from hydra.errors import OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -80,6 +81,8 @@ def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
         return unknown_key(match[1], conf)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value. Type {error.full_key}=VALUE."
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} cannot be read. Quote unusual values: \"KEY='VALUE'\". Write $HOME for ~."
     if isinstance(error, HydraException):
         return " ".join(str(error).split())
     return deliberate(error) or refused_by_hydra(error) or said_by_submitit(error)

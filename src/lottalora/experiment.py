@@ -86,6 +86,8 @@ def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
     """The run itself; `folder` takes its checkpoint."""
     if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
+    if cfg.trainer.precision == "16-mixed" and kind_of_device(cfg) == "cpu":
+        raise ValueError("trainer.precision=16-mixed needs a GPU. Type trainer.precision=bf16-mixed.")
     torch.set_num_threads(cfg.trainer.threads)
     torch.set_flush_denormal(True)  # numbers below 1e-38 are 0: they make a CfC's gradient 11 times as slow
     torch.manual_seed(cfg.seed)

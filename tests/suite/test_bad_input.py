@@ -52,6 +52,11 @@ def only_line(finished) -> str:
         ("seed=-1", "seed must be a whole number, 0 or more, got -1"),
         ("trainer.epochs=0", "trainer.epochs must be a whole number, 1 or more, got 0"),
         ("trainer.min_delta=null", "trainer.min_delta must be a number, 0 or more, got None"),
+        ("paths.data=~/foo", "'paths.data=~/foo' cannot be read. Quote unusual values"),
+        (
+            "model=gpt data=wikitext2 data.variant=raw dry_run=true",
+            "Unknown data.variant 'raw'. Known: wikitext-2-raw-v1",
+        ),
         ("optimizer.lr=fast", "optimizer.lr must be a number above 0, got 'fast'"),
         ("model.net.dropout=1.5", "model.net.dropout must be a number from 0 to below 1, got 1.5"),
         ("model=distilbert data=imdb model.net.attention_dropout=x", "model.net.attention_dropout must be"),
@@ -67,6 +72,11 @@ def only_line(finished) -> str:
 def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words, said):
     assert said in only_line(command(*words.split()))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_precision_of_gpus_alone_is_refused_on_a_cpu(command):
+    line = only_line(command("data=digits", "trainer.precision=16-mixed", "trainer.accelerator=cpu"))
+    assert "trainer.precision=16-mixed needs a GPU. Type trainer.precision=bf16-mixed" in line
 
 
 def test_a_pattern_without_a_match_is_refused_with_the_modules_named(command):

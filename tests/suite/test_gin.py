@@ -231,7 +231,9 @@ def test_a_download_that_is_no_archive_leaves_nothing_and_is_refused(monkeypatch
     assert not (tmp_path / "ogb").exists()
 
 
-def test_a_download_that_breaks_off_leaves_nothing_and_is_refused(tmp_path):
+def test_a_download_that_breaks_off_leaves_nothing_and_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # the server is here, whatever the machine's proxy
+
     class Halved(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)

@@ -93,6 +93,7 @@ class WikiText103(Text):
     """
 
     train_examples = 34_429 * 32  # blocks: the paper's steps
+    variants = ("wikitext-103-raw-v1", "wikitext-103-v1")
     shards = {"train": 2, "validation": 1, "test": 1}
 
     def __init__(
@@ -108,6 +109,8 @@ class WikiText103(Text):
         super().__init__(
             root=root, tokenizers=tokenizers, batch_size=batch_size, tokens=tokens, sample=sample
         )
+        if variant not in self.variants:
+            raise ValueError(f"Unknown data.variant {variant!r}. Known: {', '.join(self.variants)}.")
         self.variant = variant
 
     def source(self) -> Source:
@@ -142,6 +145,7 @@ class WikiText2(WikiText103):
     """
 
     train_examples = 22_400  # blocks, about
+    variants = ("wikitext-2-raw-v1", "wikitext-2-v1")
     shards = {"train": 1, "validation": 1, "test": 1}
 
 

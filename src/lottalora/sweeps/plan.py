@@ -1,6 +1,7 @@
 """What a sweep will take before it is started: runs, hours, memory, disk and energy. Runs nothing."""
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def run(asked: argparse.Namespace) -> int:
         print_json(planned)
     else:
         show(planned)
-    return 0
+    for run, cause in planned["cannot_run"].items():
+        print(f"{run} cannot run: {cause}", file=sys.stderr)
+    return 1 if planned["cannot_run"] else 0
 
 
 def plan(words: list[str]) -> dict:
@@ -40,6 +43,7 @@ def plan(words: list[str]) -> dict:
             "running": len(now.running),
             "failed": len(now.failed),
             "waiting": len(now.waiting),
+            "cannot_run": {" ".join(cell.overrides): cell.problem for cell in cells if cell.problem},
             **costs(now.unfinished, composer, master),
         }
 
@@ -99,6 +103,8 @@ def show(planned: dict) -> None:
         "disk": f"{planned['disk_mb']:,.1f} MB",
         "energy": f"{planned['energy_kwh']:.3f} kWh, assuming {planned['watts']:.0f} W for a busy {one}",
     }
+    if unknown := planned["hours_from"].get("unknown"):
+        lines |= {name: f"unknown for {unknown} runs" for name in ("time left", "work left", "energy")}
     for name, value in lines.items():
         table.add_row(name, value or "nothing is left")
     Console().print(table, markup=False)
