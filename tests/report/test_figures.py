@@ -5,6 +5,8 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.colors import to_hex
 
+from lottalora.report.beta import beta_caption
+from lottalora.report.beta import betas_of
 from lottalora.report.blocks import blocks_of
 from lottalora.report.figures import COLOURS
 from lottalora.report.figures import OTHERS
@@ -13,6 +15,8 @@ from lottalora.report.figures import draw_rank_curve
 from lottalora.report.figures import rank_curve
 from lottalora.report.figures import series_of
 from lottalora.report.make import figure_name
+from lottalora.report.recovery_bars import bars_of
+from lottalora.report.recovery_bars import recovery_bars
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
@@ -46,6 +50,31 @@ def test_figure_says_metric_unit_and_number_of_seeds():
 def test_legend_names_each_condition_once_and_the_paper_only_where_it_has_points():
     assert legend(axes_of(rank_sweep())) == ["scaffold", "scaffold removed", "full training", PAPER]
     assert PAPER not in legend(axes_of(rank_sweep(sample=True)))
+
+
+def test_a_long_recipe_takes_lines_and_not_the_width_of_the_axes():
+    short, long = (
+        axes_of(rank_sweep()),
+        axes_of(rank_sweep(changed={f"data.option_{i}": i for i in range(30)})),
+    )
+    for axes in (short, long):
+        axes.figure.draw_without_rendering()
+    assert long.get_position().width == pytest.approx(short.get_position().width, rel=0.1)
+    assert "\n" in long.texts[0].get_text()
+
+
+def test_bars_stand_under_the_names_of_their_blocks():
+    figure = recovery_bars(bars_of(blocks_of([*rank_sweep(), *rank_sweep(size="tiny")])))
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["mlp on mnist, medium", "mlp on mnist, tiny"]
+    assert [text.get_position()[1] for text in axes.texts] == [0, 4]
+    assert list(axes.get_yticks()) == [1, 2, 3, 5, 6, 7]
+    assert axes.get_yticklabels()[3].get_text() == "r = 1, n = 2"
+
+
+def test_runs_that_differ_in_alpha_alone_count_for_themselves():
+    (block,) = blocks_of([make_row(alpha=2.0), make_row(alpha=8.0), make_baseline()])
+    assert "n = 2 runs" in beta_caption(betas_of(block))
 
 
 def test_more_inits_than_colours_are_drawn_in_grey_under_one_name():
@@ -90,3 +119,10 @@ def test_figures_of_different_blocks_never_share_a_name():
     names = [figure_name(block, blocks) for block in blocks]
     assert len(set(names)) == len(blocks) == 7
     assert "rank_curve_mlp_mnist_medium" in names
+
+
+def test_scores_of_two_parts_never_share_a_name():
+    rows = [make_row(further={"perplexity": 4.0, "validation_perplexity": 5.0})]
+    blocks = blocks_of(rows)
+    names = [figure_name(block, blocks) for block in blocks]
+    assert names[1:] == [f"{names[0]}_{part}_perplexity" for part in ("test", "validation")]

@@ -10,12 +10,14 @@ from lottalora.report.blocks import Block
 from lottalora.report.figures import COLOURS
 from lottalora.report.figures import GREY
 from lottalora.report.figures import STYLE
+from lottalora.report.figures import add_title
 from lottalora.report.figures import save
 from lottalora.report.tables import csv_text
 
 
 @dataclass(frozen=True)
 class Beta:
+    run: str  # its digest
     layer: str
     init: str
     rank: int
@@ -28,7 +30,7 @@ def betas_of(block: Block) -> list[Beta]:
     lines = [line for line in block.lines if line.condition == "scaffold" and line.own_rows]
     runs = [run for line in lines if line.rank for run in line.runs]
     return [
-        Beta(layer, run["init"], run["rank"], run["seed"], value)
+        Beta(run["digest"], layer, run["init"], run["rank"], run["seed"], value)
         for run in runs
         for layer, value in run["beta"].items()
         if value is not None
@@ -48,23 +50,21 @@ def beta_figure(block: Block, betas: list[Beta]) -> Figure:
     by_layer: dict[str, list[float]] = {}
     for beta in betas:
         by_layer.setdefault(beta.layer, []).append(beta.value)
-    figure = Figure(figsize=(max(7.2, 0.3 * len(by_layer)), 4.0), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.6 + 0.2 * len(by_layer)), layout="constrained")
     axes = figure.add_subplot()
-    axes.boxplot(list(by_layer.values()), tick_labels=list(by_layer), patch_artist=True,
-                 boxprops={"facecolor": COLOURS[0], "alpha": 0.5}, medianprops={"color": "black"},
-                 flierprops={"markersize": 3})  # fmt: skip
-    axes.axhline(1.0, color=GREY, linewidth=1.0, linestyle=":")
-    axes.tick_params(axis="x", rotation=90 if len(by_layer) > 8 else 0)
-    axes.set_ylabel("β at the best validation epoch (starts at 1)")
-    axes.set_xlabel("layer, from input to output")
-    axes.set_title(block.name, loc="left", fontsize=11, fontweight="bold", pad=22)
-    axes.text(0, 1.03, beta_caption(betas), transform=axes.transAxes, fontsize=8.5, color=GREY)
+    axes.boxplot(list(by_layer.values()), tick_labels=list(by_layer), orientation="horizontal",
+                 patch_artist=True, boxprops={"facecolor": COLOURS[0], "alpha": 0.5},
+                 medianprops={"color": "black"}, flierprops={"markersize": 3})  # fmt: skip
+    axes.axvline(1.0, color=GREY, linewidth=1.0, linestyle=":")
+    axes.invert_yaxis()  # from input to output
+    axes.set_xlabel("β at the best validation epoch (starts at 1)")
+    add_title(axes, block.name, beta_caption(betas))
     return figure
 
 
 def beta_caption(betas: list[Beta]) -> str:
     ranks = sorted({beta.rank for beta in betas})
-    runs = len({(beta.init, beta.rank, beta.seed) for beta in betas})
+    runs = len({beta.run for beta in betas})
     ranks_said = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
     runs_said = f"n = {runs} run{'s' if runs > 1 else ''}"
     return f"box: median and quartiles, whiskers 1.5 × IQR; {runs_said}, {ranks_said}"

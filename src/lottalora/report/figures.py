@@ -1,6 +1,7 @@
 """The rank curve of a block: score against rank, a series per condition and init, full training as a band."""
 
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7
 MARKERS = ("o", "s", "^", "v", "P", "X", "d")
 GREY = "#6B6B6B"
 PAPER = "paper"
+WIDTH = 95  # letters of 8.5 points beside each other in a figure
 OTHERS = "other inits"  # those after the seventh curve
 STYLE = {
     "font.size": 9,
@@ -160,9 +162,16 @@ def label_axes(axes: Axes, block: Block, series: list[Series]) -> None:
     axes.set_axisbelow(True)
     data = ", ".join(part for part in (block.data, block.stand_in) if part)
     title = f"{block.model} on {data}, {block.size}"
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=22)
-    said = f"{block.recipe_text}; mean ± std over {runs_text(series, block)}"
-    axes.text(0, 1.03, said, transform=axes.transAxes, fontsize=8.5, color=GREY)
+    add_title(axes, title, f"{block.recipe_text}; mean ± std over {runs_text(series, block)}")
+
+
+def add_title(axes: Axes, title: str, said: str) -> None:
+    """A title, and between it and the axes what is said of it, in as many lines as it takes."""
+    lines = textwrap.wrap(said, WIDTH)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10 + 12 * len(lines))
+    text = axes.annotate("\n".join(lines), (0, 1), (0, 7), "axes fraction", "offset points",
+                         fontsize=8.5, color=GREY)  # fmt: skip
+    text.set_in_layout(False)  # the title keeps its place free; the axes keep their width
 
 
 def runs_text(series: list[Series], block: Block) -> str:

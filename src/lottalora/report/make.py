@@ -63,14 +63,14 @@ def figure_name(block: Block, blocks: list[Block]) -> str:
     name = plain_name(block)
     if sum(plain_name(other) == name for other in blocks) == 1:
         return name
-    apart = [block.changed, block.precision, block.full, block.fingerprint, block.metric.name]
+    apart = [block.changed, block.precision, block.full, block.fingerprint, block.metric.of_part]
     told_apart = json.dumps(apart, sort_keys=True)
     return f"{name}_{hashlib.sha256(told_apart.encode()).hexdigest()[:6]}"
 
 
 def plain_name(block: Block) -> str:
     recipe = "" if block.recipe == "paper" else block.recipe
-    metric = "" if block.own else block.metric.name
+    metric = "" if block.own else block.metric.of_part
     parts = [
         "rank_curve",
         block.model,

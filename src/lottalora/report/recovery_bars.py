@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +13,7 @@ from lottalora.analysis.paper import BENCHMARKS
 from lottalora.analysis.recovery import recovery
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.figures import COLOURS
 from lottalora.report.figures import GREY
 from lottalora.report.figures import STYLE
 from lottalora.report.figures import save
@@ -82,21 +85,27 @@ def draw_recovery_bars(blocks: list[Block], folder: Path) -> list[Path]:
 
 
 def recovery_bars(bars: list[Bar]) -> Figure:
-    figure = Figure(figsize=(7.2, 1.3 + 0.26 * len(bars)), layout="constrained")
+    """Bars under the names of their blocks, from top to bottom."""
+    groups = [(block.name, list(members)) for block, members in groupby(bars, key=attrgetter("block"))]
+    lines = [line for name, members in groups for line in (name, *members)]
+    figure = Figure(figsize=(7.2, 1.3 + 0.22 * len(lines)), layout="constrained")
     axes = figure.add_subplot()
-    places = range(len(bars))
-    whiskers = [0.0 if math.isnan(bar.spread) else bar.spread for bar in bars]
-    axes.barh(places, [bar.recovery for bar in bars], xerr=whiskers, color="#0072B2", height=0.72,
-              error_kw={"ecolor": "black", "elinewidth": 1.0, "capsize": 2})  # fmt: skip
-    theirs = [(bar.paper, place) for place, bar in enumerate(bars) if not math.isnan(bar.paper)]
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    places = [place for place, line in enumerate(lines) if isinstance(line, Bar)]
+    axes.barh(places, [bar.recovery for bar in bars], xerr=[bar.spread for bar in bars], color=COLOURS[0],
+              height=0.72, error_kw={"ecolor": "black", "elinewidth": 1.0, "capsize": 2})  # fmt: skip
+    for place in set(range(len(lines))) - set(places):
+        axes.text(0.01, place, lines[place], transform=axes.get_yaxis_transform(), va="center")
+    theirs = [
+        (bar.paper, place) for place, bar in zip(places, bars, strict=True) if not math.isnan(bar.paper)
+    ]
     if theirs:
         axes.plot(
             *zip(*theirs, strict=True), "D", color="black", markerfacecolor="white", label="paper", zorder=4
         )
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
     axes.axvline(100, color=GREY, linewidth=1.0)
-    axes.set_yticks(places, [f"{bar.block.name}, {bar.rank}, n = {bar.line.scores.n}" for bar in bars])
-    axes.invert_yaxis()
+    axes.set_yticks(places, [f"{bar.rank}, n = {bar.line.scores.n}" for bar in bars])
     axes.set_xlabel("recovery of the score, % of full training")
     figure.supxlabel(SAID, fontsize="small", color=GREY, x=0.01, ha="left", wrap=True)
     return figure
