@@ -285,8 +285,8 @@ def test_a_text_of_ones_own_needs_a_place_and_a_name(tmp_path):
 )
 def test_wikitext_that_is_not_there_and_cannot_be_had_is_refused(tmp_path, monkeypatch, of, file):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    data = of(root=str(tmp_path), tokenizers=str(tmp_path), batch_size=2, variant="raw")
-    with pytest.raises(FileNotFoundError, match=f"WikiText is not at .*raw/{file}.parquet and could not be"):
+    data = of(root=str(tmp_path), tokenizers=str(tmp_path), batch_size=2, variant=of.variants[1])
+    with pytest.raises(FileNotFoundError, match=f"WikiText is not at .*-v1/{file}.parquet and could not be"):
         data.read()
 
 
