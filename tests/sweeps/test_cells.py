@@ -17,7 +17,7 @@ from lottalora.sweeps.cells import cells_of_words
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUNS = {
     "short_cifar10": 2,
-    "short_imdb": 2,
+    "short_imdb": 3,
     "short_arxiv": 4,
     "short_flowers102": 2,
     "short_molhiv": 2,
