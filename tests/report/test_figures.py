@@ -63,6 +63,17 @@ def test_a_long_recipe_takes_lines_and_not_the_width_of_the_axes():
     assert "\n" in long.texts[0].get_text()
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_long_options_take_lines_of_the_legend_and_not_the_width_of_the_axes():
+    options = {f"scaffold.option_{i}": i for i in range(8)}
+    config = {"recipe": {"name": "paper"}}
+    short, long = axes_of(rank_sweep()), axes_of(rank_sweep(changed=options, config=config))
+    for axes in (short, long):
+        axes.figure.draw_without_rendering()
+    assert long.get_position().width > 0.6 * short.get_position().width
+    assert "option_7=7" in legend(long)[0]
+
+
 def test_bars_stand_under_the_names_of_their_blocks():
     figure = recovery_bars(bars_of(blocks_of([*rank_sweep(), *rank_sweep(size="tiny")])))
     axes = figure.axes[0]

@@ -20,6 +20,7 @@ MARKERS = ("o", "s", "^", "v", "P", "X", "d")
 GREY = "#6B6B6B"
 PAPER = "paper"
 WIDTH = 95  # letters of 8.5 points beside each other in a figure
+LEGEND = 30  # letters of a line of the legend
 OTHERS = "other inits"  # those after the seventh curve
 STYLE = {
     "font.size": 9,
@@ -95,6 +96,7 @@ def add_legend(axes: Axes, series: list[Series]) -> None:
     names = [*(curve.name for curve in series), OTHERS, LABELS["head"], LABELS["full"], PAPER]
     names = [name for name in names if name in handles]
     chosen = [handles[name] for name in names]
+    names = [textwrap.fill(name, LEGEND) for name in names]
     axes.legend(chosen, names, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
 
 
