@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "v", "P", "X", "d")
 GREY = "#6B6B6B"
 PAPER = "paper"
 WIDTH = 95  # letters of 8.5 points beside each other in a figure
-LEGEND = 30  # letters of a line of the legend
+LEGEND = 34  # letters of a line of the legend
 OTHERS = "other inits"  # those after the seventh curve
 STYLE = {
     "font.size": 9,
