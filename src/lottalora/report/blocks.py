@@ -242,7 +242,7 @@ def paper_of(row: Row, condition: str) -> PaperNumber | None:
     benchmark = BENCHMARKS.get((row["model"], row["data"]))
     if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
         return None
-    if row["mode"] != "baseline" and place_of(row):
+    if place_of(row):
         return None
     if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
         return None

@@ -59,9 +59,11 @@ def precision_of(row: Row) -> str:
 
 
 def place_of(row: Row) -> str:
-    """Where the adapters are, as a preset of the model names it; "" for the first, the model's own."""
+    """Where the adapters are, as a preset of the model names it; "" for the first, the paper's, and without any."""
     model = row["config"].get("model", {})
-    return "" if model.get("place") in (None, next(iter(model.get("places", {})), None)) else model["place"]
+    if row["mode"] == "baseline" or "place" not in model:
+        return ""
+    return "" if model["place"] == next(iter(model["places"])) else model["place"]
 
 
 def stand_in(row: Row) -> str:
@@ -89,8 +91,7 @@ def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
 
     A line that kept to the scaffold of its recipe is not told from those that changed it; these say what.
     """
-    own = own_options(row)
-    if own:
+    if own := own_options(row):
         return ", ".join(f"{key}={value}" for key, value in own.items())
     same = ("mode", "init", "rank", "alpha")
     twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
@@ -104,8 +105,7 @@ def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
 def own_options(row: Row) -> dict:
     """In what a row left the scaffold of its recipe."""
     changed = {key.removeprefix("scaffold."): value for key, value in changed_of_scaffold(row).items()}
-    place = place_of(row) if row["mode"] != "baseline" else ""
-    return ({"place": place} if place else {}) | changed
+    return ({"place": place} if (place := place_of(row)) else {}) | changed
 
 
 def adapter_of(row: Row) -> str:
