@@ -94,8 +94,9 @@ def recovery_bars(bars: list[Bar]) -> Figure:
     places = [place for place, line in enumerate(lines) if isinstance(line, Bar)]
     axes.barh(places, [bar.recovery for bar in bars], xerr=[bar.spread for bar in bars], color=COLOURS[0],
               height=0.72, error_kw={"ecolor": "black", "elinewidth": 1.0, "capsize": 2})  # fmt: skip
-    for place in set(range(len(lines))) - set(places):
-        axes.text(0.01, place, lines[place], transform=axes.get_yaxis_transform(), va="center")
+    for place, line in enumerate(lines):
+        if not isinstance(line, Bar):
+            axes.text(0.01, place, line, transform=axes.get_yaxis_transform(), va="center")
     theirs = [
         (bar.paper, place) for place, bar in zip(places, bars, strict=True) if not math.isnan(bar.paper)
     ]

@@ -28,7 +28,8 @@ def show(block: Block, console: Console) -> None:
     for line in block.lines:
         style = "bold" if line.condition == "full" else ""
         table.add_row(*(Text(cell) for cell in cells(line, block.metric)), style=style)
-    if console.measure(table, options=console.options.update(width=10 * WIDTH)).maximum > console.width:
+    endless = console.options.update(width=10 * WIDTH)  # a measure is cut at the width of its options
+    if console.measure(table, options=endless).maximum > console.width:
         for column in table.columns:  # cells break over lines: no number may be cut off
             column.no_wrap = False
     console.print(Text(block.title, style="bold"))
