@@ -59,7 +59,7 @@ def precision_of(row: Row) -> str:
 
 
 def place_of(row: Row) -> str:
-    """Where the adapters are, as a preset of the model names it; "" for the first, the paper's, and without any."""
+    """Where the adapters are, as a preset of the model names it; "" for the first, the paper's."""
     model = row["config"].get("model", {})
     if row["mode"] == "baseline" or "place" not in model:
         return ""
