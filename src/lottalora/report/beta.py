@@ -57,7 +57,7 @@ def beta_figure(block: Block, betas: list[Beta]) -> Figure:
                  medianprops={"color": "black"}, flierprops={"markersize": 3})  # fmt: skip
     axes.axvline(1.0, color=GREY, linewidth=1.0, linestyle=":")
     axes.invert_yaxis()  # from input to output
-    axes.set_xlabel("β at the best validation epoch (starts at 1)")
+    axes.set_xlabel("β of the weights that are scored (starts at 1)")
     add_title(axes, block.name, beta_caption(betas))
     return figure
 
