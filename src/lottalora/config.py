@@ -277,6 +277,10 @@ def changes(cfg: DictConfig) -> dict:
     identity = [word for word in job.overrides.task if word.partition("=")[0] in IDENTITY]
     untouched = flatten(scored(compose(job.job.config_name, overrides=identity)))
     ours = flatten(scored(cfg))
+    first = flatten({"scaffold": LATER["scaffold"], "steps": LATER["trainer"]})
+    ours |= {
+        key: first[key] for key in first.keys() & untouched.keys() - ours.keys()
+    }  # set back to the default
     for key, value in ours.items():
         if isinstance(value, str) and isinstance(before := untouched.get(key), bool | int | float):
             wanted = "true or false" if isinstance(before, bool) else "a number"

@@ -1,0 +1,3 @@
+"""Configs as the command line composes them."""
+
+from tests.suite.conftest import typed as typed
