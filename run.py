@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from lottalora import manual
+from lottalora.cli import manual
 
 CONF = Path(__file__).parent / "conf"
 if __name__ == "__main__" and manual.is_asked(sys.argv[1:]):
@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from lottalora.config import check  # noqa: E402
+from lottalora.config.check import check  # noqa: E402
 from lottalora.errors import job_errors  # noqa: E402
 from lottalora.errors import one_line_errors  # noqa: E402
 

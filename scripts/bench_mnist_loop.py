@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from lottalora.experiment import build
 from lottalora.tracking.progress import Progress
-from lottalora.training import Plan
-from lottalora.training import fit
+from lottalora.training.fit import Plan
+from lottalora.training.fit import fit
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

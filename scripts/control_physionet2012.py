@@ -18,9 +18,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lottalora.data.batches.sequences import Records
 from lottalora.data.physionet2012 import FEATURES
 from lottalora.data.physionet2012 import PhysioNet2012
-from lottalora.data.sequences import Records
 
 
 def main() -> None:

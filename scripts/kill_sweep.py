@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from lottalora import rows
-from lottalora.sweeps import claims
+from lottalora.results import claims
+from lottalora.results import rows
 
 ROOT = Path(__file__).parents[1]
 

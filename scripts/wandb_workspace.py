@@ -13,10 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-from lottalora import rows
 from lottalora.report.blocks import blocks_of
 from lottalora.report.tables import markdown
-from lottalora.tracking import account
+from lottalora.results import rows
+from lottalora.tracking import wandb_login as account
 
 COLUMNS = ("mode", "size", "rank", "init", "seed")  # of the row, beside its score
 MISSING = "This needs the package wandb-workspaces. Type: pip install wandb-workspaces"

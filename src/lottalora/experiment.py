@@ -12,15 +12,18 @@ from omegaconf import DictConfig
 from omegaconf import OmegaConf
 from torch import nn
 
-from lottalora import rows
-from lottalora.config import identify
-from lottalora.config import without_places
+from lottalora.config.check import identify
+from lottalora.config.check import without_places
 from lottalora.data.spec import DataSpec
 from lottalora.data.splits import Splits
-from lottalora.processes import Together
-from lottalora.processes import count
-from lottalora.processes import is_first
-from lottalora.processes import run_together
+from lottalora.distributed.launch import Together
+from lottalora.distributed.launch import count
+from lottalora.distributed.launch import is_first
+from lottalora.distributed.launch import run_together
+from lottalora.results import rows
+from lottalora.results.claims import claimed
+from lottalora.results.claims import in_words
+from lottalora.results.failures import recorded
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
@@ -28,9 +31,6 @@ from lottalora.scaffold import materialize
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
 from lottalora.scaffold.adapter import LEARNED
-from lottalora.sweeps.claims import claimed
-from lottalora.sweeps.claims import in_words
-from lottalora.sweeps.failures import recorded
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Watch
 from lottalora.tracking.logger import watched
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> None:
     """Train and score what the config describes and write its row, unless the row is there already."""
     if cfg.dry_run:
-        from lottalora.dry_run import show
+        from lottalora.cli.dry_run import show
 
         show(cfg)
         return
@@ -154,15 +154,15 @@ def train_and_test(
     watch: Watch | None,
 ) -> dict:
     """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
-    from lottalora.provenance import provenance  # Lightning takes seconds to import
-    from lottalora.resampling import ResampleEachEpoch
-    from lottalora.resampling import scaffold_of_epoch
-    from lottalora.sharing import share_out
+    from lottalora.distributed.shard import share_out
+    from lottalora.results.provenance import provenance  # Lightning takes seconds to import
     from lottalora.tracking.epochs import Epochs
     from lottalora.tracking.progress import Progress
-    from lottalora.training import Plan
-    from lottalora.training import fit
-    from lottalora.training import score
+    from lottalora.training.fit import Plan
+    from lottalora.training.fit import fit
+    from lottalora.training.fit import score
+    from lottalora.training.resampling import ResampleEachEpoch
+    from lottalora.training.resampling import scaffold_of_epoch
 
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     if count() > 1:
@@ -214,6 +214,6 @@ def kind_of_device(cfg: DictConfig) -> str:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    from lottalora.checkpoints import remove
+    from lottalora.training.checkpoints import remove
 
     remove(folder)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from lottalora import rows
-from lottalora.__main__ import main
+from lottalora.cli.main import main
+from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
@@ -98,7 +98,7 @@ def test_help_names_both_commands(capsys):
 
 def test_rows_are_printed_without_importing_torch_or_matplotlib(results):
     code = (
-        "import sys, lottalora.__main__ as m; m.main(sys.argv[1:]); "
+        "import sys, lottalora.cli.main as m; m.main(sys.argv[1:]); "
         "print([n for n in ('torch', 'matplotlib', 'pandas', 'rich') if n in sys.modules], file=sys.stderr)"
     )
     run = subprocess.run(

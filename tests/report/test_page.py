@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from lottalora import rows
-from lottalora.__main__ import main
+from lottalora.cli.main import main
+from lottalora.results import rows
 from tests.report.browser import Browser
 from tests.report.browser import find_chromium
 from tests.rows.factory import make_baseline

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lottalora.scaffold.dropout import FEW
-from lottalora.scaffold.dropout import Dropout
-from lottalora.scaffold.dropout import dropout
+from lottalora.models.dropout import FEW
+from lottalora.models.dropout import Dropout
+from lottalora.models.dropout import dropout
 
 
 @pytest.mark.parametrize("probability", [0.05, 0.1, 0.5, 0.9])

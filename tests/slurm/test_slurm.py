@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lottalora.slurm.submit import seconds_of
+from lottalora.sweeps.slurm.submit import seconds_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "scripts/slurm_local.sh"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 
-from lottalora.processes import free_port
-from lottalora.processes import joined
+from lottalora.distributed.launch import free_port
+from lottalora.distributed.launch import joined
 
 
 def start_all(work: Callable[[], object], *, processes: int = 2) -> list[multiprocessing.Process]:

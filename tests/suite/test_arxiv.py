@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora import rows
 from lottalora.data import arxiv
 from lottalora.data.arxiv import ARCHIVE
 from lottalora.data.arxiv import FEATURES
@@ -19,11 +18,12 @@ from lottalora.data.arxiv import Arxiv
 from lottalora.data.arxiv import check_features
 from lottalora.data.arxiv import kind_of_features
 from lottalora.data.arxiv import made_papers
-from lottalora.data.ogb import Table
+from lottalora.data.sources.ogb import Table
 from lottalora.models.gcn import GCN
 from lottalora.models.gcn import Adjacency
 from lottalora.models.gcn import Nodes
 from lottalora.models.gcn import smooth
+from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 

@@ -8,12 +8,12 @@ from pytorch_lightning import Callback
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.averaging import Average
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
+from lottalora.tasks.ema import Average
 from lottalora.tasks.mixed_classification import MixedClassification
-from lottalora.training import Plan
-from lottalora.training import fit
+from lottalora.training.fit import Plan
+from lottalora.training.fit import fit
 
 
 def task(*, average: float | None, label_smoothing: float = 0.0, flip: bool = False) -> MixedClassification:

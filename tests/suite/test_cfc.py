@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora import rows
+from lottalora.data.batches.sequences import Sequences
 from lottalora.data.physionet2012 import PhysioNet2012
-from lottalora.data.sequences import Sequences
 from lottalora.experiment import build
 from lottalora.models.cfc import CfC
+from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.binary import Binary

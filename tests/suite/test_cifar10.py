@@ -8,22 +8,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lottalora.config import changes
-from lottalora.config import digest
-from lottalora.data import files
+from lottalora.config.check import changes
+from lottalora.config.check import digest
+from lottalora.data.batches.images import Images
+from lottalora.data.batches.images import ImageSplits
+from lottalora.data.batches.images import crop_and_flip
 from lottalora.data.cifar10 import CIFAR10
 from lottalora.data.cifar10 import FILES
-from lottalora.data.images import Images
-from lottalora.data.images import ImageSplits
-from lottalora.data.images import crop_and_flip
+from lottalora.data.sources import files
 from lottalora.experiment import build
 from lottalora.models.resnet import Block
 from lottalora.models.resnet import ResNet
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.tasks.classification import Classification
-from lottalora.training import Plan
-from lottalora.training import fit
-from lottalora.training import score
+from lottalora.training.fit import Plan
+from lottalora.training.fit import fit
+from lottalora.training.fit import score
 
 ROOT = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "cifar10")
 PAIR = ("model=resnet", "data=cifar10")

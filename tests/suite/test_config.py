@@ -3,9 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from lottalora.config import changes
-from lottalora.config import digest
-from lottalora.config import identify
+from lottalora.config.check import changes
+from lottalora.config.check import digest
+from lottalora.config.check import identify
 from lottalora.scaffold import FAMILIES
 from tests.suite.conftest import ROOT
 

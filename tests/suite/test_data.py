@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lottalora.data.batches.images import Batches
+from lottalora.data.batches.images import Images
 from lottalora.data.digits import Digits
-from lottalora.data.images import Batches
-from lottalora.data.images import Images
 from lottalora.data.mnist import FILES
 from lottalora.data.mnist import MNIST
 

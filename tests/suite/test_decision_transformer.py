@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lottalora import rows
+from lottalora.data.batches.windows import Normalisation
 from lottalora.data.halfcheetah import HalfCheetah
-from lottalora.data.windows import Normalisation
 from lottalora.experiment import build
 from lottalora.models.decision_transformer import DecisionTransformer
 from lottalora.models.decision_transformer import Windows
+from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks import rollout

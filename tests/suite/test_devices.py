@@ -18,10 +18,10 @@ from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
-from lottalora import training  # noqa: F401  (before the forks, so that Lightning is imported once)
 from lottalora.data.digits import Digits
+from lottalora.distributed.shard import share_of
 from lottalora.experiment import run
-from lottalora.sharing import share_of
+from lottalora.training import fit as training  # noqa: F401  (before the forks, so that Lightning is imported once)
 from tests.suite.processes import codes_of
 from tests.suite.processes import start_all
 

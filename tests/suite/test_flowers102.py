@@ -15,22 +15,22 @@ import torch
 from PIL import Image
 from pytorch_lightning import Callback
 
-from lottalora.data.augmentation import Augmentation
-from lottalora.data.augmentation import drawn_from
+from lottalora.data.batches.augmentation import Augmentation
+from lottalora.data.batches.augmentation import drawn_from
+from lottalora.data.batches.held_out import held_out
 from lottalora.data.flowers102 import CLASSES
 from lottalora.data.flowers102 import FILES
 from lottalora.data.flowers102 import Flowers102
 from lottalora.data.flowers102 import FlowerSplits
 from lottalora.data.flowers102 import read_image
 from lottalora.data.flowers102 import read_lists
-from lottalora.data.held_out import held_out
 from lottalora.models.vit import ViT
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
-from lottalora.schedules import PerStep
 from lottalora.tasks.mixed_classification import MixedClassification
-from lottalora.training import Plan
-from lottalora.training import fit
+from lottalora.tasks.schedules import PerStep
+from lottalora.training.fit import Plan
+from lottalora.training.fit import fit
 from tests.suite.conftest import ROOT
 
 DATA = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "flowers102")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from lottalora import rows
+from lottalora.results import rows
 
 SIZE = 500_000  # bytes
 BIG = ("data=digits", "model.size=medium", "rank=1", "trainer.epochs=1", "trainer.accelerator=cpu")

@@ -15,19 +15,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora import rows
 from lottalora.data import molhiv
 from lottalora.data.arxiv import Arxiv
-from lottalora.data.files import download_file
 from lottalora.data.molhiv import ARCHIVE
 from lottalora.data.molhiv import ATOM
 from lottalora.data.molhiv import BOND
 from lottalora.data.molhiv import MolHIV
-from lottalora.data.ogb import Table
+from lottalora.data.sources.files import download_file
+from lottalora.data.sources.ogb import Table
 from lottalora.experiment import build
 from lottalora.models.gin import GIN
 from lottalora.models.gin import Molecules
 from lottalora.models.gin import without_update_check
+from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.screening import Screening

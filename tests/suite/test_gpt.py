@@ -11,23 +11,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lottalora import rows
-from lottalora.config import scored
-from lottalora.data.packed import Packed
+from lottalora.config.check import scored
+from lottalora.data.batches.packed import Packed
+from lottalora.data.batches.tokens import TokenSplits
 from lottalora.data.text import Text
-from lottalora.data.tokens import TokenSplits
 from lottalora.experiment import account_of
 from lottalora.experiment import build
 from lottalora.models import linear_cross_entropy as module
 from lottalora.models.linear_cross_entropy import linear_cross_entropy
-from lottalora.resampling import scaffold_of_epoch
+from lottalora.results import rows
 from lottalora.scaffold import draw
 from lottalora.scaffold.layers import LottaLayer
-from lottalora.schedules import PerStep
 from lottalora.tasks.language import Language
-from lottalora.training import Plan
-from lottalora.training import fit
-from lottalora.training import score
+from lottalora.tasks.schedules import PerStep
+from lottalora.training.fit import Plan
+from lottalora.training.fit import fit
+from lottalora.training.fit import score
+from lottalora.training.resampling import scaffold_of_epoch
 
 FULL = {
     "3M": 2_368_320,

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from lottalora.data import halfcheetah
-from lottalora.data.episodes import Episode
-from lottalora.data.episodes import checked
-from lottalora.data.episodes import d4rl_episodes
-from lottalora.data.episodes import read_d4rl
-from lottalora.data.episodes import read_minari
+from lottalora.data.batches.windows import CONTEXT
+from lottalora.data.batches.windows import Normalisation
+from lottalora.data.batches.windows import Steps
+from lottalora.data.batches.windows import returns_to_go
 from lottalora.data.halfcheetah import HalfCheetah
 from lottalora.data.halfcheetah import made_episodes
 from lottalora.data.halfcheetah import split
-from lottalora.data.windows import CONTEXT
-from lottalora.data.windows import Normalisation
-from lottalora.data.windows import Steps
-from lottalora.data.windows import returns_to_go
+from lottalora.data.sources.episodes import Episode
+from lottalora.data.sources.episodes import checked
+from lottalora.data.sources.episodes import d4rl_episodes
+from lottalora.data.sources.episodes import read_d4rl
+from lottalora.data.sources.episodes import read_minari
 
 LOCAL = "mujoco/halfcheetah/tqc-expert-v0"
 ROOT = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "halfcheetah")

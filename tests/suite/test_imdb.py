@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from lottalora import rows
-from lottalora.data.hub import read_tokenizer
 from lottalora.data.imdb import BEGIN
 from lottalora.data.imdb import END
 from lottalora.data.imdb import IMDB
@@ -16,6 +14,8 @@ from lottalora.data.imdb import VOCABULARY
 from lottalora.data.imdb import cut
 from lottalora.data.imdb import read_reviews
 from lottalora.data.imdb import tokenise
+from lottalora.data.sources.hub import read_tokenizer
+from lottalora.results import rows
 
 ROOT = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "imdb")
 real = [

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from lottalora.manual import first_sentence
-from lottalora.manual import knobs_of
-from lottalora.manual import manual
+from lottalora.cli.manual import first_sentence
+from lottalora.cli.manual import knobs_of
+from lottalora.cli.manual import manual
 from tests.suite.conftest import ROOT
 
 CONF = ROOT / "conf"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from lottalora.data.parsed import read_once
 from lottalora.data.physionet2012 import FEATURES
 from lottalora.data.physionet2012 import PhysioNet2012
 from lottalora.data.physionet2012 import as_inputs
@@ -15,6 +14,7 @@ from lottalora.data.physionet2012 import limits
 from lottalora.data.physionet2012 import parse_outcomes
 from lottalora.data.physionet2012 import parse_record
 from lottalora.data.physionet2012 import take
+from lottalora.data.sources.parsed import read_once
 
 ROOT = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "physionet2012")
 real = [

@@ -7,16 +7,16 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
+from lottalora.data.batches.order import Order
+from lottalora.data.batches.order import Resumable
 from lottalora.data.digits import Digits
-from lottalora.data.order import Order
-from lottalora.data.order import Resumable
 from lottalora.models.mlp import MLP
-from lottalora.resampling import ResampleEachEpoch
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
-from lottalora.training import Plan
-from lottalora.training import fit
+from lottalora.training.fit import Plan
+from lottalora.training.fit import fit
+from lottalora.training.resampling import ResampleEachEpoch
 
 BATCHES = 12  # of an epoch
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lottalora import rows
+from lottalora.results import rows
 from tests.suite.conftest import ROOT
 
 SMALL = ("data=digits", "model.size=tiny", "trainer.epochs=3")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lottalora.schedules import PerStep
+from lottalora.tasks.schedules import PerStep
 
 
 def rates(schedule, steps):

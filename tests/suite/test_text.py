@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from lottalora.data import packed as module
-from lottalora.data.documents import find_source
-from lottalora.data.packed import packed_once
+from lottalora.data.batches import packed as module
+from lottalora.data.batches.packed import packed_once
+from lottalora.data.batches.tokens import BLOCK
+from lottalora.data.batches.tokens import TokenBatches
+from lottalora.data.sources.documents import find_source
 from lottalora.data.text import LocalText
 from lottalora.data.text import WikiText2
 from lottalora.data.text import WikiText103
-from lottalora.data.tokens import BLOCK
-from lottalora.data.tokens import TokenBatches
 
 DATA = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"))
 REAL = DATA / "wikitext" / "wikitext-2-v1"
@@ -95,7 +95,7 @@ def test_a_document_is_a_row_or_stands_between_empty_lines(text, tmp_path):
 
 
 def test_a_file_without_empty_lines_is_cut_into_documents_of_bounded_length(text, monkeypatch):
-    monkeypatch.setattr("lottalora.data.documents.LONGEST", 10)
+    monkeypatch.setattr("lottalora.data.sources.documents.LONGEST", 10)
     assert documents(text(train="abcd\n" * 5, test="x" * 25, valid="v")) == {
         "train": ["abcd\nabcd\n", "abcd\nabcd\n", "abcd\n"],
         "validation": ["v"],
@@ -237,7 +237,7 @@ def test_a_part_without_text_is_refused_by_name(text, tokenizer, files):
 
 
 def test_a_text_that_fills_no_block_is_refused(text, tokenizer):
-    from lottalora.data.tokens import TokenSplits
+    from lottalora.data.batches.tokens import TokenSplits
 
     parts = packed_once(find_source(text(train="short", valid="v", test="t")), tokenizer)
     with pytest.raises(

@@ -9,19 +9,19 @@ import torch
 from pytorch_lightning import Callback
 from torch import nn
 
-from lottalora.checkpoints import Best
-from lottalora.checkpoints import epochs_since_better
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
-from lottalora.provenance import provenance
-from lottalora.resampling import ResampleEachEpoch
-from lottalora.resampling import scaffold_of_epoch
+from lottalora.results.provenance import provenance
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
-from lottalora.training import Plan
-from lottalora.training import fit
-from lottalora.training import score
+from lottalora.training.checkpoints import Best
+from lottalora.training.checkpoints import epochs_since_better
+from lottalora.training.fit import Plan
+from lottalora.training.fit import fit
+from lottalora.training.fit import score
+from lottalora.training.resampling import ResampleEachEpoch
+from lottalora.training.resampling import scaffold_of_epoch
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from lottalora.sweeps import claims
-from lottalora.sweeps import failures
+from lottalora.results import claims
+from lottalora.results import failures
 
 DIGEST = "0123456789ab"
 fork = multiprocessing.get_context("fork")

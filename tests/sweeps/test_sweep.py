@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lottalora import rows
+from lottalora.results import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("data=digits", "model.size=tiny", "trainer.epochs=1")

@@ -50,7 +50,7 @@ def test_doctor_finds_a_key_of_wandb_and_does_not_print_it(tmp_path):
 
 def test_console_script_leads_to_the_commands():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"lottalora": "lottalora.__main__:main"}
+    assert project["scripts"] == {"lottalora": "lottalora.cli.main:main"}
 
 
 def test_bash_completion_offers_groups_and_choices(tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lottalora import rows
-from lottalora.sweeps.claims import claimed
+from lottalora.results import rows
+from lottalora.results.claims import claimed
 from tests.rows.factory import make_row
 from tests.tracking.offline import read_offline
 from tests.tracking.server import server

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lottalora import rows
+from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 from tests.tracking.server import server

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lottalora.data.batches.images import Images
+from lottalora.data.batches.images import ImageSplits
+from lottalora.data.batches.images import crop_and_flip
+from lottalora.data.batches.images import hold_out_a_tenth
 from lottalora.data.digits import enlarged_digits
-from lottalora.data.files import Files
-from lottalora.data.images import Images
-from lottalora.data.images import ImageSplits
-from lottalora.data.images import crop_and_flip
-from lottalora.data.images import hold_out_a_tenth
+from lottalora.data.sources.files import Files
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
 

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from lottalora.data.images import Images
-from lottalora.data.images import ImageSplits
+from lottalora.data.batches.images import Images
+from lottalora.data.batches.images import ImageSplits
 from lottalora.data.spec import DataSpec
 
 SPLIT_SEED = 0  # of the split; never the run's seed

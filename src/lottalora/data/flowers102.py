@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottalora.data.augmentation import Augmentation
-from lottalora.data.augmentation import drawn_from
-from lottalora.data.files import Files
-from lottalora.data.held_out import held_out
-from lottalora.data.images import Batches
-from lottalora.data.images import Images
-from lottalora.data.images import fingerprint
-from lottalora.data.order import Order
+from lottalora.data.batches.augmentation import Augmentation
+from lottalora.data.batches.augmentation import drawn_from
+from lottalora.data.batches.held_out import held_out
+from lottalora.data.batches.images import Batches
+from lottalora.data.batches.images import Images
+from lottalora.data.batches.images import fingerprint
+from lottalora.data.batches.order import Order
+from lottalora.data.sources.files import Files
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
 

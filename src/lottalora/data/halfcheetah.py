@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lottalora.data.episodes import ACTIONS
-from lottalora.data.episodes import EXPERT
-from lottalora.data.episodes import STATES
-from lottalora.data.episodes import Episode
-from lottalora.data.episodes import checked
-from lottalora.data.episodes import read_d4rl
-from lottalora.data.episodes import read_minari
+from lottalora.data.batches.windows import CONTEXT
+from lottalora.data.batches.windows import EpisodeSplits
+from lottalora.data.batches.windows import Normalisation
+from lottalora.data.batches.windows import Steps
+from lottalora.data.sources.episodes import ACTIONS
+from lottalora.data.sources.episodes import EXPERT
+from lottalora.data.sources.episodes import STATES
+from lottalora.data.sources.episodes import Episode
+from lottalora.data.sources.episodes import checked
+from lottalora.data.sources.episodes import read_d4rl
+from lottalora.data.sources.episodes import read_minari
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
-from lottalora.data.windows import CONTEXT
-from lottalora.data.windows import EpisodeSplits
-from lottalora.data.windows import Normalisation
-from lottalora.data.windows import Steps
 
 SPLIT_SEED = 0  # of the 90/10 split; never the run's seed
 

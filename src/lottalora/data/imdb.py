@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lottalora.data.by_length import EVALUATION_BATCH
-from lottalora.data.by_length import Batches
-from lottalora.data.by_length import fingerprint
-from lottalora.data.held_out import held_out
-from lottalora.data.hub import ensure
-from lottalora.data.hub import read_tokenizer
-from lottalora.data.parsed import Arrays
-from lottalora.data.parsed import cache_folder
-from lottalora.data.parsed import read_once
+from lottalora.data.batches.by_length import EVALUATION_BATCH
+from lottalora.data.batches.by_length import Batches
+from lottalora.data.batches.by_length import fingerprint
+from lottalora.data.batches.held_out import held_out
+from lottalora.data.sources.hub import ensure
+from lottalora.data.sources.hub import read_tokenizer
+from lottalora.data.sources.parsed import Arrays
+from lottalora.data.sources.parsed import cache_folder
+from lottalora.data.sources.parsed import read_once
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
 

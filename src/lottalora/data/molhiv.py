@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottalora.data.ogb import PARTS
-from lottalora.data.ogb import Archive
-from lottalora.data.ogb import Table
-from lottalora.data.ogb import digest_of
-from lottalora.data.ogb import read_parts
-from lottalora.data.order import Order
-from lottalora.data.parsed import Arrays
+from lottalora.data.batches.order import Order
+from lottalora.data.sources.memory import keep_memory
+from lottalora.data.sources.ogb import PARTS
+from lottalora.data.sources.ogb import Archive
+from lottalora.data.sources.ogb import Table
+from lottalora.data.sources.ogb import digest_of
+from lottalora.data.sources.ogb import read_parts
+from lottalora.data.sources.parsed import Arrays
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
-from lottalora.memory import keep_memory
 from lottalora.models.gin import Molecules
 
 ATOM = (119, 5, 12, 12, 10, 6, 6, 2, 2)  # values of each feature, as in ogb.utils.features

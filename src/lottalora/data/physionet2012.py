@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lottalora.data.parsed import Arrays
-from lottalora.data.parsed import cache_folder
-from lottalora.data.parsed import read_once
-from lottalora.data.sequences import Records
-from lottalora.data.sequences import SequenceSplits
+from lottalora.data.batches.sequences import Records
+from lottalora.data.batches.sequences import SequenceSplits
+from lottalora.data.sources.parsed import Arrays
+from lottalora.data.sources.parsed import cache_folder
+from lottalora.data.sources.parsed import read_once
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Sized
 from typing import Protocol
 
-from lottalora.data.order import Order
+from lottalora.data.batches.order import Order
 
 
 class Batches(Sized, Iterable, Protocol):

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lottalora.data.documents import Source
-from lottalora.data.documents import find_source
-from lottalora.data.hub import ensure
-from lottalora.data.hub import read_tokenizer
-from lottalora.data.packed import Packed
-from lottalora.data.packed import packed_once
+from lottalora.data.batches.packed import Packed
+from lottalora.data.batches.packed import packed_once
+from lottalora.data.batches.tokens import BLOCK
+from lottalora.data.batches.tokens import TokenSplits
+from lottalora.data.sources.documents import Source
+from lottalora.data.sources.documents import find_source
+from lottalora.data.sources.hub import ensure
+from lottalora.data.sources.hub import read_tokenizer
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
-from lottalora.data.tokens import BLOCK
-from lottalora.data.tokens import TokenSplits
 
 TOKENIZER = "llama2-32000"
 PUBLISHED = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"  # on the hub, with the same tokenizer

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from lottalora.data.sequences import Sequences
+from lottalora.data.batches.sequences import Sequences
 
 
 class CfC(nn.Module):

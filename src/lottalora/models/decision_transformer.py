@@ -12,7 +12,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.scaffold.dropout import Dropout
+from lottalora.models.dropout import Dropout
 
 LONGEST = 1000  # steps of an episode; each has its own embedding
 STATE = 1  # place of the state among the three tokens of a step: return, state, action

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.data.hub import ensure
 from lottalora.data.imdb import Texts
-from lottalora.scaffold.dropout import Dropout
-from lottalora.scaffold.dropout import dropout
+from lottalora.data.sources.hub import ensure
+from lottalora.models.dropout import Dropout
+from lottalora.models.dropout import dropout
 
 START = 0.02  # std of weights at their start, as of BERT
 EPSILON = 1e-12  # of LayerNorms, as of BERT

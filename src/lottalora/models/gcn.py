@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lottalora.scaffold.dropout import Dropout
+from lottalora.models.dropout import Dropout
 
 
 class Adjacency(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.scaffold.dropout import Dropout
+from lottalora.models.dropout import Dropout
 
 
 class Molecules(NamedTuple):

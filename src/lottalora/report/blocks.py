@@ -26,7 +26,7 @@ from lottalora.report.grouping import place_of
 from lottalora.report.grouping import precision_of
 from lottalora.report.grouping import recipe_of
 from lottalora.report.grouping import stand_in
-from lottalora.rows import Row
+from lottalora.results.rows import Row
 
 # mode → condition as in paper.csv, where the two differ. no_scaffold is a test-time arm of scaffold.
 CONDITIONS = {"baseline": "full", "zero": "zero_scaffold"}

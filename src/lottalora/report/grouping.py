@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable
 from collections.abc import Iterable
 
-from lottalora.rows import Row
-from lottalora.schema import chosen
+from lottalora.results.rows import Row
+from lottalora.results.schema import chosen
 
 # What the config says of the scaffold and the row has keys of its own for.
 OF_THE_ROW = {"scaffold.seed", "scaffold.rank", "scaffold.alpha"}

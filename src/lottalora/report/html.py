@@ -23,7 +23,7 @@ from lottalora.report.tables import cells
 from lottalora.report.tables import headings
 from lottalora.report.tables import notes
 from lottalora.report.tables import share
-from lottalora.rows import without_non_finite
+from lottalora.results.rows import without_non_finite
 
 
 def write_page(blocks: list[Block], problems: list[str], results: Path, out: Path, command: str) -> Path:
@@ -104,8 +104,8 @@ def cost(line: Line) -> list[str]:
 
 def origin(runs: list[dict], command: str, blocks: list[Block]) -> list[tuple[str, str]]:
     """How the page came about: what was typed, and what the rows say of the code that made them."""
-    from lottalora.provenance import commit
-    from lottalora.provenance import versions
+    from lottalora.results.provenance import commit
+    from lottalora.results.provenance import versions
 
     commits = Counter(run["commit"] or "outside of a repository" for run in runs)
     pairs = [

@@ -10,7 +10,7 @@ from lottalora.report.blocks import blocks_of
 from lottalora.report.tables import latex
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
-from lottalora.rows import Row
+from lottalora.results.rows import Row
 
 
 def write_report(blocks: list[Block], summary: str, out: Path) -> list[Path]:

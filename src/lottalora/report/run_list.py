@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from lottalora import rows
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.grouping import flatten
-from lottalora.rows import Row
+from lottalora.results import rows
+from lottalora.results.rows import Row
 
 # Folders of the machine that trained: nothing for a page that travels.
 PRIVATE = ("paths.", "data.root")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from lottalora.analysis.metrics import Metric
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.rows import Row
+from lottalora.results.rows import Row
 
 LEFT = 2  # the first columns are words, the others numbers
 CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from lottalora.models.dropout import dropout
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
-from lottalora.scaffold.dropout import dropout
 from lottalora.scaffold.layers import LottaLayer
 
 SKINNY = 64  # out · columns / (out + columns) up to which two paths lose to one kernel, for r → 0: measured

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from lottalora.models.dropout import dropout
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
-from lottalora.scaffold.dropout import dropout
 from lottalora.scaffold.own_rows import fill
 from lottalora.scaffold.own_rows import is_shared_out
 

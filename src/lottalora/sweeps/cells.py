@@ -21,8 +21,8 @@ from omegaconf import open_dict
 from omegaconf import read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from lottalora.config import check
-from lottalora.config import naming
+from lottalora.config.check import check
+from lottalora.config.check import naming
 from lottalora.errors import in_one_line
 
 Grid = Mapping[str, Any]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from lottalora.rows import Row
+from lottalora.results.rows import Row
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 
@@ -145,7 +145,7 @@ def examples_of(data: Mapping) -> int | None:
     """Training examples of an epoch, by the settings of the data; None where nobody knows."""
     from hydra.utils import get_class
 
-    from lottalora.data.tokens import BLOCK  # which imports torch
+    from lottalora.data.batches.tokens import BLOCK  # which imports torch
 
     known = getattr(get_class(data["_target_"]), "train_examples", None)
     if not data.get("tokens"):  # of a text: at most so many

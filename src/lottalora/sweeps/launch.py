@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from omegaconf import OmegaConf
 from omegaconf import open_dict
 
-from lottalora import rows
-from lottalora.sweeps import claims
-from lottalora.sweeps import failures
+from lottalora.results import claims
+from lottalora.results import failures
+from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.plan import in_words
 from lottalora.sweeps.pool import Ended
@@ -33,8 +33,8 @@ from lottalora.tracking.bars import Bar
 
 MODULES = (
     "lottalora.experiment",
-    "lottalora.training",
-    "lottalora.provenance",
+    "lottalora.training.fit",
+    "lottalora.results.provenance",
 )  # imported once, before the first fork
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from lottalora.sweeps.words import add_json
-from lottalora.sweeps.words import add_words
-from lottalora.sweeps.words import print_json
-from lottalora.sweeps.words import words_of
+from lottalora.cli.arguments import add_json
+from lottalora.cli.arguments import add_words
+from lottalora.cli.arguments import print_json
+from lottalora.cli.arguments import words_of
 
 HELP = "runs, hours, memory, disk and energy of a sweep, before it is started"
 
@@ -50,7 +50,7 @@ def plan(words: list[str]) -> dict:
 
 def costs(cells: list, composer, master) -> dict:  # noqa: ANN001  kept free of imports, for a fast --help
     """What the cells that are not done will take, all together."""
-    from lottalora import rows
+    from lottalora.results import rows
     from lottalora.sweeps.cost import WATTS
     from lottalora.sweeps.cost import Estimate
     from lottalora.sweeps.pool import cores

@@ -42,8 +42,8 @@ class Standing:
 
 def standing(cells: Sequence[Cell], results: Path) -> Standing:
     """Where each of these cells stands now."""
-    from lottalora.sweeps import claims
-    from lottalora.sweeps import failures
+    from lottalora.results import claims
+    from lottalora.results import failures
     from lottalora.sweeps.sweep import row_paths
 
     done, failed = row_paths(results), failures.read_all(results)

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from lottalora.sweeps.words import add_json
-from lottalora.sweeps.words import add_words
-from lottalora.sweeps.words import print_json
-from lottalora.sweeps.words import words_of
+from lottalora.cli.arguments import add_json
+from lottalora.cli.arguments import add_words
+from lottalora.cli.arguments import print_json
+from lottalora.cli.arguments import words_of
 
 HELP = "done, running, failed and waiting runs of a sweep, with the time left"
 
@@ -27,7 +27,7 @@ def run(asked: argparse.Namespace) -> int:
 
 def of_sweep(words: list[str]) -> dict:
     """Status of the cells of one command line."""
-    from lottalora.rows import run_name
+    from lottalora.results.rows import run_name
     from lottalora.sweeps.plan import costs
     from lottalora.sweeps.progress import key_of
     from lottalora.sweeps.progress import standing
@@ -47,7 +47,7 @@ def of_sweep(words: list[str]) -> dict:
 
 
 def name(cell) -> str:  # noqa: ANN001
-    from lottalora.rows import run_name
+    from lottalora.results.rows import run_name
 
     return run_name(cell.identity) if cell.identity else " ".join(cell.overrides)
 
@@ -58,8 +58,8 @@ def failure(run: str, record: dict) -> dict:
 
 def of_folder(results: Path) -> dict:
     """Status of all that a results folder knows of; what waits is known to sweeps only."""
-    from lottalora.sweeps import claims
-    from lottalora.sweeps import failures
+    from lottalora.results import claims
+    from lottalora.results import failures
     from lottalora.sweeps.sweep import row_paths
 
     held, done = claims.all_held(results), row_paths(results)

@@ -11,9 +11,9 @@ from hydra.core.utils import configure_log
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from lottalora import rows
-from lottalora.config import check_devices
-from lottalora.sweeps import failures
+from lottalora.config.check import check_devices
+from lottalora.results import failures
+from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import Grid
@@ -70,7 +70,7 @@ def check_launcher(launcher: DictConfig) -> None:
     """Refuse Slurm where there is none, or a partition that it does not have, before submitit is asked."""
     if not launcher._target_.endswith(".SlurmLauncher"):
         return
-    from lottalora.slurm import client
+    from lottalora.sweeps.slurm import client
 
     client.check_slurm()
     client.check_partition(launcher.partition)

@@ -6,12 +6,12 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lottalora.averaging import Average
 from lottalora.data.spec import DataSpec
 from lottalora.tasks.base import MakeOptimizer
 from lottalora.tasks.base import MakeSchedule
 from lottalora.tasks.base import Step
 from lottalora.tasks.base import Task
+from lottalora.tasks.ema import Average
 
 
 class MixedClassification(Task):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lottalora.data.windows import Normalisation
+from lottalora.data.batches.windows import Normalisation
 from lottalora.models.decision_transformer import LONGEST
 from lottalora.models.decision_transformer import Windows
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from lottalora.tracking import account
+from lottalora.tracking import wandb_login as account
 
 HELP = "send finished rows and offline runs to W&B"
 THERE = ("finished", "running")  # states of a run at W&B
@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """1 if a row cannot be read or a run was not sent; the others are, and a repeated call sends the rest."""
-    from lottalora import rows
-    from lottalora.sweeps import claims
+    from lottalora.results import claims
+    from lottalora.results import rows
 
     if not asked.offline:
         check_server()
@@ -65,7 +65,7 @@ def check_server() -> None:
 
 def stands(row: dict, results: Path) -> bool:
     """Whether a W&B run that was written here ended with the figures of this row."""
-    from lottalora.rows import run_name
+    from lottalora.results.rows import run_name
     from lottalora.tracking.logger import summary_of
     from lottalora.tracking.weights_and_biases import FINAL
 
@@ -98,7 +98,7 @@ def at_server(digests: Sequence[str], project: str, entity: str | None) -> set[s
 
 def write_run(row: dict, asked: argparse.Namespace) -> None:
     """An offline W&B run with what the row knows: config, β and score of the best epoch, final figures."""
-    from lottalora.rows import run_name
+    from lottalora.results.rows import run_name
     from lottalora.tracking.logger import About
     from lottalora.tracking.logger import summary_of
     from lottalora.tracking.weights_and_biases import WeightsAndBiases

@@ -6,9 +6,9 @@ import math
 import os
 from pathlib import Path
 
-from lottalora.files import write_whole
-from lottalora.rows import without_non_finite
-from lottalora.tracking import account
+from lottalora.results.atomic_write import write_whole
+from lottalora.results.rows import without_non_finite
+from lottalora.tracking import wandb_login as account
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Logger
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lottalora.files import write_whole
-from lottalora.slurm import client
-from lottalora.sweeps.words import add_words
-from lottalora.sweeps.words import words_of
+from lottalora.cli.arguments import add_words
+from lottalora.cli.arguments import words_of
+from lottalora.results.atomic_write import write_whole
+from lottalora.sweeps.slurm import client
 
 HELP = "send a sweep to Slurm as one array of jobs"
 LEAD = 90  # seconds between USR1 and the time limit
@@ -138,7 +138,7 @@ def send_array(asked: argparse.Namespace, cells: Sequence, results: Path) -> str
 def script_of(cells: Sequence, results: Path) -> str:
     """The batch script, which holds the words of every cell, so that it needs no other file."""
     from lottalora.errors import CONF
-    from lottalora.rows import run_name
+    from lottalora.results.rows import run_name
 
     tasks = []
     for index, cell in enumerate(cells):

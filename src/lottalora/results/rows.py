@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lottalora.files import flush_to
-from lottalora.files import unwritable
-from lottalora.files import write_whole
-from lottalora.schema import SCHEMA
-from lottalora.schema import Row
-from lottalora.schema import check
-from lottalora.schema import unusable
-from lottalora.schema import upgraded
+from lottalora.results.atomic_write import flush_to
+from lottalora.results.atomic_write import unwritable
+from lottalora.results.atomic_write import write_whole
+from lottalora.results.schema import SCHEMA
+from lottalora.results.schema import Row
+from lottalora.results.schema import check
+from lottalora.results.schema import unusable
+from lottalora.results.schema import upgraded
 
 __all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "run_name", "write"]
 

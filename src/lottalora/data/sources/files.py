@@ -19,7 +19,7 @@ from dataclasses import field
 from pathlib import Path
 
 from lottalora.errors import last_line
-from lottalora.files import write_whole
+from lottalora.results.atomic_write import write_whole
 
 NETWORK_PATIENCE = 20  # seconds without an answer
 

@@ -5,7 +5,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from lottalora.config import identify
+from lottalora.config.check import identify
 from lottalora.experiment import account_of
 
 ESSENTIALS = (

@@ -13,12 +13,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
+from lottalora.distributed.environment import launched
 from lottalora.errors import flatten
 from lottalora.errors import nearest_first
-from lottalora.launched import launched
-from lottalora.schema import LATER
-from lottalora.schema import SCHEMA
-from lottalora.schema import chosen
+from lottalora.results.schema import LATER
+from lottalora.results.schema import SCHEMA
+from lottalora.results.schema import chosen
 
 WHOLE = {  # key → smallest value
     "rank": 0,

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from lottalora.slurm import client
-from lottalora.sweeps.words import add_words
-from lottalora.sweeps.words import words_of
+from lottalora.cli.arguments import add_words
+from lottalora.cli.arguments import words_of
+from lottalora.sweeps.slurm import client
 
 HELP = "cancel the Slurm jobs of a sweep"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lottalora.processes import count
+from lottalora.distributed.launch import count
 
 PACKAGES = (
     "torch",

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Generator
 from torch import Tensor
 
-from lottalora.data.order import Order
+from lottalora.data.batches.order import Order
 
 EVALUATION_BATCH = 1000  # images; the score does not depend on it
 SPLIT_SEED = 0  # of the part that is held out; never the run's seed

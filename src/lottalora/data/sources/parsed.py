@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lottalora.files import write_whole
+from lottalora.results.atomic_write import write_whole
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]

@@ -10,13 +10,13 @@ import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
-from lottalora.checkpoints import Best
-from lottalora.checkpoints import Resume
-from lottalora.checkpoints import usable
 from lottalora.data.splits import Splits
-from lottalora.processes import said_by_all
-from lottalora.sharing import places
+from lottalora.distributed.launch import said_by_all
+from lottalora.distributed.shard import places
 from lottalora.tasks.base import Task
+from lottalora.training.checkpoints import Best
+from lottalora.training.checkpoints import Resume
+from lottalora.training.checkpoints import usable
 
 NOISE = (  # Lightning's warnings that say nothing about the run
     r".*isinstance\(treespec, LeafSpec\)",

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from lottalora.tracking import account
+from lottalora.tracking import wandb_login as account
 
 HELP = "what is installed and found here, and what to do about the rest"
 NEEDED = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lottalora.data.order import seed_from
+from lottalora.data.batches.order import seed_from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
-from lottalora.data.order import Resumable
-from lottalora.files import write_whole
-from lottalora.processes import is_first
-from lottalora.processes import told
+from lottalora.data.batches.order import Resumable
+from lottalora.distributed.launch import is_first
+from lottalora.distributed.launch import told
+from lottalora.results.atomic_write import write_whole
 from lottalora.tasks.base import Task
 
 BEST = "best.ckpt"

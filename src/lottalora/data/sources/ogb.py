@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lottalora.data.files import obtain
-from lottalora.data.files import published
-from lottalora.data.parsed import Arrays
-from lottalora.data.parsed import cache_folder
-from lottalora.data.parsed import read_once
+from lottalora.data.sources.files import obtain
+from lottalora.data.sources.files import published
+from lottalora.data.sources.parsed import Arrays
+from lottalora.data.sources.parsed import cache_folder
+from lottalora.data.sources.parsed import read_once
 from lottalora.errors import last_line
 
 PARTS = ("train", "valid", "test")

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lottalora.data.by_length import EVALUATION_BATCH
-from lottalora.data.by_length import Batches
-from lottalora.data.by_length import fingerprint
+from lottalora.data.batches.by_length import EVALUATION_BATCH
+from lottalora.data.batches.by_length import Batches
+from lottalora.data.batches.by_length import fingerprint
 
 
 class Sequences(NamedTuple):

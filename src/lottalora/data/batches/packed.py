@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lottalora.data.documents import Source
-from lottalora.data.parsed import cache_folder
-from lottalora.files import unwritable
+from lottalora.data.sources.documents import Source
+from lottalora.data.sources.parsed import cache_folder
+from lottalora.results.atomic_write import unwritable
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lottalora.data.files import download_file
+from lottalora.data.sources.files import download_file
 from lottalora.errors import last_line
 
 if TYPE_CHECKING:

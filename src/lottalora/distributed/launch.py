@@ -20,9 +20,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch import distributed
 
+from lottalora.distributed.environment import launched
 from lottalora.errors import in_one_line
-from lottalora.launched import launched
-from lottalora.sweeps.failures import cause_of
+from lottalora.results.failures import cause_of
 from lottalora.sweeps.pool import cause_of_death
 from lottalora.sweeps.pool import die_with
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lottalora.errors import in_one_line
-from lottalora.files import write_whole
+from lottalora.results.atomic_write import write_whole
 
 
 def path_of(digest: str, results: Path) -> Path:

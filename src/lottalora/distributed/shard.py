@@ -24,13 +24,13 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lottalora.data.order import Resumable
-from lottalora.data.order import seed_from
+from lottalora.data.batches.order import Resumable
+from lottalora.data.batches.order import seed_from
 from lottalora.data.splits import Batches
 from lottalora.data.splits import Splits
-from lottalora.processes import count
-from lottalora.processes import number
-from lottalora.processes import said_by_all
+from lottalora.distributed.launch import count
+from lottalora.distributed.launch import number
+from lottalora.distributed.launch import said_by_all
 from lottalora.scaffold.shards import shard
 from lottalora.tasks.base import Step
 from lottalora.tasks.base import Task

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottalora.data.episodes import ACTIONS
-from lottalora.data.episodes import STATES
-from lottalora.data.episodes import Episode
-from lottalora.data.order import Order
+from lottalora.data.batches.order import Order
+from lottalora.data.sources.episodes import ACTIONS
+from lottalora.data.sources.episodes import STATES
+from lottalora.data.sources.episodes import Episode
 from lottalora.models.decision_transformer import Windows
 
 CONTEXT = 20  # K, steps

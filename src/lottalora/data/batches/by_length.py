@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lottalora.data.order import Order
-from lottalora.data.order import Resumable
+from lottalora.data.batches.order import Order
+from lottalora.data.batches.order import Resumable
 
 EVALUATION_BATCH = 200  # examples; the score does not depend on it
 POOL = 10  # batches of training that are sorted by length together

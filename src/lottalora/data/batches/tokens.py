@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottalora.data.order import Order
-from lottalora.data.order import Resumable
-from lottalora.data.packed import Packed
+from lottalora.data.batches.order import Order
+from lottalora.data.batches.order import Resumable
+from lottalora.data.batches.packed import Packed
 
 BLOCK = 128  # tokens; the paper's
 EVALUATION_BATCH = 32  # blocks; the score does not depend on it

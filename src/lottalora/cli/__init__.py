@@ -1,0 +1,1 @@
+"""Commands: `python -m lottalora COMMAND`, the dry run and the help of run.py."""

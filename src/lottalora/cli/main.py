@@ -1,0 +1,133 @@
+"""`python -m lottalora COMMAND`: what can be made from rows without training anything."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lottalora.cli import doctor
+from lottalora.sweeps import plan
+from lottalora.sweeps import status
+from lottalora.sweeps.slurm import cancel
+from lottalora.sweeps.slurm import submit
+from lottalora.tracking import sync
+
+HINT = "Make one: python run.py model=mlp data=digits rank=8"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if all went well, 1 for an error or an unreadable row, 2 for bad usage."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    unknown = unknown_command(arguments)
+    if unknown:
+        print(unknown, file=sys.stderr)
+        return 2
+    asked = parser().parse_args(arguments)
+    try:
+        return COMMANDS[asked.command](asked)
+    except BrokenPipeError:  # as in `… rows | head`: nobody reads on, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="lottalora", description="Tables and figures from finished runs; the state of this machine."
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    rows = commands.add_parser("rows", help="print all rows as CSV", description="Print all rows as CSV.")
+    report = commands.add_parser(
+        "report",
+        help="print the recovery table; write tables, figures and report.html",
+        description="Print the recovery table; write it to tables/ (md, csv, tex), rank curves, recovery and "
+        "β to figures/ (png, svg, csv), and all of it to report.html, one page that needs nothing else.",
+    )
+    for command in (rows, report):
+        command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
+                             help="folder that holds rows/ (default: results)")  # fmt: skip
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help="where all of it goes (default: as --results)"
+    )
+    for name, module in PARTS.items():
+        module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
+    return made
+
+
+def unknown_command(arguments: list[str]) -> str | None:
+    """One sentence with the nearest name, if the first word is no command."""
+    if not arguments or arguments[0].startswith("-") or arguments[0] in COMMANDS:
+        return None
+    near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown command {arguments[0]!r}.{meant} Known: {', '.join(sorted(COMMANDS))}."
+
+
+def print_rows(asked: argparse.Namespace) -> int:
+    from lottalora.report.tables import rows_csv
+
+    rows, problems = readable_rows(asked.results)
+    sys.stdout.write(rows_csv(rows))
+    sys.stdout.flush()
+    return 1 if problems else 0
+
+
+def print_report(asked: argparse.Namespace) -> int:
+    from lottalora.report.make import blocks_of
+    from lottalora.report.make import summary_of
+    from lottalora.report.make import write_report
+    from lottalora.report.screen import console_for_tables
+    from lottalora.report.screen import show
+
+    rows, problems = readable_rows(asked.results)
+    blocks = blocks_of(rows)
+    summary = summary_of(rows, blocks, problems)
+    console = console_for_tables()
+    for block in blocks:
+        show(block, console)
+    out = asked.out or asked.results
+    paths = [*write_report(blocks, summary, out), write_html(blocks, problems, asked.results, out)]
+    console.print(
+        f"{summary} Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True
+    )
+    return 1 if problems else 0
+
+
+def write_html(blocks: list, problems: list[str], results: Path, out: Path) -> Path:
+    import shlex
+
+    from lottalora.report.html import write_page
+
+    typed = ["python", "-m", "lottalora", "report", "--results", str(results)]
+    typed += ["--out", str(out)] if out != results else []
+    return write_page(blocks, problems, results, out, shlex.join(typed))
+
+
+def readable_rows(results: Path) -> tuple[list, list[str]]:
+    """All rows; those that cannot be read are named on stderr. None at all is an error."""
+    from lottalora.results import rows
+
+    found, problems = rows.read_all(results)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not found:
+        readable = "readable " if problems else ""
+        raise FileNotFoundError(
+            f"No {readable}rows in {results / 'rows'}. {HINT}, or name another folder with --results DIR."
+        )
+    return found, problems
+
+
+PARTS = {
+    "plan": plan,
+    "status": status,
+    "submit": submit,
+    "cancel": cancel,
+    "sync": sync,
+    "doctor": doctor,
+}
+COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}

@@ -1,0 +1,1 @@
+"""How examples in memory become batches: order, windows, tokens, graphs, augmentation."""

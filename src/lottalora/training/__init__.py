@@ -1,0 +1,1 @@
+"""Fit a task, keep its checkpoints, redraw its scaffold between epochs."""
