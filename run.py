@@ -26,8 +26,10 @@ from lottalora.errors import one_line_errors  # noqa: E402
 def main(cfg: DictConfig) -> None:
     with job_errors(CONF):
         check(cfg)
-        from lottalora.experiment import run  # torch takes a second to import: not for what is refused
-
+        if cfg.dry_run:
+            from lottalora.cli.dry_run import show as run  # torch takes a second to import
+        else:
+            from lottalora.experiment import run
         run(cfg)
 
 

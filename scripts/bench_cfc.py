@@ -18,7 +18,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.data.batches.sequences import Sequences
+from lottalora.data.batches.batch import Sequences
 from lottalora.data.physionet2012 import PhysioNet2012
 from lottalora.models.cfc import CfC
 from lottalora.scaffold import Scaffold

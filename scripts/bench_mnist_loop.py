@@ -20,7 +20,7 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from torch.nn import functional as F
 
-from lottalora.experiment import build
+from lottalora.build import build
 from lottalora.tracking.progress import Progress
 from lottalora.training.fit import Plan
 from lottalora.training.fit import fit

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,9 @@ from hydra.errors import OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
+
+from lottalora.messages import flatten
+from lottalora.messages import nearest_first
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE.parents[1] / "conf"  # of the repository that this package was installed from
@@ -158,21 +160,8 @@ def known_keys(mistyped: str, conf: Path) -> list[str]:
     return sorted({*groups, *flatten(OmegaConf.to_container(cfg))})
 
 
-def flatten(container: dict, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} → {"a.b": 1}; an empty mapping stays a value."""
-    flat = {}
-    for key, value in container.items():
-        deeper = isinstance(value, dict) and value
-        flat |= flatten(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
-    return flat
-
-
-def nearest_first(name: str, known: Iterable[str]) -> list[str]:
-    """All known names, those that resemble `name` first, the rest sorted."""
-    near = difflib.get_close_matches(name, known := sorted(known), n=3, cutoff=0.5)
-    return near + [each for each in known if each not in near]
-
-
-def last_line(error: BaseException) -> str:
-    """What a long message ends with, mostly its reason; the name of an error that says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def cause_of(error: BaseException) -> str:
+    """One line: the sentence that was made for people, or the kind and text of any other error."""
+    known = in_one_line(error) if isinstance(error, Exception) else None
+    text = " ".join(str(error).split())[:500]
+    return known or f"{type(error).__name__}: {text}".removesuffix(": ")

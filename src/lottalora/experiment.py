@@ -1,219 +1,119 @@
-"""One run: config → data → net → wrap → task → fit → test at the best validation epoch → row."""
+"""One run on one screen: config → claim → data → build → fit → score → row."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextlib import nullcontext
-from dataclasses import fields
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from omegaconf import OmegaConf
 from torch import nn
 
-from lottalora.config.check import identify
-from lottalora.config.check import without_places
+from lottalora import build
+from lottalora.config.identity import identify
+from lottalora.config.identity import portable
 from lottalora.data.spec import DataSpec
 from lottalora.data.splits import Splits
-from lottalora.distributed.launch import Together
-from lottalora.distributed.launch import count
-from lottalora.distributed.launch import is_first
-from lottalora.distributed.launch import run_together
+from lottalora.distributed.collectives import is_first
+from lottalora.distributed.collectives import world_size
+from lottalora.distributed.launch import run_on_devices
+from lottalora.results import claims
+from lottalora.results import failures
 from lottalora.results import rows
-from lottalora.results.claims import claimed
-from lottalora.results.claims import in_words
-from lottalora.results.failures import recorded
-from lottalora.scaffold import Account
-from lottalora.scaffold import Scaffold
-from lottalora.scaffold import beta_values
-from lottalora.scaffold import materialize
-from lottalora.scaffold import without_scaffold
-from lottalora.scaffold import wrap
-from lottalora.scaffold.adapter import LEARNED
-from lottalora.tracking.logger import About
-from lottalora.tracking.logger import Watch
-from lottalora.tracking.logger import watched
+from lottalora.tracking import logger as tracking
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Train and score what the config describes and write its row, unless the row is there already."""
-    if cfg.dry_run:
-        from lottalora.cli.dry_run import show
-
-        show(cfg)
-        return
+    """Train and score what the config describes and write its row, unless the row exists."""
     identity, results = identify(cfg), Path(cfg.paths.results)
     if is_done(cfg, identity):
         return
     rows.check_writable(identity, results)
-    folder = results / "runs" / rows.run_name(identity)
     if cfg.trainer.devices == 1:
-        run_once(cfg, identity, folder)
+        run_claimed(cfg, identity)
         return
-    run_together(
-        lambda together: run_once(cfg, identity, folder, together),
-        lambda: train(cfg, identity, folder),
-        devices=cfg.trainer.devices,
+    run_on_devices(
+        lambda join: run_claimed(cfg, identity, join), lambda: train(cfg, identity), cfg.trainer.devices
     )
 
 
-def run_once(cfg: DictConfig, identity: dict, folder: Path, together: Together = nullcontext) -> None:
-    """The same, unless another process is at it; `together` is entered where other devices take part."""
-    results = Path(cfg.paths.results)
-    with claimed(identity["digest"], results, log_file=folder / "log.txt") as other:
+def run_claimed(
+    cfg: DictConfig, identity: dict, join: Callable[[], AbstractContextManager] = nullcontext
+) -> None:
+    """Train under the claim on this cell; `join` is entered where other devices take part."""
+    digest, results = identity["digest"], Path(cfg.paths.results)
+    log_file = rows.run_folder(identity, results) / "log.txt"
+    with claims.claimed(digest, results, log_file=log_file) as other:
         if other:
-            log.info("skipped: %s is run %s", rows.run_name(identity), in_words(other))
-            return
-        if is_done(cfg, identity):  # the claim may have come from a process that has just finished it
-            return
-        words = HydraConfig.get().overrides.task
-        with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"), together():
-            train(cfg, identity, folder)
+            log.info("skipped: %s is run %s", rows.run_name(identity), claims.holder_text(other))
+        elif not is_done(cfg, identity):  # the claim may come from a process that has just finished it
+            overrides = HydraConfig.get().overrides.task
+            with failures.recorded(digest, results, overrides=overrides, log_file=log_file), join():
+                train(cfg, identity)
 
 
 def is_done(cfg: DictConfig, identity: dict) -> bool:
-    """Whether the row is there already, which is said."""
+    """Whether the row exists; if so, log where."""
     done = None if cfg.force else rows.find(identity["digest"], Path(cfg.paths.results))
     if done:
         log.info("done: %s (force=true to run again)", done)
     return done is not None
 
 
-def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
-    """The run itself; `folder` takes its checkpoint."""
-    if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
-    if cfg.trainer.precision == "16-mixed" and kind_of_device(cfg) == "cpu":
-        raise ValueError("trainer.precision=16-mixed needs a GPU. Type trainer.precision=bf16-mixed.")
-    torch.set_num_threads(cfg.trainer.threads)
-    torch.set_flush_denormal(True)  # numbers below 1e-38 are 0: they make a CfC's gradient 11 times as slow
-    torch.manual_seed(cfg.seed)
+def train(cfg: DictConfig, identity: dict) -> None:
+    """Read the data, build the net, fit and score it, and write the row."""
+    from lottalora.training import checkpoints  # Lightning takes seconds to import
+
+    build.set_up_torch(cfg.trainer, seed=cfg.seed)
     data = instantiate(cfg.data)
-    net, account = build(cfg, data.spec)
+    net, account = build.build(cfg, data.spec)
     splits = data.read()
+    results = Path(cfg.paths.results)
+    folder, group = rows.run_folder(identity, results), HydraConfig.get().runtime.choices.get("sweeps")
+    about = tracking.About(identity=identity, config=portable(cfg), folder=folder, group=group)
     logger = instantiate(cfg.logger) if cfg.logger._target_ and is_first() else None
-    with watched(logger, about_run(cfg, identity, folder)) as watch:
-        measured = train_and_test(cfg, data.spec, splits, net, folder, watch)
+    with tracking.watched(logger, about) as watch:
+        measured = fit_and_score(cfg, data.spec, splits, net, folder, watch)
         if not is_first():
             return
-        row = identity | measured | record(cfg, data.spec, account)
-        path = rows.write(row, Path(cfg.paths.results))
+        counted = {"counts": account.counts(), "account": account.as_dict()["entries"]}
+        row = identity | measured | data.spec.scoring() | counted | {"config": portable(cfg)}
+        path = rows.write(row, results)
         if watch:
             watch.row = row
-    remove_checkpoint(folder)
+    checkpoints.remove(folder)
     log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
 
 
-def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
-    """The net at the size asked for, dense or on its scaffold, and the account of its weights."""
-    model = cfg.model
-    net = instantiate(model.net, spec.in_shape, spec.out_dim, **model.sizes[model.size], _convert_="all")
-    if not cfg.scaffold:
-        give_values(net)
-        return net, Account.of_dense(net)
-    scaffold = Scaffold(**OmegaConf.to_container(cfg.scaffold, resolve=True))
-    if scaffold.family == LEARNED:  # it keeps the values that the net has
-        give_values(net)
-    drawn = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"  # by fsdp each process draws its rows
-    account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=drawn)
-    give_values(net, drawn=drawn)
-    return net, account
-
-
-def give_values(net: nn.Module, *, drawn: bool = True) -> None:
-    """Values for a net that builds itself on the meta device, unless that is where it is wanted.
-
-    After `wrap`: no dense weight is made that a scaffold replaces.
-    """
-    if hasattr(net, "start") and torch.get_default_device().type != "meta":
-        materialize(net, start=net.start, drawn=drawn)
-
-
-def account_of(cfg: DictConfig) -> Account:
-    """Where every weight would go: the net is built on the meta device, and no data are read."""
-    spec = instantiate(cfg.data).spec
-    with torch.device("meta"):
-        return build(cfg, spec)[1]
-
-
-def about_run(cfg: DictConfig, identity: dict, folder: Path) -> About:
-    """What a logger is told of the run; its group is the sweep that the run is part of."""
-    group = HydraConfig.get().runtime.choices.get("sweeps")
-    return About(identity=identity, config=without_places(cfg), folder=folder, group=group)
-
-
-def train_and_test(
+def fit_and_score(
     cfg: DictConfig,
     spec: DataSpec,
     splits: Splits,
     net: nn.Module,
     folder: Path,
-    watch: Watch | None,
+    watch: tracking.Watch | None,
 ) -> dict:
-    """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
-    from lottalora.distributed.shard import share_out
-    from lottalora.results.provenance import provenance  # Lightning takes seconds to import
-    from lottalora.tracking.epochs import Epochs
-    from lottalora.tracking.progress import Progress
-    from lottalora.training.fit import Plan
-    from lottalora.training.fit import fit
-    from lottalora.training.fit import score
-    from lottalora.training.resampling import ResampleEachEpoch
-    from lottalora.training.resampling import scaffold_of_epoch
+    """Fit, then score the test part with the weights of the best validation epoch."""
+    from lottalora.distributed.shard import distribute
+    from lottalora.tracking.epochs import watchers
+    from lottalora.training import fit
+    from lottalora.training.measure import measure
+    from lottalora.training.resampling import resamplers
 
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
-    if count() > 1:
-        splits = share_out(task, splits, strategy=cfg.trainer.strategy, device=kind_of_device(cfg))
-    callbacks = [ResampleEachEpoch()] if cfg.resample == "epoch" else []
-    callbacks += [Progress()] if is_first() else []
-    trained = fit(
+    if world_size() > 1:
+        splits = distribute(task, splits, cfg.trainer.strategy, device=build.device_kind(cfg.trainer))
+    fitted = fit.fit(
         task,
         splits,
-        Plan(**{each.name: cfg.trainer[each.name] for each in fields(Plan)}),
+        fit.TrainerSettings.of(cfg.trainer),
         seed=cfg.seed,
         higher_is_better=spec.higher_is_better,
         folder=folder,
-        callbacks=[*callbacks, *([Epochs(watch)] if watch else [])],
+        callbacks=[*resamplers(cfg.resample), *watchers(watch)],
     )
-    if cfg.resample == "epoch":
-        scaffold_of_epoch(net, trained.best_epoch)
-    measured = {
-        "score": score(trained.trainer, task, splits),
-        "further": task.further_scores(),
-        "validation_score": trained.validation_score,
-        "best_epoch": trained.best_epoch,
-        "epochs": trained.epochs,
-        "seconds": trained.seconds,
-        "beta": beta_values(net),
-        "data_fingerprint": splits.fingerprint(),
-        "arms": {},
-    }
-    if cfg.remove_scaffold:
-        with without_scaffold(net):
-            measured["arms"] = {"scaffold_removed": score(trained.trainer, task, splits)}
-    return measured | provenance(trained.trainer.strategy.root_device, trained.trainer.precision)
-
-
-def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
-    """The part of a row that says how it was scored and counted."""
-    return {
-        "metric": spec.metric,
-        "higher_is_better": spec.higher_is_better,
-        "chance": spec.chance,
-        "counts": account.counts(),
-        "account": account.as_dict()["entries"],
-        "config": without_places(cfg),
-    }
-
-
-def kind_of_device(cfg: DictConfig) -> str:
-    return "cuda" if cfg.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def remove_checkpoint(folder: Path) -> None:
-    from lottalora.training.checkpoints import remove
-
-    remove(folder)
+    return measure(task, splits, fitted, resample=cfg.resample, remove_scaffold=cfg.remove_scaffold)

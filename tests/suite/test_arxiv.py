@@ -18,11 +18,10 @@ from lottalora.data.arxiv import Arxiv
 from lottalora.data.arxiv import check_features
 from lottalora.data.arxiv import kind_of_features
 from lottalora.data.arxiv import made_papers
+from lottalora.data.batches.graph import Adjacency
+from lottalora.data.batches.graph import Nodes
 from lottalora.data.sources.ogb import Table
 from lottalora.models.gcn import GCN
-from lottalora.models.gcn import Adjacency
-from lottalora.models.gcn import Nodes
-from lottalora.models.gcn import smooth
 from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
@@ -49,7 +48,7 @@ def net_on(rank: int | None) -> GCN:
 def graph() -> tuple[torch.Tensor, Nodes]:
     torch.manual_seed(1)
     x, adjacency = torch.randn(7, 5), Adjacency.of(EDGES, 7)
-    return x, Nodes(smooth(x, adjacency), adjacency, torch.tensor([6, 1, 0, 3]))
+    return x, Nodes(adjacency.smooth(x), adjacency, torch.tensor([6, 1, 0, 3]))
 
 
 def by_pyg(net: GCN, x: torch.Tensor) -> torch.Tensor:

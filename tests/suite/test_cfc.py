@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.data.batches.sequences import Sequences
+from lottalora.build import build
+from lottalora.data.batches.batch import Sequences
 from lottalora.data.physionet2012 import PhysioNet2012
-from lottalora.experiment import build
 from lottalora.models.cfc import CfC
 from lottalora.results import rows
 from lottalora.scaffold import Scaffold

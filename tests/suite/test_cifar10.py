@@ -8,15 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lottalora.config.check import changes
-from lottalora.config.check import digest
+from lottalora.build import build
+from lottalora.config.identity import changes
+from lottalora.config.identity import digest
 from lottalora.data.batches.images import Images
 from lottalora.data.batches.images import ImageSplits
 from lottalora.data.batches.images import crop_and_flip
 from lottalora.data.cifar10 import CIFAR10
 from lottalora.data.cifar10 import FILES
 from lottalora.data.sources import files
-from lottalora.experiment import build
 from lottalora.models.resnet import Block
 from lottalora.models.resnet import ResNet
 from lottalora.scaffold.layers import LottaLayer

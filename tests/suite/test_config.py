@@ -3,9 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from lottalora.config.check import changes
-from lottalora.config.check import digest
-from lottalora.config.check import identify
+from lottalora.config.identity import changes
+from lottalora.config.identity import digest
+from lottalora.config.identity import identify
 from lottalora.scaffold import FAMILIES
 from tests.suite.conftest import ROOT
 

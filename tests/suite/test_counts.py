@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from lottalora.build import build
 from lottalora.data.mnist import MNIST
-from lottalora.experiment import build
 
 FULL = {"tiny": 109_386, "small": 242_762, "medium": 575_050, "large": 1_501_770}
 TRAINABLE = {

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from lottalora.build import build
+from lottalora.data.batches.batch import Windows
 from lottalora.data.batches.windows import Normalisation
 from lottalora.data.halfcheetah import HalfCheetah
-from lottalora.experiment import build
 from lottalora.models.decision_transformer import DecisionTransformer
-from lottalora.models.decision_transformer import Windows
 from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap

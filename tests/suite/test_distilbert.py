@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from lottalora.build import account_of
+from lottalora.build import build
+from lottalora.data.batches.batch import Texts
 from lottalora.data.imdb import IMDB
-from lottalora.data.imdb import Texts
-from lottalora.experiment import account_of
-from lottalora.experiment import build
 from lottalora.models.distilbert import DistilBert
 from lottalora.models.distilbert import attend
 from lottalora.models.distilbert import distilbert

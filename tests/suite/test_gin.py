@@ -15,22 +15,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lottalora.build import build
 from lottalora.data import molhiv
 from lottalora.data.arxiv import Arxiv
+from lottalora.data.batches.graph import Molecules
 from lottalora.data.molhiv import ARCHIVE
 from lottalora.data.molhiv import ATOM
 from lottalora.data.molhiv import BOND
 from lottalora.data.molhiv import MolHIV
-from lottalora.data.sources.files import download_file
 from lottalora.data.sources.ogb import Table
-from lottalora.experiment import build
+from lottalora.downloads import download_file
 from lottalora.models.gin import GIN
-from lottalora.models.gin import Molecules
 from lottalora.models.gin import without_update_check
 from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
-from lottalora.tasks.screening import Screening
+from lottalora.tasks.binary import balanced
 
 ROOT = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "ogb")
 real = [
@@ -145,7 +145,7 @@ def test_the_score_is_that_of_ogbs_evaluator_also_of_ties_and_very_sure_answers(
     torch.manual_seed(0)
     logits, label = (6 * torch.randn(300, 1)).round(), torch.randint(0, 2, (300,))
     logits[:4, 0], label[:4] = torch.tensor([20.0, 22.0, 24.0, 21.0]), torch.tensor([0, 1, 1, 0])
-    task = Screening(nn.Identity(), MolHIV.spec, None, None)
+    task = balanced(nn.Identity(), MolHIV.spec, None, None)
     for part in (slice(0, 100), slice(100, 300)):
         step = task.step((logits[part], label[part]))
         task.test_score.update(step.prediction, step.target)
@@ -154,7 +154,7 @@ def test_the_score_is_that_of_ogbs_evaluator_also_of_ties_and_very_sure_answers(
 
 
 def test_the_loss_counts_a_yes_by_its_weight():
-    task = Screening(nn.Identity(), MolHIV.spec, None, None)
+    task = balanced(nn.Identity(), MolHIV.spec, None, None)
     task.positive_weight = 25.7
     loss = task.step((torch.tensor([[0.3], [-0.4]]), torch.tensor([1, 0]))).loss
     assert loss.item() == pytest.approx((25.7 * np.log1p(np.exp(-0.3)) + np.log1p(np.exp(-0.4))) / 2)

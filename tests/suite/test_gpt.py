@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lottalora.config.check import scored
+from lottalora.build import account_of
+from lottalora.build import build
+from lottalora.config.identity import scored
 from lottalora.data.batches.packed import Packed
 from lottalora.data.batches.tokens import TokenSplits
 from lottalora.data.text import Text
-from lottalora.experiment import account_of
-from lottalora.experiment import build
 from lottalora.models import linear_cross_entropy as module
 from lottalora.models.linear_cross_entropy import linear_cross_entropy
 from lottalora.results import rows
@@ -247,7 +247,7 @@ PEAK = """
 import re, torch
 from hydra import compose, initialize_config_dir
 from lottalora.data.text import Text
-from lottalora.experiment import build
+from lottalora.build import build
 
 def memory(name):  # bytes
     return 1024 * int(re.search(rf"{name}:\\s+(\\d+)", open("/proc/self/status").read())[1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from lottalora.experiment import build
+from lottalora.build import build
 
 FAMILIES = {
     "mlp": ("data=mnist",),

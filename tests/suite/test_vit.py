@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lottalora.experiment import build
+from lottalora.build import build
 from lottalora.models.vit import BASE
 from lottalora.models.vit import PUBLISHED
 from lottalora.models.vit import ViT
@@ -214,8 +214,8 @@ def test_an_image_that_does_not_divide_into_patches_is_refused():
 
 
 def test_where_the_weights_lie_is_not_part_of_a_run(composed):
-    from lottalora.config.check import digest
-    from lottalora.config.check import without_places
+    from lottalora.config.identity import digest
+    from lottalora.config.identity import without_places
 
     words = ("model=vit", "data=flowers102")
     assert digest(composed(*words, "paths.data=here")) == digest(composed(*words, "paths.data=there"))

@@ -11,7 +11,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf import open_dict
 
-from lottalora.config.check import digest
+from lottalora.config.identity import digest
 from lottalora.sweeps.cells import cells_of_words
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

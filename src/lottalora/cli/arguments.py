@@ -1,4 +1,4 @@
-"""The words of a sweep, as the commands that run nothing take them: plan, status, submit, cancel."""
+"""Arguments that several commands share: the overrides of a sweep, --results, --json."""
 
 import argparse
 import json
@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 
-def add_words(parser: argparse.ArgumentParser, *, none: str | None = None) -> None:
-    """The words that `run.py -m` would take, and --results.
+def add_overrides(parser: argparse.ArgumentParser, *, none: str | None = None) -> None:
+    """Add the overrides that `run.py -m` would take, and --results.
 
     Args:
         parser: of the command.
-        none: what no word at all means; None: it is refused.
+        none: what an empty list of overrides means; None: it is refused.
     """
     meaning = "as for run.py -m, such as sweeps=table14 or rank=1,2,4"
     parser.add_argument(
-        "words",
+        "overrides",
         nargs="*" if none else "+",
-        metavar="WORD",
+        metavar="KEY=VALUE",
         help=f"{meaning}; none: {none}" if none else meaning,
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="the same as paths.results=DIR")
@@ -27,8 +27,8 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def words_of(asked: argparse.Namespace) -> list[str]:
-    return [*asked.words, *([f"paths.results={asked.results}"] if asked.results else [])]
+def overrides_of(asked: argparse.Namespace) -> list[str]:
+    return [*asked.overrides, *([f"paths.results={asked.results}"] if asked.results else [])]
 
 
 def print_json(found: dict) -> None:

@@ -5,8 +5,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from lottalora.config.check import identify
-from lottalora.experiment import account_of
+from lottalora.build import account_of
+from lottalora.config.identity import identify
 
 ESSENTIALS = (
     "model",

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora.cli import cancel
 from lottalora.cli import doctor
-from lottalora.sweeps import plan
-from lottalora.sweeps import status
-from lottalora.sweeps.slurm import cancel
-from lottalora.sweeps.slurm import submit
-from lottalora.tracking import sync
+from lottalora.cli import plan
+from lottalora.cli import status
+from lottalora.cli import submit
+from lottalora.cli import sync
 
 HINT = "Make one: python run.py model=mlp data=digits rank=8"
 

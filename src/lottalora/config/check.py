@@ -1,12 +1,8 @@
 """What of a config is checked before a run, what identifies the run, and whether its recipe was changed."""
 
-import hashlib
-import json
 import math
 import os
-from collections.abc import Collection
 
-from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,11 +10,7 @@ from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
 from lottalora.distributed.environment import launched
-from lottalora.errors import flatten
-from lottalora.errors import nearest_first
-from lottalora.results.schema import LATER
-from lottalora.results.schema import SCHEMA
-from lottalora.results.schema import chosen
+from lottalora.messages import nearest_first
 
 WHOLE = {  # key → smallest value
     "rank": 0,
@@ -46,15 +38,6 @@ CHOICES = {
     "trainer.strategy": ("ddp", "fsdp"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
 }
-# What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
-IDENTITY = {
-    "model", "model.size", "model.depth", "model.shortcut", "model.place",
-    "data", "data.split", "data.variant", "data.name",
-    "mode", "init", "rank", "seed", "backbone_seed",
-    "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
-}  # fmt: skip
-PLACES = ("root", "tokenizers")  # keys that say where files lie
-SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
 # For recipes in which one number follows another, such as α = 2r.
 OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
 
@@ -184,105 +167,3 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
             f"mode={cfg.mode} with rank=0 would train no adapter. "
             "Type mode=head for that, or a rank of 1 or more."
         )
-
-
-def identify(cfg: DictConfig) -> dict:
-    """The part of a row that is known before the run: which run it is."""
-    changed = changes(cfg)
-    return naming(cfg, HydraConfig.get().runtime.choices) | {
-        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
-        "changed": changed,
-    }
-
-
-def naming(cfg: DictConfig, choices: DictConfig) -> dict:
-    """What names a run: its digest, and what people call it by.
-
-    Args:
-        cfg: the composed config.
-        choices: the chosen config of each group, Hydra's `runtime.choices`.
-    """
-    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
-    return {
-        "schema": SCHEMA,
-        "digest": digest(cfg),
-        "model": choices.model,
-        "size": cfg.model.size,
-        "data": cfg.data.get("name") or choices.data,
-        "sample": bool(cfg.data.get("sample", False)),
-        "mode": cfg.mode,
-        "init": choices.init if cfg.scaffold and scaffold.family == cfg.init.family else "",
-        "rank": scaffold.rank,
-        "alpha": scaffold.alpha or scaffold.rank or None,
-        "seed": cfg.seed,
-        "backbone_seed": scaffold.seed,
-    }
-
-
-def digest(cfg: DictConfig) -> str:
-    """12 hexadecimal digits of SHA-256 over everything that can change the score."""
-    text = json.dumps(scored(cfg), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def scored(cfg: DictConfig) -> dict:
-    """Everything that can change the score, resolved.
-
-    A baseline has no scaffold, so rank, α, init and backbone seed are not in it: one serves a whole sweep.
-    """
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    model, scaffold, trainer = plain["model"], plain["scaffold"], plain["trainer"]
-    if scaffold:
-        scaffold = chosen(scaffold, "scaffold") | {"keep": model["keep"], "freeze": model["freeze"]}
-    steps = chosen({key: trainer[key] for key in LATER["trainer"]}, "trainer")
-    return {
-        "data": without_root(plain["data"]),
-        "model": without(without_root(model["net"]), SPEED) | model["sizes"][model["size"]],
-        "task": plain["task"],
-        "scaffold": scaffold,
-        "optimizer": plain["optimizer"],
-        "schedule": plain["schedule"],
-        "epochs": trainer["epochs"],
-        "seed": plain["seed"],
-        "recipe_version": plain["recipe"]["version"],
-        **({"steps": steps} if steps else {}),
-        **chosen({"resample": plain["resample"]}, "run"),
-    }
-
-
-def without_places(cfg: DictConfig) -> dict:
-    """The resolved config as plain data, without where data and results lie: rows travel between machines."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    del plain["paths"]
-    plain["data"] = without_root(plain["data"])
-    plain["model"]["net"] = without_root(plain["model"]["net"])
-    return plain
-
-
-def without_root(section: dict) -> dict:
-    """A section without the keys that say where its files lie."""
-    return without(section, PLACES)
-
-
-def without(section: dict, keys: Collection[str]) -> dict:
-    return {key: value for key, value in section.items() if key not in keys}
-
-
-def changes(cfg: DictConfig) -> dict:
-    """What differs from the recipe, key → value: found by composing again with the run's identity alone.
-
-    A word in the place of a number is refused here: an optimizer that got it would fail in its own way.
-    """
-    job = HydraConfig.get()
-    identity = [word for word in job.overrides.task if word.partition("=")[0] in IDENTITY]
-    untouched = flatten(scored(compose(job.job.config_name, overrides=identity)))
-    ours = flatten(scored(cfg))
-    first = flatten({"scaffold": LATER["scaffold"], "steps": LATER["trainer"]})
-    ours |= {
-        key: first[key] for key in first.keys() & untouched.keys() - ours.keys()
-    }  # set back to the default
-    for key, value in ours.items():
-        if isinstance(value, str) and isinstance(before := untouched.get(key), bool | int | float):
-            wanted = "true or false" if isinstance(before, bool) else "a number"
-            raise ValueError(f"{key} must be {wanted}, got {value!r}.")
-    return {key: value for key, value in ours.items() if key not in untouched or untouched[key] != value}

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.data.batches.graph import Adjacency
+from lottalora.data.batches.graph import Nodes
 from lottalora.data.batches.order import Order
 from lottalora.data.sources.memory import keep_memory
 from lottalora.data.sources.ogb import PARTS
@@ -21,9 +23,6 @@ from lottalora.data.sources.ogb import read_parts
 from lottalora.data.sources.parsed import Arrays
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
-from lottalora.models.gcn import Adjacency
-from lottalora.models.gcn import Nodes
-from lottalora.models.gcn import smooth
 
 PAPERS, CITATIONS, FEATURES, SUBJECTS = 169_343, 1_166_243, 128, 40
 VERSION = 1  # of the parsed arrays; raised when reading changes them
@@ -108,7 +107,7 @@ class GraphSplits:
         adjacency = Adjacency.of(torch.from_numpy(parsed["edges"]), len(parsed["labels"]))
         return cls(
             adjacency=adjacency,
-            smoothed=smooth(torch.from_numpy(parsed["features"]), adjacency),
+            smoothed=adjacency.smooth(torch.from_numpy(parsed["features"])),
             labels=torch.from_numpy(parsed["labels"]),
             parts={part: torch.from_numpy(parsed[part]) for part in PARTS},
             digest=digest_of(parsed),

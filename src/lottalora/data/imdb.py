@@ -7,24 +7,24 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lottalora.data.batches.batch import Texts
 from lottalora.data.batches.by_length import EVALUATION_BATCH
 from lottalora.data.batches.by_length import Batches
 from lottalora.data.batches.by_length import fingerprint
 from lottalora.data.batches.held_out import held_out
-from lottalora.data.sources.hub import ensure
 from lottalora.data.sources.hub import read_tokenizer
 from lottalora.data.sources.parsed import Arrays
 from lottalora.data.sources.parsed import cache_folder
 from lottalora.data.sources.parsed import read_once
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
+from lottalora.downloads import ensure
 
 TOKENIZER = "bert-base-uncased"  # google-bert's on the hub
 VOCABULARY = 30_522
@@ -36,13 +36,6 @@ POOL = 50  # batches that are sorted by length together: 2 % of the tokens are p
 AT_ONCE = 1_000  # reviews that are tokenised together
 VERSION = 1  # of the tokenised arrays; raised when reading changes them
 log = logging.getLogger(__name__)
-
-
-class Texts(NamedTuple):
-    """One batch: tokens (B, T), 0 behind the end of a review, and how many each review has, (B,)."""
-
-    tokens: Tensor
-    lengths: Tensor
 
 
 class IMDB:

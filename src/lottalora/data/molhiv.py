@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.data.batches.graph import Molecules
 from lottalora.data.batches.order import Order
 from lottalora.data.sources.memory import keep_memory
 from lottalora.data.sources.ogb import PARTS
@@ -21,7 +22,6 @@ from lottalora.data.sources.ogb import read_parts
 from lottalora.data.sources.parsed import Arrays
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
-from lottalora.models.gin import Molecules
 
 ATOM = (119, 5, 12, 12, 10, 6, 6, 2, 2)  # values of each feature, as in ogb.utils.features
 BOND = (5, 6, 2)

@@ -21,6 +21,10 @@ class DataSpec:
     higher_is_better: bool
     chance: float
 
+    def scoring(self) -> dict:
+        """The part of a row that says what its score means."""
+        return {"metric": self.metric, "higher_is_better": self.higher_is_better, "chance": self.chance}
+
 
 def checked_sample(sample: object) -> bool:
     """The key data.sample, which is true or false; a ValueError for anything else."""

@@ -14,10 +14,10 @@ from lottalora.data.batches.tokens import BLOCK
 from lottalora.data.batches.tokens import TokenSplits
 from lottalora.data.sources.documents import Source
 from lottalora.data.sources.documents import find_source
-from lottalora.data.sources.hub import ensure
 from lottalora.data.sources.hub import read_tokenizer
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
+from lottalora.downloads import ensure
 
 TOKENIZER = "llama2-32000"
 PUBLISHED = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"  # on the hub, with the same tokenizer

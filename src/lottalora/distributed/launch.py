@@ -20,11 +20,15 @@ from contextlib import AbstractContextManager
 import torch
 from torch import distributed
 
+from lottalora.distributed.children import cause_of_death
+from lottalora.distributed.children import die_with
+from lottalora.distributed.collectives import broadcast
+from lottalora.distributed.collectives import is_first
+from lottalora.distributed.collectives import process_rank
+from lottalora.distributed.collectives import world_size
 from lottalora.distributed.environment import launched
+from lottalora.errors import cause_of
 from lottalora.errors import in_one_line
-from lottalora.results.failures import cause_of
-from lottalora.sweeps.pool import cause_of_death
-from lottalora.sweeps.pool import die_with
 
 GRACE = 30.0  # seconds in which the first process may say why another has ended
 FAILED = "lottalora/failed"  # key, in the store that the processes share, of what failed first
@@ -34,37 +38,7 @@ HANDED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 Together = Callable[[], AbstractContextManager]
 
 
-def count() -> int:
-    """The processes of this run."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-def number() -> int:
-    """Of this process among them, counted from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def is_first() -> bool:
-    return number() == 0
-
-
-def told(value: object) -> object:
-    """What the first process calls this with; all have to call it."""
-    values = [value]
-    if count() > 1:
-        distributed.broadcast_object_list(values, src=0)
-    return values[0]
-
-
-def said_by_all(value: object) -> list:
-    """What each process calls this with, in their order."""
-    values = [value] * count()
-    if count() > 1:
-        distributed.all_gather_object(values, value)
-    return values
-
-
-def run_together(lead: Callable[[Together], None], follow: Callable[[], None], *, devices: int) -> None:
+def run_on_devices(lead: Callable[[Together], None], follow: Callable[[], None], devices: int) -> None:
     """Do one run in as many processes as there are devices.
 
     Args:
@@ -78,7 +52,7 @@ def run_together(lead: Callable[[Together], None], follow: Callable[[], None], *
     with joined():
         if is_first():
             lead_others(lead)
-        elif told(None):
+        elif broadcast(None):
             follow_first(follow)
 
 
@@ -88,7 +62,7 @@ def lead_others(lead: Callable[[Together], None]) -> None:
     @contextlib.contextmanager
     def together() -> Iterator[None]:
         nonlocal waiting
-        waiting = not told(True)
+        waiting = not broadcast(True)
         try:
             yield
         except Exception as error:
@@ -100,14 +74,17 @@ def lead_others(lead: Callable[[Together], None]) -> None:
         lead(together)
     finally:
         if waiting:
-            told(False)
+            broadcast(False)
 
 
 def follow_first(follow: Callable[[], None]) -> None:
     try:
         follow()
     except (Exception, KeyboardInterrupt) as error:
-        note = {"number": number(), "line": in_one_line(error) if isinstance(error, Exception) else None}
+        note = {
+            "number": process_rank(),
+            "line": in_one_line(error) if isinstance(error, Exception) else None,
+        }
         note |= {"cause": cause_of(error), "trace": traceback.format_exc()}
         with contextlib.suppress(RuntimeError):  # the first process has ended, and has said why
             store().compare_set(FAILED, "", json.dumps(note))
@@ -119,7 +96,7 @@ def raise_what_failed_first() -> None:
     if not store().check([FAILED]):
         return
     note = json.loads(store().get(FAILED))
-    where = f"process {note['number'] + 1} of {count()}"
+    where = f"process {note['number'] + 1} of {world_size()}"
     if note["line"]:
         raise ValueError(f"{note['line']} (in {where})")
     raise RuntimeError(f"{note['cause']} (in {where})\n{note['trace']}")

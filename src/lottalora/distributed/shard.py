@@ -28,9 +28,9 @@ from lottalora.data.batches.order import Resumable
 from lottalora.data.batches.order import seed_from
 from lottalora.data.splits import Batches
 from lottalora.data.splits import Splits
-from lottalora.distributed.launch import count
-from lottalora.distributed.launch import number
-from lottalora.distributed.launch import said_by_all
+from lottalora.distributed.collectives import all_gather
+from lottalora.distributed.collectives import process_rank
+from lottalora.distributed.collectives import world_size
 from lottalora.scaffold.shards import shard
 from lottalora.tasks.base import Step
 from lottalora.tasks.base import Task
@@ -43,7 +43,7 @@ class Share(NamedTuple):
     counted: bool
 
 
-def share_out(task: Task, splits: Splits, *, strategy: str, device: str) -> Splits:
+def distribute(task: Task, splits: Splits, *, strategy: str, device: str) -> Splits:
     """Have this process work on its rows of every batch, and with fsdp hold its rows of every W_seed.
 
     Args:
@@ -64,13 +64,13 @@ def share_out(task: Task, splits: Splits, *, strategy: str, device: str) -> Spli
     mixing = [name for name, module in task.net.named_modules() if isinstance(module, _BatchNorm)]
     if mixing:
         raise ValueError(
-            f"This net normalises over the batch ({mixing[0]}), and each of {count()} devices has a part of "
-            "it only, so it would be another net. Type trainer.devices=1."
+            f"This net normalises over the batch ({mixing[0]}), and each of {world_size()} devices has only a "
+            "part of it, so it would be another net. Type trainer.devices=1."
         )
     check_equal(task.net, splits, drawn=strategy == "ddp")
     if strategy == "fsdp":
         called = [name for name in ("loss",) if hasattr(task.net, name)]  # by tasks, beside forward
-        shard(task.net, init_device_mesh(device, (count(),)), methods=called)
+        shard(task.net, init_device_mesh(device, (world_size(),)), methods=called)
     task.step = of_share(task.step)
     return SharedSplits(splits)
 
@@ -85,11 +85,11 @@ def check_equal(net: nn.Module, splits: Splits, *, drawn: bool) -> None:
         "data": splits.fingerprint(),
     }
     for name, mine in ours.items():
-        every = said_by_all(mine)
+        every = all_gather(mine)
         others = [rank for rank, theirs in enumerate(every, start=1) if theirs != every[0]]
         if others:
             raise ValueError(
-                f"Process {others[0]} of {count()} has other {name} than the first. "
+                f"Process {others[0]} of {world_size()} has other {name} than the first. "
                 "Start all with the same command, on the same code, data and versions."
             )
 
@@ -140,8 +140,8 @@ class Shares:
         first = self.batches.first if isinstance(self.batches, Resumable) else 0
         for place, batch in enumerate(self.batches, start=first):
             if order.seed is not None:
-                torch.manual_seed(seed_from(order.seed, order.epoch, place, number()))  # of dropout
-            yield share_of(batch, number(), count())
+                torch.manual_seed(seed_from(order.seed, order.epoch, place, process_rank()))  # of dropout
+            yield share_of(batch, process_rank(), world_size())
 
 
 class ResumableShares(Shares, Resumable):
@@ -159,7 +159,7 @@ def shares_of(batches: Batches) -> Shares:
 
 
 def share_of(batch: object, process: int, processes: int) -> Share:
-    """Every so-manieth row, from that of the process's number on.
+    """Every so-manieth row, from that of the process's process_rank on.
 
     Raises:
         ValueError: the batch is not made of tensors that have one row for each example.
@@ -212,7 +212,7 @@ def of_share(step: Callable[[object], Step]) -> Callable[[Share], Step]:
         own = loss.new_zeros(()) + (len(target) if weight is None else weight)
         sums = torch.stack([loss.detach() * own, own])
         distributed.all_reduce(sums)
-        weighted = loss * (count() * own / sums[1])
+        weighted = loss * (world_size() * own / sums[1])
         return Step(weighted + (sums[0] / sums[1] - weighted).detach(), prediction, target, sums[1])
 
     return of_whole
@@ -235,14 +235,14 @@ class GradientsOnly(DDPStrategy):
         self.setup_precision_plugin()
 
 
-def places() -> dict:
+def device_settings() -> dict:
     """What Lightning's trainer is told of the processes of a run."""
-    if count() == 1:  # also in a Slurm job, which is not Lightning's
+    if world_size() == 1:  # also in a Slurm job, which is not Lightning's
         return {"devices": 1, "plugins": [LightningEnvironment()]}
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     return {
         "devices": here,
-        "num_nodes": count() // here,
+        "num_nodes": world_size() // here,
         "strategy": GradientsOnly(),
         "plugins": [TorchElasticEnvironment()],
         "use_distributed_sampler": False,

@@ -3,7 +3,10 @@
 Letters: B records of a batch, S steps of all of them, I inputs, K backbone units, H hidden units.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,7 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from lottalora.data.batches.sequences import Sequences
+if TYPE_CHECKING:
+    from lottalora.data.batches.batch import Sequences
 
 
 class CfC(nn.Module):

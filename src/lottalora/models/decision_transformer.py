@@ -3,9 +3,11 @@
 Letters: N sequences, K steps of each, T = 3K tokens, d width, H heads.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,26 +16,10 @@ from torch.nn import functional as F
 
 from lottalora.models.dropout import Dropout
 
-LONGEST = 1000  # steps of an episode; each has its own embedding
+if TYPE_CHECKING:
+    from lottalora.data.batches.batch import Windows
+
 STATE = 1  # place of the state among the three tokens of a step: return, state, action
-
-
-class Windows(NamedTuple):
-    """Consecutive steps of N episodes, filled up on the left where an episode has fewer than K.
-
-    Args:
-        returns: returns-to-go, scaled, (N, K, 1).
-        states: normalised, (N, K, states).
-        actions: those taken, (N, K, actions); the one of a step is seen by later steps alone.
-        steps: the number of each step in its episode, from 0, (N, K).
-        real: whether a step is real, (N, K); False where it only fills up.
-    """
-
-    returns: Tensor
-    states: Tensor
-    actions: Tensor
-    steps: Tensor
-    real: Tensor
 
 
 class DecisionTransformer(nn.Module):
@@ -52,16 +38,25 @@ class DecisionTransformer(nn.Module):
         layers: blocks.
         heads: H.
         dropout: probability, of embeddings, attention and both branches of a block.
+        longest: steps of an episode; each has its own embedding.
 
     Source: Chen et al. 2021, https://arxiv.org/abs/2106.01345; sizes of the paper.
     """
 
     def __init__(
-        self, in_shape: Sequence[int], out_dim: int, *, width: int, layers: int, heads: int, dropout: float
+        self,
+        in_shape: Sequence[int],
+        out_dim: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        longest: int = 1000,
     ) -> None:
         super().__init__()
         _, states = in_shape
-        self.embed_step = nn.Embedding(LONGEST, width)
+        self.embed_step = nn.Embedding(longest, width)
         nn.init.normal_(self.embed_step.weight, std=0.02)  # by PyTorch's N(0, 1) the step drowns the state
         self.embed_return = nn.Linear(1, width)
         self.embed_state = nn.Linear(states, width)

@@ -3,19 +3,24 @@
 Letters: N texts, T tokens of the longest, d width, H heads.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.data.imdb import Texts
-from lottalora.data.sources.hub import ensure
+from lottalora.downloads import ensure
 from lottalora.models.dropout import Dropout
 from lottalora.models.dropout import dropout
+
+if TYPE_CHECKING:
+    from lottalora.data.batches.batch import Texts
 
 START = 0.02  # std of weights at their start, as of BERT
 EPSILON = 1e-12  # of LayerNorms, as of BERT

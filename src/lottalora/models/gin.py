@@ -3,11 +3,13 @@
 Letters: N atoms of all molecules of a batch, M bonds in both directions, G molecules.
 """
 
+from __future__ import annotations
+
 import contextlib
 import sys
 from collections.abc import Iterator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,15 +18,8 @@ from torch.nn import functional as F
 
 from lottalora.models.dropout import Dropout
 
-
-class Molecules(NamedTuple):
-    """G molecules as one graph of N atoms."""
-
-    atoms: Tensor  # features of the atoms, (N, 9)
-    bonds: Tensor  # from atom to atom, each bond both ways, (2, M)
-    kinds: Tensor  # features of the bonds, (M, 3)
-    molecule: Tensor  # of each atom, (N,)
-    sizes: Tensor  # atoms of each molecule, (G,)
+if TYPE_CHECKING:
+    from lottalora.data.batches.graph import Molecules
 
 
 class GIN(nn.Module):

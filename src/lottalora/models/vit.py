@@ -14,7 +14,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from lottalora.data.sources.files import download_file
+from lottalora.downloads import download_file
 
 BASE = {"width": 768, "layers": 12, "heads": 12, "mlp": 3072, "patch": 16}  # ViT-B/16
 PUBLISHED = "https://download.pytorch.org/models/"  # of torchvision: NAME-HASH.pth

@@ -114,7 +114,8 @@ def all_held(results: Path) -> dict[str, dict]:
     return {digest: note for digest, note in held.items() if note}
 
 
-def in_words(note: dict) -> str:
+def holder_text(note: dict) -> str:
+    """Say who holds a claim, from the note that `claimed` or `holder` gave."""
     if note["pid"] is None:
         return "by another process"
     return f"by process {note['pid']} on {note['host']} since {note['start']}"

@@ -9,7 +9,7 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 
-from lottalora.errors import in_one_line
+from lottalora.errors import cause_of
 from lottalora.results.atomic_write import write_whole
 
 
@@ -49,13 +49,6 @@ def record(
     }
     with contextlib.suppress(OSError):
         write_whole(path_of(digest, results), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def cause_of(error: BaseException) -> str:
-    """One line: the sentence that was made for people, or the kind and text of any other error."""
-    known = in_one_line(error) if isinstance(error, Exception) else None
-    text = " ".join(str(error).split())[:500]
-    return known or f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def read_all(results: Path) -> dict[str, dict]:

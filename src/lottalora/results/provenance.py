@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 
-from lottalora.distributed.launch import count
-
 PACKAGES = (
     "torch",
     "pytorch-lightning",
@@ -24,11 +22,17 @@ PACKAGES = (
 )
 
 
-def provenance(device: torch.device, precision: str) -> dict:
-    """The part of a row that says where and with what it was made; precision in Lightning's words."""
+def provenance(device: torch.device, precision: str, *, processes: int = 1) -> dict:
+    """Say where and with what a row was made.
+
+    Args:
+        device: of this process.
+        precision: in Lightning's words.
+        processes: of the run, on a device each.
+    """
     return {
         "peak_memory_mb": peak_memory_mb(device),
-        "device": name_of(device) + ("" if precision == "32-true" else f", {precision}"),
+        "device": device_name(device, processes) + ("" if precision == "32-true" else f", {precision}"),
         "versions": versions(),
         "commit": commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -42,8 +46,8 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
 
 
-def name_of(device: torch.device) -> str:
-    many = f"{count()} × " if count() > 1 else ""
+def device_name(device: torch.device, processes: int) -> str:
+    many = f"{processes} × " if processes > 1 else ""
     if device.type == "cuda":
         return many + torch.cuda.get_device_name(device)
     return f"{many}{device.type}, {platform.machine()}, {torch.get_num_threads()} thread(s)"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lottalora.results import rows
 from lottalora.results.atomic_write import flush_to
 from lottalora.results.atomic_write import unwritable
 from lottalora.results.atomic_write import write_whole
@@ -75,6 +76,11 @@ def run_name(row: Mapping[str, Any]) -> str:
     return "-".join([*path.parts[1:-1], path.stem])
 
 
+def run_folder(row: Mapping[str, Any], root: Path) -> Path:
+    """The folder of a run, RESULTS/runs/NAME: its checkpoint, log and offline W&B runs."""
+    return Path(root, "runs", run_name(row))
+
+
 def find(digest: str, root: Path) -> Path | None:
     """The row of this digest, read as a check, or None. A damaged one is an error, not a finished run."""
     path = next(iter(sorted(Path(root, "rows").glob(f"*/*/*-{digest}.json"))), None)
@@ -123,3 +129,16 @@ def without_non_finite(value: Any) -> Any:  # noqa: ANN401  any JSON value, at a
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def row_paths(results: Path) -> dict[str, Path]:
+    """Digest → row, by the names of the files alone."""
+    return {path.stem.rpartition("-")[2]: path for path in Path(results, "rows").glob("*/*/*.json")}
+
+
+def readable(path: Path) -> bool:
+    try:
+        rows.read(path)
+    except ValueError:
+        return False
+    return True

@@ -54,7 +54,7 @@ class Row(TypedDict):
 
 
 # What was not a choice when the first rows were written. It is part of a digest only where it is not this.
-LATER = {
+DIGEST_DEFAULTS = {
     "scaffold": {
         "rslora": False,
         "B_init": "zeros",
@@ -128,6 +128,6 @@ def unusable(path: Path, what: str) -> ValueError:
 
 
 def chosen(settings: dict, kind: str) -> dict:
-    """The settings without those of LATER that stand at their first value."""
-    first = LATER[kind]
+    """The settings without those of DIGEST_DEFAULTS that stand at their first value."""
+    first = DIGEST_DEFAULTS[kind]
     return {key: value for key, value in settings.items() if key not in first or value != first[key]}

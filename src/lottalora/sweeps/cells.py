@@ -22,8 +22,9 @@ from omegaconf import read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lottalora.config.check import check
-from lottalora.config.check import naming
+from lottalora.config.identity import naming
 from lottalora.errors import in_one_line
+from lottalora.results import rows
 
 Grid = Mapping[str, Any]
 
@@ -157,3 +158,16 @@ def cells_of_words(words: Sequence[str]) -> tuple[list[Cell], Composer, DictConf
         composer,
         master,
     )
+
+
+def in_job(overrides: Sequence[str]) -> str:
+    """The note that an error of a job bears."""
+    return f" (in job {' '.join(overrides)})"
+
+
+def cell_name(cell: Cell) -> str:
+    return rows.run_name(cell.identity) if cell.identity else " ".join(cell.overrides)
+
+
+def score_text(score: float | None) -> str:
+    return "not finite" if score is None else f"{score:.4f}"

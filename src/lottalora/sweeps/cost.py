@@ -130,7 +130,7 @@ class Estimate:
 
     def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
         """Parameters of the cell's net, built without memory once for all seeds; a config of its kind."""
-        from lottalora.experiment import account_of  # which imports torch
+        from lottalora.build import account_of  # which imports torch
 
         settings = [word for word in cell.overrides if word.startswith(("data.", "model."))]
         named = [cell.identity[name] for name in ("model", "size", "data", "mode", "init", "rank")]

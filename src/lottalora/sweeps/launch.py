@@ -24,12 +24,15 @@ from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
-from lottalora.sweeps.plan import in_words
+from lottalora.sweeps.cells import cell_name
+from lottalora.sweeps.cells import in_job
+from lottalora.sweeps.cells import score_text
 from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
 from lottalora.tracking.bars import Bar
+from lottalora.tracking.bars import duration
 
 MODULES = (
     "lottalora.experiment",
@@ -163,18 +166,18 @@ class Sweep:
         if end.cause:
             self.causes[end.index] = end.cause
             self.keep_death(cell, end)
-            self.say(logging.ERROR, f"{place} failed: {name_of(cell)}: {end.cause}")
+            self.say(logging.ERROR, f"{place} failed: {cell_name(cell)}: {end.cause}")
             return
         row = rows.find(cell.digest, self.results)
         if row is None:
             note = claims.holder(cell.digest, self.results)
-            where = claims.in_words(note or {"pid": None})
-            self.say(logging.INFO, f"{place} skipped: {name_of(cell)} is run {where}")
+            where = claims.holder_text(note or {"pid": None})
+            self.say(logging.INFO, f"{place} skipped: {cell_name(cell)} is run {where}")
             return
         done = rows.read(row)
-        score = f"{done['metric']} {short(done['score'])}, {end.seconds:.1f} s"
+        score = f"{done['metric']} {score_text(done['score'])}, {end.seconds:.1f} s"
         left = "" if self.bar else f", {self.left(total)} left"  # the bar says it
-        self.say(logging.INFO, f"{place} {name_of(cell)}: {score}{left}")
+        self.say(logging.INFO, f"{place} {cell_name(cell)}: {score}{left}")
 
     def keep_death(self, cell: Cell, end: Ended) -> None:
         """A process that was killed leaves no record of its failure; so its parent does."""
@@ -192,7 +195,7 @@ class Sweep:
     def left(self, total: int) -> str:
         """Time that the rest will take, if it goes on as before."""
         seconds = (time.monotonic() - self.begin) / len(self.seen) * (total - len(self.seen))
-        return in_words(seconds / 3600)
+        return duration(seconds)
 
 
 def preload(config: DictConfig) -> None:
@@ -220,16 +223,3 @@ def result_of(cell: Cell, cause: str | None) -> JobReturn:
     )
     done.return_value = RuntimeError(cause) if cause else None
     return done
-
-
-def in_job(overrides: Sequence[str]) -> str:
-    """The note that an error of a job bears."""
-    return f" (in job {' '.join(overrides)})"
-
-
-def name_of(cell: Cell) -> str:
-    return rows.run_name(cell.identity) if cell.identity else " ".join(cell.overrides)
-
-
-def short(score: float | None) -> str:
-    return "not finite" if score is None else f"{score:.4f}"

@@ -5,7 +5,6 @@ from the one before it, and a run that is killed takes nothing with it.
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,7 +19,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from lottalora.distributed.children import cause_of_death
+from lottalora.distributed.children import die_with
+
 GRACE = 10.0  # seconds that a run has to end after SIGTERM
 
 
@@ -105,13 +106,6 @@ def child(send: Connection, job: Job, environment: dict[str, str], parent: int) 
     sys.exit(0 if cause is None else 1)
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, however it dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(1)
-
-
 def redirect(log: Path) -> None:
     """Append standard output and error, of C libraries too, to a file. If that fails, the run says why."""
     with contextlib.suppress(OSError):
@@ -135,14 +129,6 @@ def end_of(ended: Running) -> Ended:
     ended.report.close()
     seconds = time.monotonic() - ended.begin
     return Ended(index=ended.index, cause=cause, died=died, seconds=seconds, imported=imported)
-
-
-def cause_of_death(code: int) -> str:
-    if code >= 0:
-        return f"the process ended with exit code {code} before its row was written"
-    name = signal.Signals(-code).name
-    hint = "; if nobody sent it, the machine ran out of memory" if name == "SIGKILL" else ""
-    return f"the process was killed by {name}{hint}"
 
 
 def stop(processes: Sequence[multiprocessing.Process]) -> None:

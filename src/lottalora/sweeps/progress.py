@@ -9,13 +9,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from lottalora.results import claims
+from lottalora.results import failures
+from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import cells_of_words
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class SweepState:
     """Cells by state; each is in one list.
 
     Args:
@@ -40,14 +43,10 @@ class Standing:
         return [*self.running, *self.failed, *self.waiting]
 
 
-def standing(cells: Sequence[Cell], results: Path) -> Standing:
+def sweep_state(cells: Sequence[Cell], results: Path) -> SweepState:
     """Where each of these cells stands now."""
-    from lottalora.results import claims
-    from lottalora.results import failures
-    from lottalora.sweeps.sweep import row_paths
-
-    done, failed = row_paths(results), failures.read_all(results)
-    now = Standing(claims=claims.all_held(results))
+    done, failed = rows.row_paths(results), failures.read_all(results)
+    now = SweepState(claims=claims.all_held(results))
     for cell in cells:
         if cell.digest in now.claims:
             now.running.append(cell)

@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 
 from lottalora.config.check import check_devices
 from lottalora.results import failures
-from lottalora.results import rows
+from lottalora.results.rows import readable
+from lottalora.results.rows import row_paths
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import Grid
 from lottalora.sweeps.cells import cells_of
 from lottalora.sweeps.cells import expand
-from lottalora.sweeps.launch import in_job
+from lottalora.sweeps.cells import in_job
 
 FEW = 10  # rows that are named one by one
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def run_sweep(
         check_launcher(config.hydra.launcher)
         check_writable(Path(config.hydra.sweep.dir))
         todo = cells if config.force else unfinished(cells, Path(config.paths.results))
-    log.info("%s", in_words(jobs, cells, todo))
+    log.info("%s", counts_text(jobs, cells, todo))
     if not todo:
         return []
     if hasattr(launcher, "cells"):
@@ -94,20 +95,7 @@ def unfinished(cells: Sequence[Cell], results: Path) -> list[Cell]:
     return [cell for cell in cells if cell.digest not in done]
 
 
-def row_paths(results: Path) -> dict[str, Path]:
-    """Digest → row, by the names of the files alone."""
-    return {path.stem.rpartition("-")[2]: path for path in Path(results, "rows").glob("*/*/*.json")}
-
-
-def readable(path: Path) -> bool:
-    try:
-        rows.read(path)
-    except ValueError:
-        return False
-    return True
-
-
-def in_words(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
+def counts_text(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
     same = f" ({len(jobs)} combinations, the same ones once)" if len(jobs) > len(cells) else ""
     done = f", {len(cells) - len(todo)} done already" if len(todo) < len(cells) else ""
     return f"{len(cells)} runs{same}{done}"

@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics import MeanSquaredError
 
+from lottalora.data.batches.batch import Windows
 from lottalora.data.spec import DataSpec
-from lottalora.models.decision_transformer import Windows
 from lottalora.tasks import rollout
 from lottalora.tasks.base import MakeOptimizer
 from lottalora.tasks.base import MakeSchedule

@@ -7,9 +7,11 @@ from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from lottalora.distributed.collectives import is_first
 from lottalora.scaffold import beta_values
 from lottalora.tasks.base import Task
 from lottalora.tracking.logger import Watch
+from lottalora.tracking.progress import Progress
 
 
 class Mean:
@@ -30,8 +32,15 @@ class Mean:
         return mean
 
 
+def watchers(watch: Watch | None) -> list[Callback]:
+    """The callbacks that show and log a run, on the first process."""
+    if not is_first():
+        return []
+    return [Progress(), *([Epochs(watch)] if watch else [])]
+
+
 class Epochs(Callback):
-    """Gives the watch the losses, the validation score, the learning rate and β of each epoch."""
+    """Log the losses, the validation score, the learning rate and β of each epoch."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch

@@ -5,7 +5,7 @@ import math
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lottalora.errors import flatten
+from lottalora.messages import flatten
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Logger
 

@@ -1,8 +1,6 @@
 """Send finished rows and offline runs to W&B, each once. A row without a W&B run gets one made of it."""
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,46 +10,8 @@ from pathlib import Path
 
 from lottalora.tracking import wandb_login as account
 
-HELP = "send finished rows and offline runs to W&B"
 THERE = ("finished", "running")  # states of a run at W&B
 AT_ONCE = 200  # runs in one question to the server, or in one call of `wandb sync`
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
-                        help="folder that holds rows/ and runs/ (default: results)")  # fmt: skip
-    parser.add_argument("--project", default="lottalora", help="at W&B, for rows (default: lottalora)")
-    parser.add_argument("--entity", help="user or team at W&B (default: your own)")
-    parser.add_argument("--offline", action="store_true", default=os.environ.get("WANDB_MODE") == "offline",
-                        help="only write the offline runs, send none (default: as WANDB_MODE)")  # fmt: skip
-
-
-def run(asked: argparse.Namespace) -> int:
-    """1 if a row cannot be read or a run was not sent; the others are, and a repeated call sends the rest."""
-    from lottalora.results import claims
-    from lottalora.results import rows
-
-    if not asked.offline:
-        check_server()
-    found, problems = rows.read_all(asked.results)
-    held = claims.all_held(asked.results)
-    lacking = [row for row in found if row["digest"] not in held and not stands(row, asked.results)]
-    if lacking and not asked.offline:
-        there = at_server([row["digest"] for row in lacking], asked.project, asked.entity)
-        lacking = [row for row in lacking if row["digest"] not in there]
-    for row in lacking:
-        write_run(row, asked)
-    waiting = [folder for folder in unsent(asked.results) if digest_of(folder) not in held]
-    print(f"{len(found)} rows, {len(lacking)} of them without a W&B run: written offline.")
-    left = waiting if asked.offline else send(waiting)
-    print(f"{len(waiting)} offline runs: {len(waiting) - len(left)} sent, {len(left)} not sent.")
-    if held:
-        print(f"{len(held)} runs are still under way: left for a later call.")
-    if not asked.offline:
-        problems += [f"W&B did not take {folder}; `wandb sync {folder}` says why." for folder in left]
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return 1 if problems else 0
 
 
 def check_server() -> None:
@@ -65,12 +25,12 @@ def check_server() -> None:
 
 def stands(row: dict, results: Path) -> bool:
     """Whether a W&B run that was written here ended with the figures of this row."""
-    from lottalora.results.rows import run_name
+    from lottalora.results.rows import run_folder
     from lottalora.tracking.logger import summary_of
     from lottalora.tracking.weights_and_biases import FINAL
 
     try:
-        final = json.loads((results / "runs" / run_name(row) / FINAL).read_text(encoding="utf-8"))
+        final = json.loads((run_folder(row, results) / FINAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return summary_of(row).items() <= final["summary"].items()
@@ -96,15 +56,15 @@ def at_server(digests: Sequence[str], project: str, entity: str | None) -> set[s
     return found
 
 
-def write_run(row: dict, asked: argparse.Namespace) -> None:
-    """An offline W&B run with what the row knows: config, β and score of the best epoch, final figures."""
-    from lottalora.results.rows import run_name
+def write_run(row: dict, results: Path, *, project: str, entity: str | None) -> None:
+    """Write an offline W&B run from a row: config, β and score of the best epoch, final figures."""
+    from lottalora.results.rows import run_folder
     from lottalora.tracking.logger import About
     from lottalora.tracking.logger import summary_of
     from lottalora.tracking.weights_and_biases import WeightsAndBiases
 
-    logger = WeightsAndBiases(mode="offline", project=asked.project, entity=asked.entity, machine=False)
-    folder = asked.results / "runs" / run_name(row)
+    logger = WeightsAndBiases(mode="offline", project=project, entity=entity, machine=False)
+    folder = run_folder(row, results)
     identity = {key: value for key, value in row.items() if key not in ("config", "account", "beta")}
     logger.begin(About(identity=identity, config=row["config"], folder=folder, group=None))
     if row["best_epoch"] is not None and row["validation_score"] is not None:

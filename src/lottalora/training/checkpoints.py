@@ -22,8 +22,8 @@ from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
 from lottalora.data.batches.order import Resumable
-from lottalora.distributed.launch import is_first
-from lottalora.distributed.launch import told
+from lottalora.distributed.collectives import broadcast
+from lottalora.distributed.collectives import is_first
 from lottalora.results.atomic_write import write_whole
 from lottalora.tasks.base import Task
 
@@ -198,7 +198,7 @@ class Resume(Callback):
 
 def usable(folder: Path) -> Path | None:
     """The checkpoint to go on from, if `folder` has one, in all processes of the run the same."""
-    return told(checked(folder) if is_first() else None)
+    return broadcast(checked(folder) if is_first() else None)
 
 
 def checked(folder: Path) -> Path | None:

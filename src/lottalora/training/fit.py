@@ -2,17 +2,20 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
 from lottalora.data.splits import Splits
-from lottalora.distributed.launch import said_by_all
-from lottalora.distributed.shard import places
+from lottalora.distributed.collectives import barrier
+from lottalora.distributed.shard import device_settings
 from lottalora.tasks.base import Task
 from lottalora.training.checkpoints import Best
 from lottalora.training.checkpoints import Resume
@@ -29,7 +32,7 @@ NOISE = (  # Lightning's warnings that say nothing about the run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainerSettings:
     """How long and by which steps a task is trained.
 
     Args:
@@ -52,9 +55,14 @@ class Plan:
     accelerator: str = "auto"
     checkpoint_every: float = 60
 
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> "TrainerSettings":
+        """Take these settings out of a config's `trainer` section, which has others beside them."""
+        return cls(**{each.name: section[each.name] for each in fields(cls)})
+
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class FitResult:
     """A task whose weights are those of its best epoch, and how it came to them."""
 
     trainer: Trainer
@@ -67,33 +75,35 @@ class Training:
 def fit(
     task: Task,
     splits: Splits,
-    plan: Plan,
+    settings: TrainerSettings,
     *,
     seed: int,
     higher_is_better: bool,
     folder: Path,
     callbacks: Sequence[Callback] = (),
-) -> Training:
+) -> FitResult:
     """Train, or go on where an earlier process stopped, and give the task its best weights.
 
     Args:
         task: what is trained.
         splits: the data.
-        plan: how long and by which steps.
+        settings: how long and by which steps.
         seed: of the order of the examples.
         higher_is_better: of the validation score.
         folder: where the weights of the best epoch stay, and lies what is needed to go on.
         callbacks: what else watches the training, or changes it at the borders of epochs.
     """
     quieten()
-    best = Best(folder, higher_is_better=higher_is_better, patience=plan.patience, min_delta=plan.min_delta)
-    resume = Resume(folder, every=plan.checkpoint_every)
+    best = Best(
+        folder, higher_is_better=higher_is_better, patience=settings.patience, min_delta=settings.min_delta
+    )
+    resume = Resume(folder, every=settings.checkpoint_every)
     trainer = Trainer(
-        max_epochs=plan.epochs,
-        accumulate_grad_batches=plan.accumulate,
-        gradient_clip_val=plan.clip,
-        precision=precision_of(plan),
-        accelerator=plan.accelerator,
+        max_epochs=settings.epochs,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        precision=precision_of(settings),
+        accelerator=settings.accelerator,
         callbacks=[resume, *callbacks, best],
         default_root_dir=folder,
         logger=False,
@@ -101,14 +111,14 @@ def fit(
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **places(),
+        **device_settings(),
     )
     trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
     if not best.scores:
         best.keep(task)
-    said_by_all("kept")  # no process reads before the first has written
+    barrier()  # no process reads before the first has written
     task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
-    return Training(
+    return FitResult(
         trainer=trainer,
         validation_score=best.scores[best.epoch] if best.scores else None,
         best_epoch=best.epoch if best.scores else trainer.current_epoch - 1,
@@ -117,15 +127,15 @@ def fit(
     )
 
 
-def precision_of(plan: Plan) -> str:
+def precision_of(settings: TrainerSettings) -> str:
     """The precision that the plan asks for, in Lightning's words.
 
     A CPU stays at float32. Where it has bf16 in hardware it gains by bf16-mixed with some nets and not with
     others: GIN and IMDB's transformer take 0.6 times as long, GCN half, the 3M GPT as long.
     """
-    if plan.precision != "auto":
-        return plan.precision
-    on_gpu = plan.accelerator != "cpu" and torch.cuda.is_available()
+    if settings.precision != "auto":
+        return settings.precision
+    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 

@@ -4,22 +4,14 @@ Letters: N sequences, S steps of all of them, B sequences of a batch, T steps of
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lottalora.data.batches.batch import Sequences
 from lottalora.data.batches.by_length import EVALUATION_BATCH
 from lottalora.data.batches.by_length import Batches
 from lottalora.data.batches.by_length import fingerprint
-
-
-class Sequences(NamedTuple):
-    """One batch: inputs (B, T, F), hours since the step before (B, T), steps of each (B,)."""
-
-    inputs: Tensor
-    elapsed: Tensor
-    lengths: Tensor
 
 
 @dataclass(frozen=True)

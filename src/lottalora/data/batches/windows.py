@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.data.batches.batch import Windows
 from lottalora.data.batches.order import Order
 from lottalora.data.sources.episodes import ACTIONS
 from lottalora.data.sources.episodes import STATES
 from lottalora.data.sources.episodes import Episode
-from lottalora.models.decision_transformer import Windows
 
 CONTEXT = 20  # K, steps
 RETURN_SCALE = 6000.0  # the paper: returns-to-go are divided by it

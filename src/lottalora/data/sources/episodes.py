@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lottalora.errors import last_line
-from lottalora.errors import nearest_first
-from lottalora.models.decision_transformer import LONGEST
+from lottalora.data.batches.batch import LONGEST
+from lottalora.messages import last_line
+from lottalora.messages import nearest_first
 
 STATES, ACTIONS = 17, 6
 EXPERT = {"minari": "mujoco/halfcheetah/expert-v0", "d4rl": "halfcheetah-expert-v2"}

@@ -3,25 +3,19 @@
 import contextlib
 import gzip
 import hashlib
-import http.client
 import os
 import shutil
-import socket
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 
-from lottalora.errors import last_line
-from lottalora.results.atomic_write import write_whole
-
-NETWORK_PATIENCE = 20  # seconds without an answer
+from lottalora.downloads import patience
+from lottalora.messages import last_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,44 +111,6 @@ def fetch(loader: str, folder: str) -> None:
     from torchvision import datasets
 
     getattr(datasets, loader)(folder, download=True)
-
-
-def download_file(url: str, path: Path, *, hash_prefix: str | None = None) -> None:
-    """Bring a file, which appears whole or not at all.
-
-    Args:
-        url: where it is published.
-        path: where it goes.
-        hash_prefix: how its SHA-256 begins, where that is known.
-
-    Raises:
-        OSError: it could not be had, or is another file.
-    """
-    content = published(url)
-    if hash_prefix and not hashlib.sha256(content).hexdigest().startswith(hash_prefix):
-        raise OSError(f"{url} sent another file: its SHA-256 does not begin with {hash_prefix}")
-    write_whole(path, content)
-
-
-def published(url: str) -> bytes:
-    """What lies at an address; an OSError where it cannot be had, or not whole."""
-    request = urllib.request.Request(url, headers={"User-Agent": "lottalora"})
-    try:
-        with patience(), urllib.request.urlopen(request) as answer:
-            return answer.read()
-    except http.client.HTTPException as error:
-        raise OSError(f"{url} broke off: {error}") from error
-
-
-@contextlib.contextmanager
-def patience(seconds: float = NETWORK_PATIENCE) -> Iterator[None]:
-    """Inside the block a network that does not answer for so long is an error."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def put(source: Path, target: Path) -> None:

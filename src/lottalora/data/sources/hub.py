@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lottalora.data.sources.files import download_file
-from lottalora.errors import last_line
+from lottalora.downloads import ensure
+from lottalora.messages import last_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-
-def ensure(path: Path, *, title: str, source: str, otherwise: str) -> Path:
-    """The file at `path`, downloaded first if it is not there.
-
-    Args:
-        path: where it lies.
-        title: what it is, in messages.
-        source: its address on the hub, REPOSITORY/resolve/main/FILE; a data set's begins datasets/.
-        otherwise: what to do where it cannot be had.
-
-    Raises:
-        FileNotFoundError: it is not there and cannot be downloaded.
-    """
-    if path.exists():
-        return path
-    url = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/{source}"
-    try:
-        download_file(url, path)
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"{title} is not at {path} and could not be downloaded ({last_line(error)}). "
-            f"Put {url} there{otherwise}"
-        ) from error
-    return path
 
 
 def read_tokenizer(folder: Path, *, repository: str, vocabulary: int) -> Tokenizer:

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from lottalora.data.sources.files import obtain
-from lottalora.data.sources.files import published
 from lottalora.data.sources.parsed import Arrays
 from lottalora.data.sources.parsed import cache_folder
 from lottalora.data.sources.parsed import read_once
-from lottalora.errors import last_line
+from lottalora.downloads import published
+from lottalora.messages import last_line
 
 PARTS = ("train", "valid", "test")
 

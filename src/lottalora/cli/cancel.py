@@ -3,22 +3,22 @@
 import argparse
 from pathlib import Path
 
-from lottalora.cli.arguments import add_words
-from lottalora.cli.arguments import words_of
-from lottalora.sweeps.slurm import client
+from lottalora.cli.arguments import add_overrides
+from lottalora.cli.arguments import overrides_of
 
 HELP = "cancel the Slurm jobs of a sweep"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
+    add_overrides(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     from lottalora.sweeps.progress import sweep_of
+    from lottalora.sweeps.slurm import client
 
     client.check_slurm()
-    with sweep_of(words_of(asked)) as (cells, _, master):
+    with sweep_of(overrides_of(asked)) as (cells, _, master):
         folder = Path(master.paths.results) / "slurm"
     digests = {cell.digest for cell in cells}
     found = sorted(task for task, digest in client.queued(folder).items() if digest in digests)

@@ -1,0 +1,62 @@
+"""From a config and sizes to a net on its scaffold, and the account of its weights."""
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from omegaconf import OmegaConf
+from torch import nn
+
+from lottalora.data.spec import DataSpec
+from lottalora.scaffold import Account
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import materialize
+from lottalora.scaffold import wrap
+from lottalora.scaffold.adapter import LEARNED
+
+
+def set_up_torch(trainer: DictConfig, *, seed: int) -> None:
+    """Set threads, flush-to-zero and the global seed; refuse a device or precision that is not there."""
+    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
+    if trainer.precision == "16-mixed" and device_kind(trainer) == "cpu":
+        raise ValueError("trainer.precision=16-mixed needs a GPU. Type trainer.precision=bf16-mixed.")
+    torch.set_num_threads(trainer.threads)
+    torch.set_flush_denormal(True)  # numbers below 1e-38 are 0: they make a CfC's gradient 11 times as slow
+    torch.manual_seed(seed)
+
+
+def device_kind(trainer: DictConfig) -> str:
+    """cuda or cpu."""
+    return "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
+    """Return the net at the chosen size, dense or on its scaffold, and the account of its weights."""
+    model = cfg.model
+    net = instantiate(model.net, spec.in_shape, spec.out_dim, **model.sizes[model.size], _convert_="all")
+    if not cfg.scaffold:
+        init_weights(net)
+        return net, Account.of_dense(net)
+    scaffold = Scaffold(**OmegaConf.to_container(cfg.scaffold, resolve=True))
+    if scaffold.family == LEARNED:  # it keeps the values that the net has
+        init_weights(net)
+    drawn = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"  # by fsdp each process draws its rows
+    account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=drawn)
+    init_weights(net, drawn=drawn)
+    return net, account
+
+
+def init_weights(net: nn.Module, *, drawn: bool = True) -> None:
+    """Initialise a net that was built on the meta device, unless the meta device is the default.
+
+    Called after `wrap`, so that no dense weight is made that a scaffold replaces.
+    """
+    if hasattr(net, "start") and torch.get_default_device().type != "meta":
+        materialize(net, start=net.start, drawn=drawn)
+
+
+def account_of(cfg: DictConfig) -> Account:
+    """Return the account of the net, built on the meta device; no data are read."""
+    spec = instantiate(cfg.data).spec
+    with torch.device("meta"):
+        return build(cfg, spec)[1]

@@ -1,0 +1,58 @@
+"""Where a sweep stands: done, running, failed with the cause, waiting, and the time that is left."""
+
+import argparse
+from pathlib import Path
+
+from lottalora.cli.arguments import add_json
+from lottalora.cli.arguments import add_overrides
+from lottalora.cli.arguments import overrides_of
+from lottalora.cli.arguments import print_json
+
+HELP = "done, running, failed and waiting runs of a sweep, with the time left"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser, none="all of the results folder")
+    add_json(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    from lottalora.sweeps.status import of_folder
+    from lottalora.sweeps.status import of_sweep
+
+    found = of_sweep(overrides_of(asked)) if asked.overrides else of_folder(asked.results or Path("results"))
+    if asked.json:
+        print_json(found)
+    else:
+        show(found)
+    return 0
+
+
+def show(found: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lottalora.tracking.bars import duration
+
+    console = Console()
+    table = Table(title=" ".join(found["sweep"]) or None, title_justify="left", show_header=False)
+    table.add_row("runs", f"{found['runs']:,}")
+    table.add_row("done", f"{found['done']:,}")
+    table.add_row("running", f"{len(found['running']):,}")
+    table.add_row("failed", f"{len(found['failed']):,}")
+    if found["sweep"]:
+        table.add_row("waiting", f"{found['waiting']:,}")
+        table.add_row("time left", duration(3600 * found["hours"]))
+    console.print(table, markup=False)
+    for each in found["running"]:
+        where = (
+            f"process {each['pid']} on {each['host']} since {each['start']}"
+            if each.get("host")
+            else "another process"
+        )
+        console.print(f"running: {each['run']}, {where}", markup=False, soft_wrap=True, highlight=False)
+    for each in found["failed"]:
+        log = f" (log: {each['log']})" if each["log"] else ""
+        console.print(
+            f"failed: {each['run']}: {each['cause']}{log}", markup=False, soft_wrap=True, highlight=False
+        )

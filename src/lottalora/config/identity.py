@@ -1,0 +1,141 @@
+"""What identifies a run: the digest of all that can change its score, its name, the changes to its recipe."""
+
+import hashlib
+import json
+from collections.abc import Collection
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from omegaconf import OmegaConf
+
+from lottalora.messages import flatten
+from lottalora.results.schema import DIGEST_DEFAULTS
+from lottalora.results.schema import SCHEMA
+from lottalora.results.schema import chosen
+
+# What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
+IDENTITY = {
+    "model", "model.size", "model.depth", "model.shortcut", "model.place",
+    "data", "data.split", "data.variant", "data.name",
+    "mode", "init", "rank", "seed", "backbone_seed",
+    "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
+}  # fmt: skip
+PLACES = ("root", "tokenizers")  # keys that say where files lie
+SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
+DIGEST_TARGETS = {  # target → the name it had when the first rows were written, which their digests hold
+    "lottalora.tasks.schedules.PerStep": "lottalora.schedules.PerStep",
+    "lottalora.tasks.binary.balanced": "lottalora.tasks.screening.Screening",
+    "lottalora.data.batches.augmentation.Augmentation": "lottalora.data.augmentation.Augmentation",
+}
+
+
+def identify(cfg: DictConfig) -> dict:
+    """The part of a row that is known before the run: which run it is."""
+    changed = changes(cfg)
+    return naming(cfg, HydraConfig.get().runtime.choices) | {
+        "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
+        "changed": changed,
+    }
+
+
+def naming(cfg: DictConfig, choices: DictConfig) -> dict:
+    """What names a run: its digest, and what people call it by.
+
+    Args:
+        cfg: the composed config.
+        choices: the chosen config of each group, Hydra's `runtime.choices`.
+    """
+    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
+    return {
+        "schema": SCHEMA,
+        "digest": digest(cfg),
+        "model": choices.model,
+        "size": cfg.model.size,
+        "data": cfg.data.get("name") or choices.data,
+        "sample": bool(cfg.data.get("sample", False)),
+        "mode": cfg.mode,
+        "init": choices.init if cfg.scaffold and scaffold.family == cfg.init.family else "",
+        "rank": scaffold.rank,
+        "alpha": scaffold.alpha or scaffold.rank or None,
+        "seed": cfg.seed,
+        "backbone_seed": scaffold.seed,
+    }
+
+
+def digest(cfg: DictConfig) -> str:
+    """12 hexadecimal digits of SHA-256 over everything that can change the score."""
+    text = json.dumps(digest_config(cfg), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def digest_config(cfg: DictConfig) -> dict:
+    """Everything that can change the score, resolved.
+
+    A baseline has no scaffold, so rank, α, init and backbone seed are not in it: one serves a whole sweep.
+    """
+    plain = with_first_names(OmegaConf.to_container(cfg, resolve=True))
+    model, scaffold, trainer = plain["model"], plain["scaffold"], plain["trainer"]
+    if scaffold:
+        scaffold = chosen(scaffold, "scaffold") | {"keep": model["keep"], "freeze": model["freeze"]}
+    steps = chosen({key: trainer[key] for key in DIGEST_DEFAULTS["trainer"]}, "trainer")
+    return {
+        "data": without_root(plain["data"]),
+        "model": without(without_root(model["net"]), SPEED) | model["sizes"][model["size"]],
+        "task": plain["task"],
+        "scaffold": scaffold,
+        "optimizer": plain["optimizer"],
+        "schedule": plain["schedule"],
+        "epochs": trainer["epochs"],
+        "seed": plain["seed"],
+        "recipe_version": plain["recipe"]["version"],
+        **({"steps": steps} if steps else {}),
+        **chosen({"resample": plain["resample"]}, "run"),
+    }
+
+
+def with_first_names(section: object) -> object:
+    """Replace each `_target_` of a plain config by the name that digests hold."""
+    if not isinstance(section, dict):
+        return section
+    return {
+        key: DIGEST_TARGETS.get(value, value) if key == "_target_" else with_first_names(value)
+        for key, value in section.items()
+    }
+
+
+def portable(cfg: DictConfig) -> dict:
+    """The resolved config as plain data, without where data and results lie: rows travel between machines."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    del plain["paths"]
+    plain["data"] = without_root(plain["data"])
+    plain["model"]["net"] = without_root(plain["model"]["net"])
+    return plain
+
+
+def without_root(section: dict) -> dict:
+    """A section without the keys that say where its files lie."""
+    return without(section, PLACES)
+
+
+def without(section: dict, keys: Collection[str]) -> dict:
+    return {key: value for key, value in section.items() if key not in keys}
+
+
+def changes(cfg: DictConfig) -> dict:
+    """What differs from the recipe, key → value: found by composing again with the run's identity alone.
+
+    A word in the place of a number is refused here: an optimizer that got it would fail in its own way.
+    """
+    job = HydraConfig.get()
+    identity = [word for word in job.overrides.task if word.partition("=")[0] in IDENTITY]
+    untouched = flatten(digest_config(compose(job.job.config_name, overrides=identity)))
+    ours = flatten(digest_config(cfg))
+    first = flatten({"scaffold": DIGEST_DEFAULTS["scaffold"], "steps": DIGEST_DEFAULTS["trainer"]})
+    set_back = first.keys() & untouched.keys() - ours.keys()  # to the default, which the recipe changed
+    ours |= {key: first[key] for key in set_back}
+    for key, value in ours.items():
+        if isinstance(value, str) and isinstance(before := untouched.get(key), bool | int | float):
+            wanted = "true or false" if isinstance(before, bool) else "a number"
+            raise ValueError(f"{key} must be {wanted}, got {value!r}.")
+    return {key: value for key, value in ours.items() if key not in untouched or untouched[key] != value}

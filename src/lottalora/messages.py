@@ -1,0 +1,24 @@
+"""Small helpers for messages; they need nothing else of the package."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def flatten(container: dict, prefix: str = "") -> dict[str, object]:
+    """{"a": {"b": 1}} → {"a.b": 1}; an empty mapping stays a value."""
+    flat = {}
+    for key, value in container.items():
+        deeper = isinstance(value, dict) and value
+        flat |= flatten(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
+    return flat
+
+
+def nearest_first(name: str, known: Iterable[str]) -> list[str]:
+    """All known names, those that resemble `name` first, the rest sorted."""
+    near = difflib.get_close_matches(name, known := sorted(known), n=3, cutoff=0.5)
+    return near + [each for each in known if each not in near]
+
+
+def last_line(error: BaseException) -> str:
+    """What a long message ends with, mostly its reason; the name of an error that says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
