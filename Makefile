@@ -34,6 +34,7 @@ test: $(VENV)/test.stamp  ## run the whole test suite
 lint: $(VENV)/lint.stamp  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 report: $(VENV)/suite.stamp  ## make tables and figures from results/rows
 	$(BIN)/python -m lottalora report

@@ -8,9 +8,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from lottalora import rows
-from lottalora.repeating import command_of
-from lottalora.repeating import words_of
+from lottalora.results import rows
+from lottalora.results.command import command_of
+from lottalora.results.command import overrides_of
 from lottalora.sweeps.cells import Composer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def test_rows_are_committed_and_each_lies_where_rows_are_read():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_committed_row_is_found_by_its_command(composer, path):
     row = rows.read(path)
-    cell = composer.cell(words_of(row))
+    cell = composer.cell(overrides_of(row))
     assert cell.problem is None, f"{command_of(row)}: {cell.problem}"
     assert cell.digest == row["digest"], (
         f"{path.relative_to(ROOT)} is not found by its command: {command_of(row)}"

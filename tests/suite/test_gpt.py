@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lottalora.build import account_of
 from lottalora.build import build
-from lottalora.config.identity import scored
+from lottalora.config.identity import digest_config
 from lottalora.data.batches.packed import Packed
 from lottalora.data.batches.tokens import TokenSplits
 from lottalora.data.text import Text
@@ -181,7 +181,7 @@ def test_a_scaffold_is_drawn_anew_each_epoch(net_of):
 
 def test_recomputing_changes_no_digest(typed):
     words = ("model=gpt", "data=text")
-    assert scored(typed(*words)) == scored(typed(*words, "model.net.recompute=true"))
+    assert digest_config(typed(*words)) == digest_config(typed(*words, "model.net.recompute=true"))
 
 
 def test_recomputing_changes_no_gradient(net_of):

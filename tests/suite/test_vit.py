@@ -215,9 +215,9 @@ def test_an_image_that_does_not_divide_into_patches_is_refused():
 
 def test_where_the_weights_lie_is_not_part_of_a_run(composed):
     from lottalora.config.identity import digest
-    from lottalora.config.identity import without_places
+    from lottalora.config.identity import portable
 
     words = ("model=vit", "data=flowers102")
     assert digest(composed(*words, "paths.data=here")) == digest(composed(*words, "paths.data=there"))
     assert digest(composed(*words, "model.net.weights=other.pth")) != digest(composed(*words))
-    assert "here" not in str(without_places(composed(*words, "paths.data=here")))
+    assert "here" not in str(portable(composed(*words, "paths.data=here")))

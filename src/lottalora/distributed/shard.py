@@ -64,8 +64,8 @@ def distribute(task: Task, splits: Splits, *, strategy: str, device: str) -> Spl
     mixing = [name for name, module in task.net.named_modules() if isinstance(module, _BatchNorm)]
     if mixing:
         raise ValueError(
-            f"This net normalises over the batch ({mixing[0]}), and each of {world_size()} devices has only a "
-            "part of it, so it would be another net. Type trainer.devices=1."
+            f"This net normalises over the batch ({mixing[0]}), and each of {world_size()} devices has a "
+            "part only, so it would be another net. Type trainer.devices=1."
         )
     check_equal(task.net, splits, drawn=strategy == "ddp")
     if strategy == "fsdp":

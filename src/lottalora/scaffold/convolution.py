@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
-from lottalora.models.dropout import dropout
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.layers import LottaLayer
@@ -70,7 +69,7 @@ class LottaConv(LottaLayer):
         frozen = self._convolve(x, self.W_seed, self.groups)
         update = None
         if self.A is not None:
-            dropped = dropout(x, self.adapter.dropout, self.training)
+            dropped = F.dropout(x, self.adapter.dropout, self.training)
             A = self.A.repeat(self.groups, 1)  # (g · r, in / g · Πk)
             B = self.B.view(*self.B.shape, *(1 for _ in self.kernel_size))  # (out, r, 1, …)
             update = self._conv(self._convolve(dropped, A, self.groups), B, groups=self.groups)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
-from lottalora.models.dropout import dropout
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.own_rows import fill
@@ -190,6 +189,6 @@ class LottaLinear(LottaLayer):
         frozen = F.linear(x, self.W_seed)  # (*, in) → (*, out)
         update = None
         if self.A is not None:
-            dropped = dropout(x, self.adapter.dropout, self.training)
+            dropped = F.dropout(x, self.adapter.dropout, self.training)
             update = F.linear(F.linear(dropped, self.A), self.B)  # (*, in) → (*, r) → (*, out)
         return self.combine(x, frozen, update, (-1,))

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from lottalora.data.batches.batch import LONGEST
 from lottalora.data.batches.batch import Windows
 from lottalora.data.batches.windows import Normalisation
+from lottalora.data.sources.episodes import LONGEST
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv

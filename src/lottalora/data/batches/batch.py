@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-LONGEST = 1000  # steps of an episode; each has its own embedding
-
 
 class Windows(NamedTuple):
     """Consecutive steps of N episodes, filled up on the left where an episode has fewer than K.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lottalora.data.batches.batch import LONGEST
 from lottalora.messages import last_line
 from lottalora.messages import nearest_first
 
 STATES, ACTIONS = 17, 6
+LONGEST = 1000  # steps of an episode
 EXPERT = {"minari": "mujoco/halfcheetah/expert-v0", "d4rl": "halfcheetah-expert-v2"}
 PUBLIC = {  # names that are offered where the network does not answer
     "minari": [f"mujoco/halfcheetah/{level}-v0" for level in ("expert", "medium", "simple")],

@@ -3,12 +3,12 @@
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from lottalora.config import changes
-from lottalora.config import digest
-from lottalora.config import identify
-from lottalora.config import without_places
-from lottalora.repeating import command_of
-from lottalora.repeating import words_of
+from lottalora.config.identity import changes
+from lottalora.config.identity import digest
+from lottalora.config.identity import identify
+from lottalora.config.identity import portable
+from lottalora.results.command import command_of
+from lottalora.results.command import overrides_of
 
 TYPED = [
     "model=mlp data=digits rank=2 alpha=3 init.parameters.std=0.2",
@@ -28,13 +28,13 @@ TYPED = [
 @pytest.mark.parametrize("words", TYPED)
 def test_command_of_a_row_makes_a_row_of_the_same_digest(typed, words):
     cfg = typed(*words.split(" "))
-    row = identify(cfg) | {"config": without_places(cfg)}
-    assert digest(typed(*words_of(row))) == row["digest"], command_of(row)
+    row = identify(cfg) | {"config": portable(cfg)}
+    assert digest(typed(*overrides_of(row))) == row["digest"], command_of(row)
 
 
 def test_command_is_short_where_nothing_was_changed(typed):
     cfg = typed("model=mlp", "data=digits", "rank=2")
-    row = identify(cfg) | {"config": without_places(cfg)}
+    row = identify(cfg) | {"config": portable(cfg)}
     assert command_of(row) == (
         "python run.py model=mlp data=digits model.size=medium mode=scaffold init=normal_0.1 rank=2 seed=42"
     )

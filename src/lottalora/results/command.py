@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from lottalora.schema import LATER
-from lottalora.schema import Row
+from lottalora.results.schema import DIGEST_DEFAULTS
+from lottalora.results.schema import Row
 
 ADAPTER = ("rslora", "B_init", "dora", "residual", "layer_norm")  # a run's identity, see lottalora.config
 OF_SCAFFOLD = {  # key of the wrapped layers → where it is typed; any other is an option of the adapter
@@ -22,10 +22,10 @@ OF_RUN = {"epochs": "trainer.epochs", "steps": "trainer", "recipe_version": "rec
 
 def command_of(row: Row) -> str:
     """The command line that makes this row, ready for a shell."""
-    return shlex.join(["python", "run.py", *words_of(row)])
+    return shlex.join(["python", "run.py", *overrides_of(row)])
 
 
-def words_of(row: Row) -> list[str]:
+def overrides_of(row: Row) -> list[str]:
     """The words of that command: what the run is, then what it changed in its recipe.
 
     A text of one's own lies where the row does not say: its `data.root` is FOLDER, and to be replaced.
@@ -54,7 +54,7 @@ def settings_of(row: Row) -> Iterator[tuple[str, Any]]:
     if row["backbone_seed"] not in (None, row["seed"]):
         yield "backbone_seed", row["backbone_seed"]
     if row["mode"] != "baseline":
-        first, adapter = LATER["scaffold"], config.get("adapter", {})
+        first, adapter = DIGEST_DEFAULTS["scaffold"], config.get("adapter", {})
         options = [key for key in ADAPTER if adapter.get(key, first[key]) != first[key]]
         yield from ((f"adapter.{key}", adapter[key]) for key in options)
     yield from at_first_value(row)
@@ -68,7 +68,7 @@ def at_first_value(row: Row) -> Iterator[tuple[str, Any]]:
     which the recipe may have changed."""
     if not row["changed"]:
         return
-    trainer, scaffold, config = LATER["trainer"], LATER["scaffold"], row["config"]
+    trainer, scaffold, config = DIGEST_DEFAULTS["trainer"], DIGEST_DEFAULTS["scaffold"], row["config"]
     for key, value in trainer.items():
         if (
             key in config["trainer"]
