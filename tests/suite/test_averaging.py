@@ -12,7 +12,7 @@ from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
 from lottalora.tasks.ema import Average
 from lottalora.tasks.mixed_classification import MixedClassification
-from lottalora.training.fit import Plan
+from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 
 
@@ -48,7 +48,7 @@ class Watch(Callback):
 
 def trained(folder, *, average: float | None, epochs: int = 1, accumulate: int = 1):
     watch, net = Watch(), task(average=average)
-    plan = Plan(epochs=epochs, accelerator="cpu", accumulate=accumulate)
+    plan = TrainerSettings(epochs=epochs, accelerator="cpu", accumulate=accumulate)
     splits = Digits(batch_size=420).read()  # three batches an epoch
     training = fit(net, splits, plan, seed=0, higher_is_better=True, folder=folder, callbacks=[watch])
     return watch, head(net), training

@@ -21,7 +21,7 @@ from lottalora.models.resnet import Block
 from lottalora.models.resnet import ResNet
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.tasks.classification import Classification
-from lottalora.training.fit import Plan
+from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score
 
@@ -185,7 +185,7 @@ def test_an_epoch_on_the_sample_lowers_the_loss(composed, sample, tmp_path, mode
     optimizer = partial(torch.optim.AdamW, lr=1e-3)
     task = Classification(net, CIFAR10.spec, optimizer, partial(torch.optim.lr_scheduler.StepLR, step_size=1))
     before = loss_on(net, few)
-    plan = Plan(epochs=1, accelerator="cpu")
+    plan = TrainerSettings(epochs=1, accelerator="cpu")
     training = fit(task, few, plan, seed=0, higher_is_better=True, folder=tmp_path)
     assert loss_on(net, few) < before
     assert 0 <= score(training.trainer, task, few) <= 1

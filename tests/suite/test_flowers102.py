@@ -29,7 +29,7 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.mixed_classification import MixedClassification
 from lottalora.tasks.schedules import PerStep
-from lottalora.training.fit import Plan
+from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from tests.suite.conftest import ROOT
 
@@ -261,7 +261,7 @@ def trained(splits: FlowerSplits, folder: Path, *callbacks: Callback) -> dict:
         net, flowers(side=16).spec, partial(torch.optim.AdamW, lr=0.01), PerStep(0.1, "cosine"),
         label_smoothing=0.1, average=0.9997, flip=True,
     )  # fmt: skip
-    plan = Plan(epochs=4, accumulate=2, accelerator="cpu", checkpoint_every=0)
+    plan = TrainerSettings(epochs=4, accumulate=2, accelerator="cpu", checkpoint_every=0)
     fit(task, splits, plan, seed=1, higher_is_better=True, folder=folder, callbacks=callbacks)
     return task.state_dict()
 

@@ -24,10 +24,10 @@ from lottalora.scaffold import draw
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.tasks.language import Language
 from lottalora.tasks.schedules import PerStep
-from lottalora.training.fit import Plan
+from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score
-from lottalora.training.resampling import scaffold_of_epoch
+from lottalora.training.resampling import set_scaffold_of_epoch
 
 FULL = {
     "3M": 2_368_320,
@@ -174,7 +174,7 @@ def test_every_mode_gives_a_gradient_to_all_that_it_trains(net_of, words):
 def test_a_scaffold_is_drawn_anew_each_epoch(net_of):
     net = net_of("mode=resample_epoch")
     before = net.lm.model.layers[0].self_attn.q_proj.W_seed.clone()
-    scaffold_of_epoch(net, 3)
+    set_scaffold_of_epoch(net, 3)
     assert not torch.equal(net.lm.model.layers[0].self_attn.q_proj.W_seed, before)
     assert math.isfinite(net.loss(*blocks()).item())
 
@@ -290,7 +290,12 @@ def splits():
 def test_a_task_learns_and_measures_all_of_its_parts(net_of, tmp_path):
     task = Language(net_of("rank=4"), Text.spec, partial(torch.optim.AdamW, lr=0.02), PerStep(2, "cosine"))
     trained = fit(
-        task, splits(), Plan(epochs=2, accelerator="cpu"), seed=1, higher_is_better=False, folder=tmp_path
+        task,
+        splits(),
+        TrainerSettings(epochs=2, accelerator="cpu"),
+        seed=1,
+        higher_is_better=False,
+        folder=tmp_path,
     )
     loss = score(trained.trainer, task, splits())
     further = task.further_scores()

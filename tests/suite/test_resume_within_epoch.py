@@ -7,36 +7,29 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from lottalora.data.batches.order import Order
-from lottalora.data.batches.order import Resumable
+from lottalora.data.batches.order import Batches
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
-from lottalora.training.fit import Plan
+from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.resampling import ResampleEachEpoch
 
 BATCHES = 12  # of an epoch
 
 
-class Slices(Resumable):
+class Slices(Batches):
     """Twelve batches of the digits' training part, in an order that is a function of (seed, epoch)."""
 
     def __init__(self, seed):
         (x, label), *_ = Digits(batch_size=240).read().train_batches(seed)
         self.parts = list(zip(x.chunk(BATCHES), label.chunk(BATCHES), strict=True))
-        self.sampler = Order(BATCHES, seed)
-        self.batch_sampler = None
+        super().__init__(BATCHES, batch_size=1, seed=seed)
 
-    def __len__(self):
-        return BATCHES
-
-    def __iter__(self):
-        order = self.sampler.index()
-        for number in self.numbers():
-            yield self.parts[order[number]]
+    def batch(self, number, index):
+        return self.parts[index.item()]
 
 
 class Splits:
@@ -68,7 +61,7 @@ def train(folder, *, kill_after=None, accumulate=1):
     wrap(net, Scaffold(rank=2, seed=1), keep=["head"])
     schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
     task = Classification(net, Digits.spec, partial(torch.optim.AdamW, lr=0.01), schedule)
-    plan = Plan(epochs=2, accelerator="cpu", accumulate=accumulate, checkpoint_every=0)
+    plan = TrainerSettings(epochs=2, accelerator="cpu", accumulate=accumulate, checkpoint_every=0)
     callbacks = [ResampleEachEpoch(), *([KillAfter(kill_after)] if kill_after else [])]
     return task, fit(task, Splits(), plan, seed=0, higher_is_better=True, folder=folder, callbacks=callbacks)
 

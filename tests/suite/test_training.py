@@ -17,11 +17,11 @@ from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
 from lottalora.training.checkpoints import Best
 from lottalora.training.checkpoints import epochs_since_better
-from lottalora.training.fit import Plan
+from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score
 from lottalora.training.resampling import ResampleEachEpoch
-from lottalora.training.resampling import scaffold_of_epoch
+from lottalora.training.resampling import set_scaffold_of_epoch
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def classification(net: nn.Module, *, lr: float) -> Classification:
 
 def options(folder, *, epochs: int, **steps) -> dict:
     return {
-        "plan": Plan(epochs=epochs, accelerator="cpu", **steps),
+        "plan": TrainerSettings(epochs=epochs, accelerator="cpu", **steps),
         "seed": 0,
         "higher_is_better": True,
         "folder": folder,
@@ -187,7 +187,7 @@ def test_resampling_gives_each_epoch_a_scaffold_of_its_own_and_the_score_that_of
     given = options(tmp_path, epochs=3) | {"callbacks": [ResampleEachEpoch(), Watch()]}
     fit(classification(net, lr=0.01), Digits(batch_size=64).read(), **given)
     assert not torch.equal(seen[0], seen[1])
-    scaffold_of_epoch(net, 1)
+    set_scaffold_of_epoch(net, 1)
     assert torch.equal(net.body[1].W_seed, seen[1])
 
 

@@ -3,7 +3,6 @@
 Letters: N papers, E citations, F = 128 features, n papers of one part.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.data.batches import order
 from lottalora.data.batches.graph import Adjacency
 from lottalora.data.batches.graph import Nodes
-from lottalora.data.batches.order import Order
 from lottalora.data.sources.memory import keep_memory
 from lottalora.data.sources.ogb import PARTS
 from lottalora.data.sources.ogb import Archive
@@ -131,7 +130,7 @@ class GraphSplits:
         return self.digest
 
 
-class WholeGraph:
+class WholeGraph(order.Batches):
     """One batch: the whole graph, of which one part is asked for.
 
     Args:
@@ -141,15 +140,11 @@ class WholeGraph:
     """
 
     def __init__(self, nodes: Nodes, labels: Tensor, seed: int | None) -> None:
+        super().__init__(1, batch_size=1, seed=seed)
         self.nodes, self.labels = nodes, labels
-        self.sampler = Order(1, seed)
-        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
 
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[tuple[Nodes, Tensor]]:
-        yield self.nodes, self.labels
+    def batch(self, number: int, index: Tensor) -> tuple[Nodes, Tensor]:
+        return self.nodes, self.labels
 
 
 def parse(tables: dict[str, Table]) -> Arrays:

@@ -5,7 +5,6 @@ N images, C = 3 channels, H = W = image_size pixels.
 
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.data.batches import order
 from lottalora.data.batches.augmentation import Augmentation
 from lottalora.data.batches.augmentation import drawn_from
 from lottalora.data.batches.held_out import held_out
 from lottalora.data.batches.images import Batches
 from lottalora.data.batches.images import Images
-from lottalora.data.batches.images import fingerprint
-from lottalora.data.batches.order import Order
+from lottalora.data.batches.images import fingerprint_of_images
 from lottalora.data.sources.files import Files
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
@@ -124,37 +123,29 @@ class FlowerSplits:
         return evaluated(self.test)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.train, self.validation, self.test)
+        return fingerprint_of_images(self.train, self.validation, self.test)
 
 
-class AugmentedBatches:
+class AugmentedBatches(order.Batches):
     """Batches of changed, normalised images (N, C, H, W) and the shares of their classes (N, 102).
 
     What is changed is a function of (seed, epoch, batch) alone, as the order is.
 
     Args:
-        images: what is cut into batches; the last, smaller one is not dropped.
+        images: what is cut into batches.
         augmentation: how they are changed.
         batch_size: images.
         seed: of order and changes.
     """
 
     def __init__(self, images: Images, *, augmentation: Augmentation, batch_size: int, seed: int) -> None:
+        super().__init__(len(images.labels), batch_size=batch_size, seed=seed)
         self.images = images
         self.augmentation = augmentation
-        self.batch_size = batch_size
-        self.seed = seed
-        self.sampler = Order(len(images.labels), seed)
-        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
 
-    def __len__(self) -> int:
-        return -(-len(self.images.labels) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for number, index in enumerate(self.sampler.index().split(self.batch_size)):
-            with drawn_from(self.seed, self.sampler.epoch, number):
-                batch = self._changed(self.images.take(index))
-            yield batch
+    def batch(self, number: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        with drawn_from(self.sampler.seed, self.sampler.epoch, number):
+            return self._changed(self.images.take(index))
 
     def _changed(self, images: Images) -> tuple[Tensor, Tensor]:
         pixels = torch.stack([self.augmentation.image(image) for image in images.pixels])

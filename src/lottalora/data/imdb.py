@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from lottalora.data.batches.batch import Texts
 from lottalora.data.batches.by_length import EVALUATION_BATCH
 from lottalora.data.batches.by_length import Batches
-from lottalora.data.batches.by_length import fingerprint
 from lottalora.data.batches.held_out import held_out
+from lottalora.data.fingerprint import fingerprint
+from lottalora.data.fingerprint import with_shapes
 from lottalora.data.sources.hub import read_tokenizer
 from lottalora.data.sources.parsed import Arrays
 from lottalora.data.sources.parsed import cache_folder
@@ -148,7 +149,8 @@ class TextSplits:
     def fingerprint(self) -> str:
         """SHA-256 over shapes and values of all parts: texts, tokenizer, cut and split in one number."""
         parts = (self.train, self.validation, self.test)
-        return fingerprint(values for part in parts for values in (part.tokens, part.lengths, part.labels))
+        arrays = [each for part in parts for each in (part.tokens, part.lengths, part.labels)]
+        return fingerprint(with_shapes(arrays))
 
 
 def read_reviews(path: Path, count: int = REVIEWS) -> tuple[list[str], np.ndarray]:

@@ -3,7 +3,6 @@
 Letters: N atoms, B bonds and M = 2 B their two directions, G molecules, of all of them or of a batch.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.data.batches import order
 from lottalora.data.batches.graph import Molecules
-from lottalora.data.batches.order import Order
 from lottalora.data.sources.memory import keep_memory
 from lottalora.data.sources.ogb import PARTS
 from lottalora.data.sources.ogb import Archive
@@ -150,7 +149,7 @@ class MoleculeSplits:
         return self.digest
 
 
-class Batches:
+class Batches(order.Batches):
     """Batches of the molecules of one part, in an order that is a function of (seed, epoch).
 
     Args:
@@ -161,21 +160,16 @@ class Batches:
     """
 
     def __init__(self, molecules: Flat, part: Tensor, *, batch_size: int, seed: int | None = None) -> None:
-        self.molecules, self.part, self.batch_size = molecules, part, batch_size
-        self.sampler = Order(len(part), seed)
-        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
+        super().__init__(len(part), batch_size=batch_size, seed=seed)
+        self.molecules, self.part = molecules, part
 
     @property
     def labels(self) -> Tensor:
         """Of the whole part, as it is stored."""
         return self.molecules.labels[self.part]
 
-    def __len__(self) -> int:
-        return -(-len(self.part) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Molecules, Tensor]]:
-        for index in self.part[self.sampler.index()].split(self.batch_size):
-            yield self.molecules.batch(index)
+    def batch(self, number: int, index: Tensor) -> tuple[Molecules, Tensor]:
+        return self.molecules.batch(self.part[index])
 
 
 def parse(tables: dict[str, Table]) -> Arrays:

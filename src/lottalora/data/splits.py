@@ -1,17 +1,8 @@
 """What a data module gives once it has read its data."""
 
-from collections.abc import Iterable
-from collections.abc import Sized
 from typing import Protocol
 
-from lottalora.data.batches.order import Order
-
-
-class Batches(Sized, Iterable, Protocol):
-    """Batches of one part, as Lightning takes them: anew at each `iter`, in the order of `sampler`."""
-
-    sampler: Order
-    batch_sampler: None  # Lightning reads this of whatever has a sampler
+from lottalora.data.batches.order import Batches
 
 
 class Splits(Protocol):

@@ -24,9 +24,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lottalora.data.batches.order import Resumable
+from lottalora.data.batches.order import Batches
 from lottalora.data.batches.order import seed_from
-from lottalora.data.splits import Batches
 from lottalora.data.splits import Splits
 from lottalora.distributed.collectives import all_gather
 from lottalora.distributed.collectives import process_rank
@@ -110,21 +109,21 @@ class SharedSplits:
     splits: Splits
 
     def train_batches(self, seed: int) -> "Shares":
-        return shares_of(self.splits.train_batches(seed))
+        return Shares(self.splits.train_batches(seed))
 
     def validation_batches(self) -> "Shares | None":
         batches = self.splits.validation_batches()
-        return None if batches is None else shares_of(batches)
+        return None if batches is None else Shares(batches)
 
     def test_batches(self) -> "Shares":
-        return shares_of(self.splits.test_batches())
+        return Shares(self.splits.test_batches())
 
     def fingerprint(self) -> str:
         return self.splits.fingerprint()
 
 
 class Shares:
-    """The share of this process of every batch; all else is the batches' own."""
+    """This process's share of every batch; all else, the state for resuming among it, is the batches' own."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -137,29 +136,15 @@ class Shares:
 
     def __iter__(self) -> Iterator[Share]:
         order = self.batches.sampler
-        first = self.batches.first if isinstance(self.batches, Resumable) else 0
+        first = self.batches.first
         for place, batch in enumerate(self.batches, start=first):
             if order.seed is not None:
                 torch.manual_seed(seed_from(order.seed, order.epoch, place, process_rank()))  # of dropout
             yield share_of(batch, process_rank(), world_size())
 
 
-class ResumableShares(Shares, Resumable):
-    """Shares of batches that can be gone on with in the middle of an epoch."""
-
-    def state_dict(self) -> dict[str, int]:
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batches.load_state_dict(state)
-
-
-def shares_of(batches: Batches) -> Shares:
-    return ResumableShares(batches) if isinstance(batches, Resumable) else Shares(batches)
-
-
 def share_of(batch: object, process: int, processes: int) -> Share:
-    """Every so-manieth row, from that of the process's process_rank on.
+    """Return rows rank, rank + world_size, … of a batch; one that is not counted where there are too few.
 
     Raises:
         ValueError: the batch is not made of tensors that have one row for each example.

@@ -21,11 +21,14 @@ import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
-from lottalora.data.batches.order import Resumable
 from lottalora.distributed.collectives import broadcast
 from lottalora.distributed.collectives import is_first
 from lottalora.results.atomic_write import write_whole
 from lottalora.tasks.base import Task
+from lottalora.training.lightning_internals import checkpoint_state
+from lottalora.training.lightning_internals import is_accumulating
+from lottalora.training.lightning_internals import is_last_batch
+from lottalora.training.lightning_internals import without_announced_epoch
 
 BEST = "best.ckpt"
 RESUME = "resume.ckpt"
@@ -87,11 +90,11 @@ class Best(Callback):
 class Resume(Callback):
     """Writes what is needed to go on, and ends the process in good order when a signal asks for it.
 
-    The state at the beginning of an epoch is held in memory. It is written every `every` seconds, and on
-    SIGTERM and SIGUSR1 (which Slurm sends before a time limit) after the step under way; the process then
-    ends with the code `STOPPED`. A SIGUSR2 is handed on to whoever waits for it, as submitit does, once the
-    state is written. Where the batches of an epoch can be gone on with (`data.order.Resumable`), what is
-    written is the state after the last optimizer step instead.
+    The state is written every `every` seconds, and on SIGTERM and SIGUSR1 (which Slurm sends before a time
+    limit) after the step under way; the process then ends with the code `STOPPED`. A SIGUSR2 is handed on to
+    whoever waits for it, as submitit does, once the state is written. What is written is the state after the
+    last optimizer step; after an epoch's last step, or where the batches keep no state of their own (see
+    `data.batches.order.Batches`), the state at the beginning of the epoch, which is held in memory.
     """
 
     def __init__(self, folder: Path, *, every: float) -> None:
@@ -131,20 +134,19 @@ class Resume(Callback):
     def on_train_epoch_start(self, trainer: Trainer, _: Task) -> None:
         if not is_first():
             return
-        if trainer.current_epoch > 0 and not isinstance(trainer.train_dataloader, Resumable):
-            self.hold(between_epochs(whole_state(trainer)))
+        if trainer.current_epoch > 0:
+            self.hold(without_announced_epoch(checkpoint_state(trainer)))
             if self.is_due:
                 self.write()
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if not is_first():
             return
-        if isinstance(trainer.train_dataloader, Resumable) and (self.is_due or self.received is not None):
-            loop = trainer.fit_loop.epoch_loop
-            if loop._should_accumulate():
+        if self.is_due or self.received is not None:
+            if is_accumulating(trainer):
                 return  # the gradients of half a step are not kept, so the step is finished first
-            if not loop.batch_progress.is_last_batch:  # from there a run would go on after the validation
-                self.hold(whole_state(trainer))
+            if is_resumable(trainer) and not is_last_batch(trainer):
+                self.hold(checkpoint_state(trainer))
                 self.write()
         self.stop_if_asked(trainer)
 
@@ -235,16 +237,9 @@ def remove(folder: Path) -> None:
             begun.unlink(missing_ok=True)
 
 
-def whole_state(trainer: Trainer) -> dict:
-    """Weights, optimizer, schedule, counters and callbacks, as Lightning's own checkpoints hold them."""
-    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-
-
-def between_epochs(state: dict) -> dict:
-    """The same state without the epoch just announced, which Lightning would take for a trained one."""
-    for count in state["loops"]["fit_loop"]["epoch_progress"].values():
-        count["ready"] = count["completed"]
-    return state
+def is_resumable(trainer: Trainer) -> bool:
+    """Whether an epoch of the training batches can be resumed in its middle."""
+    return hasattr(trainer.train_dataloader, "load_state_dict")
 
 
 def best_epoch(scores: Sequence[float], *, higher_is_better: bool) -> int:

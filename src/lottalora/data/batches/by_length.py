@@ -1,15 +1,11 @@
 """Examples of unequal length, batched with others of about their own: little of a batch is padding."""
 
-import hashlib
-from collections.abc import Iterable
-from collections.abc import Iterator
 from typing import Any
 from typing import Protocol
 
 from torch import Tensor
 
-from lottalora.data.batches.order import Order
-from lottalora.data.batches.order import Resumable
+from lottalora.data.batches import order
 
 EVALUATION_BATCH = 200  # examples; the score does not depend on it
 POOL = 10  # batches of training that are sorted by length together
@@ -25,7 +21,7 @@ class Part(Protocol):
         """The examples of `index`, padded to the longest of them, and their labels."""
 
 
-class Batches(Resumable):
+class Batches(order.Batches):
     """Batches of examples of similar length; which ones, and in what order, is a function of (seed, epoch).
 
     An epoch's random order is cut into pools of a few batches; each is sorted by length and cut, and all
@@ -39,25 +35,21 @@ class Batches(Resumable):
     """
 
     def __init__(self, part: Part, *, batch_size: int, seed: int | None = None, pool: int = POOL) -> None:
+        super().__init__(len(part.labels), batch_size=batch_size, seed=seed)
         self.part = part
-        self.batch_size = batch_size
         self.pool = pool
-        self.sampler = Order(len(part.labels), seed)
-        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
 
-    def __len__(self) -> int:
-        return -(-len(self.part.labels) // self.batch_size)
+    def batch(self, number: int, index: Tensor) -> tuple[Any, Tensor]:
+        return self.part.batch(index)
 
-    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        batches = self.batches()
-        order = Order(len(batches), self.sampler.seed)
-        order.set_epoch(self.sampler.epoch)
-        places = order.index().tolist()
-        for number in self.numbers():
-            yield self.part.batch(batches[places[number]])
+    def index(self) -> list[Tensor]:
+        batches = self._sorted_pools()
+        shuffled = order.Order(len(batches), self.sampler.seed)
+        shuffled.set_epoch(self.sampler.epoch)
+        return [batches[place] for place in shuffled.index().tolist()]
 
-    def batches(self) -> list[Tensor]:
-        """The indices of each batch of this epoch."""
+    def _sorted_pools(self) -> list[Tensor]:
+        """The examples of each batch, pool by pool."""
         shuffled = self.sampler.index()
         pool = len(shuffled) if self.sampler.seed is None else self.pool * self.batch_size
         batches = []
@@ -65,12 +57,3 @@ class Batches(Resumable):
             by_length = part[self.part.lengths[part].argsort(stable=True)]
             batches += by_length.split(self.batch_size)
         return batches
-
-
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """SHA-256 over shapes and values."""
-    digest = hashlib.sha256()
-    for values in tensors:
-        digest.update(str(tuple(values.shape)).encode())
-        digest.update(values.contiguous().numpy())
-    return digest.hexdigest()

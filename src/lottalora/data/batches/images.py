@@ -3,9 +3,7 @@
 Letters: N images, C channels, H × W pixels.
 """
 
-import hashlib
 from collections.abc import Callable
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +12,8 @@ import torch.nn.functional as F
 from torch import Generator
 from torch import Tensor
 
-from lottalora.data.batches.order import Order
+from lottalora.data.batches import order
+from lottalora.data.fingerprint import fingerprint
 
 EVALUATION_BATCH = 1000  # images; the score does not depend on it
 SPLIT_SEED = 0  # of the part that is held out; never the run's seed
@@ -38,8 +37,8 @@ class Images:
         return Images(self.pixels[index], self.labels[index])
 
 
-class Batches:
-    """Batches of normalised images (N, C, H, W) and labels (N,); the last, smaller one is not dropped.
+class Batches(order.Batches):
+    """Batches of normalised images (N, C, H, W) and labels (N,).
 
     Args:
         images: what is cut into batches.
@@ -60,23 +59,26 @@ class Batches:
         seed: int | None = None,
         augment: Augment | None = None,
     ) -> None:
+        super().__init__(len(images.labels), batch_size=batch_size, seed=seed)
         self.images = images
         self.mean = mean
         self.std = std
-        self.batch_size = batch_size
         self.augment = augment
-        self.sampler = Order(len(images.labels), seed)
-        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
+        self.generator = Generator()
 
-    def __len__(self) -> int:
-        return -(-len(self.images.labels) // self.batch_size)
+    def batch(self, number: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.images.take(index)
+        return (self._augmented(number, images).float() - self.mean) / self.std, images.labels
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = self.sampler.generator("augment")
-        for index in self.sampler.index().split(self.batch_size):
-            batch = self.images.take(index)
-            pixels = self.augment(batch.pixels, generator) if self.augment else batch.pixels
-            yield (pixels.float() - self.mean) / self.std, batch.labels
+    def skip(self, number: int, index: Tensor) -> None:
+        if self.augment:
+            self._augmented(number, self.images.take(index))
+
+    def _augmented(self, number: int, images: Images) -> Tensor:
+        """One stream of random draws runs through all batches of an epoch."""
+        if number == 0:
+            self.generator = self.sampler.generator("augment")
+        return self.augment(images.pixels, self.generator) if self.augment else images.pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +110,14 @@ class ImageSplits:
         return Batches(self.test, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.train, self.validation, self.test)
+        return fingerprint_of_images(self.train, self.validation, self.test)
 
 
-def fingerprint(*parts: Images) -> str:
+def fingerprint_of_images(*parts: Images) -> str:
     """SHA-256 over shapes, pixels and labels of all parts: data and split in one number."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(str(tuple(part.pixels.shape)).encode())
-        digest.update(part.pixels.contiguous().numpy())
-        digest.update(part.labels.contiguous().numpy())
-    return digest.hexdigest()
+    return fingerprint(
+        each for part in parts for each in (str(tuple(part.pixels.shape)), part.pixels, part.labels)
+    )
 
 
 def hold_out_a_tenth(images: Images) -> tuple[Images, Images]:

@@ -1,7 +1,11 @@
-"""The order of the examples in an epoch."""
+"""Batches of an epoch: their order, and how a run is resumed in the middle of one."""
 
 import hashlib
+from abc import ABC
+from abc import abstractmethod
 from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,25 +36,51 @@ class Order:
         return torch.Generator().manual_seed(seed_from(self.seed, self.epoch, *purpose))
 
 
-class Resumable:
-    """Batches of epochs so long that a run must be able to go on in the middle of one.
+class Batches(ABC):
+    """Batches of one part of a data set, as Lightning takes them.
 
-    A subclass has a length and takes the numbers of its batches from `numbers()`. Lightning keeps
-    `state_dict()` in a checkpoint, and gives it back before the next `iter`.
+    Their order is a function of (seed, epoch), and a run can be resumed in the middle of an epoch: Lightning
+    keeps `state_dict()` in a checkpoint and restores it before the next `iter`. A final class gives `batch`.
+
+    Args:
+        count: examples; the last, smaller batch is not dropped.
+        batch_size: examples of a batch.
+        seed: of the order; None keeps the order of the data set.
     """
 
-    given = 0  # batches of this epoch so far
-    first = 0  # where the next epoch begins; not at 0 only where a run goes on
+    batch_sampler = None  # Lightning reads this of whatever has a sampler
+    served = 0  # batches of this epoch so far
+    first = 0  # batch that the next epoch starts with; above 0 only after a resume
 
-    def numbers(self) -> Iterator[int]:
-        """The numbers of this epoch's batches that are still to be given."""
+    def __init__(self, count: int, *, batch_size: int, seed: int | None = None) -> None:
+        self.batch_size = batch_size
+        self.sampler = Order(count, seed)
+
+    @abstractmethod
+    def batch(self, number: int, index: Tensor) -> Any:  # noqa: ANN401  what the model takes, and labels
+        """Return batch `number` of this epoch, made of the examples `index`, (N,)."""
+
+    def index(self) -> Sequence[Tensor]:
+        """Return the examples of each batch of this epoch."""
+        return self.sampler.index().split(self.batch_size)
+
+    def skip(self, number: int, index: Tensor) -> None:  # noqa: B027  most classes draw nothing
+        """Do what `batch` would have done to random streams, for a batch that was served before a resume."""
+
+    def __len__(self) -> int:
+        return -(-self.sampler.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
         first, self.first = self.first, 0
-        for number in range(first, len(self)):
-            self.given = number + 1
-            yield number
+        for number, index in enumerate(self.index()):
+            if number < first:
+                self.skip(number, index)
+                continue
+            self.served = number + 1
+            yield self.batch(number, index)
 
     def state_dict(self) -> dict[str, int]:
-        return {"batch": self.given % len(self)}  # after the last batch: the beginning of the next epoch
+        return {"batch": self.served % len(self)}  # after the last batch: the start of the next epoch
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.first = state["batch"]

@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from lottalora.data.batches.batch import Sequences
 from lottalora.data.batches.by_length import EVALUATION_BATCH
 from lottalora.data.batches.by_length import Batches
-from lottalora.data.batches.by_length import fingerprint
+from lottalora.data.fingerprint import fingerprint
+from lottalora.data.fingerprint import with_shapes
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,5 @@ class SequenceSplits:
     def fingerprint(self) -> str:
         """SHA-256 over shapes and values of both parts: data, split and scaling in one number."""
         parts = (self.train, self.test)
-        return fingerprint(
-            values for part in parts for values in (part.inputs, part.elapsed, part.lengths, part.labels)
-        )
+        arrays = [each for part in parts for each in (part.inputs, part.elapsed, part.lengths, part.labels)]
+        return fingerprint(with_shapes(arrays))

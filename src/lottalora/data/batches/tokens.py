@@ -3,23 +3,21 @@
 Letters: N blocks of a batch, T = 128 tokens of each.
 """
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lottalora.data.batches.order import Order
-from lottalora.data.batches.order import Resumable
+from lottalora.data.batches import order
 from lottalora.data.batches.packed import Packed
+from lottalora.data.fingerprint import fingerprint
 
 BLOCK = 128  # tokens; the paper's
 EVALUATION_BATCH = 32  # blocks; the score does not depend on it
 
 
-class TokenBatches(Resumable):
+class TokenBatches(order.Batches):
     """Batches of blocks and the tokens that follow each token of them.
 
     A block's last target is the next block's first token, so each token but the very first is a target once.
@@ -37,23 +35,22 @@ class TokenBatches(Resumable):
         self, tokens: np.ndarray, *, batch_size: int, seed: int | None = None, text_bytes: int = 0
     ) -> None:
         blocks, rest = divmod(len(tokens) - 1, BLOCK)
+        super().__init__(blocks, batch_size=batch_size, seed=seed)
         self.tokens = tokens
-        self.batch_size = batch_size
         self.text_bytes = text_bytes
         self.rest = rest if seed is None else 0
         self.scored = blocks * BLOCK + self.rest  # targets
         self.end = torch.tensor([blocks * BLOCK])  # behind the last whole block
-        self.sampler = Order(blocks, seed)
-        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
 
     def __len__(self) -> int:
-        return -(-self.sampler.count // self.batch_size) + bool(self.rest)
+        return super().__len__() + bool(self.rest)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        blocks = self.sampler.index()
-        for number in self.numbers():
-            first = blocks[number * self.batch_size : (number + 1) * self.batch_size] * BLOCK
-            yield self.cut(first, BLOCK) if len(first) else self.cut(self.end, self.rest)
+    def index(self) -> list[Tensor]:
+        whole = super().index() if self.sampler.count else ()
+        return [*whole, *([torch.empty(0, dtype=torch.int64)] if self.rest else [])]
+
+    def batch(self, number: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cut(index * BLOCK, BLOCK) if len(index) else self.cut(self.end, self.rest)
 
     def cut(self, first: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Tokens and targets, (N, length) each, from these places on, (N,)."""
@@ -107,8 +104,5 @@ class TokenSplits:
 
     def fingerprint(self) -> str:
         """SHA-256 over the tokens of all parts that are used: text, tokenizer and split in one number."""
-        digest = hashlib.sha256()
-        for tokens in (self.train.tokens[: self.first], self.validation.tokens, self.test.tokens):
-            digest.update(f"{len(tokens)} {tokens.dtype}".encode())
-            digest.update(np.ascontiguousarray(tokens))
-        return digest.hexdigest()
+        parts = (self.train.tokens[: self.first], self.validation.tokens, self.test.tokens)
+        return fingerprint(each for tokens in parts for each in (f"{len(tokens)} {tokens.dtype}", tokens))

@@ -3,8 +3,6 @@
 Letters: N windows, K steps of each, S steps in all.
 """
 
-import hashlib
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.data.batches import order
 from lottalora.data.batches.batch import Windows
-from lottalora.data.batches.order import Order
+from lottalora.data.fingerprint import fingerprint
+from lottalora.data.fingerprint import with_shapes
 from lottalora.data.sources.episodes import ACTIONS
 from lottalora.data.sources.episodes import STATES
 from lottalora.data.sources.episodes import Episode
@@ -75,12 +75,12 @@ def returns_to_go(rewards: np.ndarray) -> np.ndarray:
     return np.cumsum(rewards[::-1], dtype=np.float64)[::-1].copy()
 
 
-class WindowBatches:
-    """Batches of windows and the actions to be said; the last, smaller batch is not dropped.
+class WindowBatches(order.Batches):
+    """Batches of windows and the actions to be predicted.
 
     Args:
         steps: what the windows are cut from.
-        first: the step that each window begins with.
+        starts: the step that each window begins with.
         normalisation: of states and returns, for whoever meets the environment itself.
         batch_size: windows.
         seed: of the order; None keeps the order of the data set.
@@ -89,26 +89,20 @@ class WindowBatches:
     def __init__(
         self,
         steps: Steps,
-        first: Tensor,
+        starts: Tensor,
         normalisation: Normalisation,
         *,
         batch_size: int,
         seed: int | None = None,
     ) -> None:
+        super().__init__(len(starts), batch_size=batch_size, seed=seed)
         self.steps = steps
-        self.first = first
+        self.starts = starts
         self.normalisation = normalisation
-        self.batch_size = batch_size
-        self.sampler = Order(len(first), seed)
-        self.batch_sampler = None  # Lightning reads this of whatever has a sampler
 
-    def __len__(self) -> int:
-        return -(-len(self.first) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Windows, Tensor]]:
-        for index in self.sampler.index().split(self.batch_size):
-            windows = self.steps.windows(self.first[index])
-            yield windows, windows.actions
+    def batch(self, number: int, index: Tensor) -> tuple[Windows, Tensor]:
+        windows = self.steps.windows(self.starts[index])
+        return windows, windows.actions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +128,4 @@ class EpisodeSplits:
 
     def fingerprint(self) -> str:
         """SHA-256 over what the two parts hold: data, split and normalisation in one number."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.held_out):
-            digest.update(str(tuple(part.table.shape)).encode())
-            digest.update(part.table.contiguous().numpy())
-        return digest.hexdigest()
+        return fingerprint(with_shapes([self.train.table, self.held_out.table]))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lottalora.data.fingerprint import fingerprint
 from lottalora.data.sources.files import obtain
 from lottalora.data.sources.parsed import Arrays
 from lottalora.data.sources.parsed import cache_folder
@@ -43,11 +44,11 @@ def read_parts(tables: dict[str, "Table"], count: int, what: str) -> Arrays:
 
 def digest_of(arrays: Arrays) -> str:
     """SHA-256 over names, shapes and values."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[name]))
-    return digest.hexdigest()
+    return fingerprint(
+        each
+        for name in sorted(arrays)
+        for each in (f"{name} {arrays[name].dtype} {arrays[name].shape}\n", arrays[name])
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
