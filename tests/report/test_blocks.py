@@ -64,6 +64,34 @@ def test_scaffold_options_that_differ_are_kept_apart_and_named():
     assert all(line.paper is None for line in found)
 
 
+def family_row(family, parameters, **further):
+    init = {"family": family, "parameters": parameters}
+    config = {"init": init, "scaffold": dict(init), "recipe": {"name": "paper"}}
+    return make_row(init=family, config=config, **further)
+
+
+@pytest.mark.parametrize(
+    ("family", "first", "now", "options"),
+    [
+        ("cauchy", {"clip": 10.0}, {"clip": 10.0, "scaling": "standardised"}, "scaling=literal"),
+        ("gaussian_mixture", {}, {"scaling": "standardised"}, "scaling=literal"),
+        ("truncated_normal", {"std": 1.0}, {"std": 1.0, "clip": 2.0}, "clip=redrawn"),
+        ("kaiming_normal", {"a": 0.0}, {"a": 5**0.5}, "a=0.0"),
+        ("sparse_erdos_renyi", {"density": 0.2}, {"density": 0.8}, "density=0.2"),
+    ],
+)
+def test_family_of_the_first_reading_says_so_and_the_one_of_now_needs_no_words(family, first, now, options):
+    earlier, later = family_row(family, first, seed=1), family_row(family, now, seed=2)
+    assert [line.options for line in lines_of([earlier])] == [options]
+    assert sorted(line.options for line in lines_of([earlier, later])) == ["", options]
+
+
+def test_scaling_that_was_typed_is_named_and_averaged_with_rows_that_imply_it():
+    typed = {"recipe": "modified", "changed": {"scaffold.parameters.scaling": "literal"}}
+    rows = [family_row("beta", {}, seed=1), family_row("beta", {"scaling": "literal"}, seed=2, **typed)]
+    assert [(line.options, line.scores.n) for line in lines_of(rows)] == [("scaling=literal", 2)]
+
+
 def test_repeated_seed_counts_once_with_its_newest_row():
     old, new = make_row(score=0.1), make_row(score=0.9, finished="2027-01-01T00:00:00+00:00")
     (line,) = lines_of([new, old])

@@ -22,7 +22,8 @@ RUNS = {
     "short_flowers102": 2,
     "short_molhiv": 2,
     "short_halfcheetah": 4,
-    "scaling": 18, "digits": 15, "table14": 30, "table2": 135, "table22": 57, "table3": 1005, "table6": 45, "table17": 35,
+    "scaling": 18,
+    "digits": 15, "table14": 30, "table2": 135, "table22": 57, "table3": 1005, "table6": 45, "table17": 35,
     "table12": 25, "table18": 20, "table19": 70, "table20": 70, "table21": 28, "table23": 75,
 }  # fmt: skip
 
