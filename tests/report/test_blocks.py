@@ -133,9 +133,10 @@ def test_diverged_run_is_named_and_in_no_mean():
     (block,) = blocks_of([make_row(seed=1, score=None), make_row(seed=2, score=0.9)])
     assert block.lines[0].scores.mean == 0.9
     assert block.lines[0].scores.n == 1
-    assert any("Runs that diverged, without a finite score: 1" in note for note in notes(block))
-    (line,) = csv.DictReader(io.StringIO(recovery_csv([block])))
+    assert any("Runs without a finite score (diverged): 1;" in note for note in notes(block))
+    line, removed = csv.DictReader(io.StringIO(recovery_csv([block])))
     assert (line["n"], line["diverged"]) == ("1", "1")
+    assert (removed["n"], removed["diverged"]) == ("1", "0")
 
 
 def test_beta_of_a_diverged_run_is_in_no_figure():

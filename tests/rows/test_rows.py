@@ -149,7 +149,7 @@ def test_folder_without_rows_gives_none(tmp_path):
         ({"beta_decay": "none"}, "wrong in beta_decay: 'none' is not float or null"),
         (
             {"history": {"epoch": [1.0]}},
-            "wrong in history: learning_rate, loss, step, validation_score missing",
+            "in history: learning_rate, loss, step, validation_score missing",
         ),
         ({"history": history(20) | {"colour": []}}, "wrong in history: colour missing or unknown"),
         ({"history": history(20) | {"loss": 0.5}}, "wrong in history: loss is no list of numbers"),
@@ -158,7 +158,7 @@ def test_folder_without_rows_gives_none(tmp_path):
         ({"history": history(0)}, r"columns of \[0\] points, not of one to 200"),
         ({"history": history(201), "epochs": 201}, r"columns of \[201\] points, not of one to 200"),
         (
-            {"history": history(20) | {"epoch": [1.0] * 19 + [20.0]}},
+            {"history": history(20) | {"epoch": [1.0] * 20}},
             "wrong in history: its epochs do not rise",
         ),
         ({"history": history(19)}, "wrong in history: it ends at epoch 19, and epochs is 20"),

@@ -46,7 +46,7 @@ class Losses(Callback):
 
 def train(folder, *, epochs=2, accumulate=1, broken_after=None):
     torch.manual_seed(3)
-    net = MLP((1, 8, 8), 10, hidden=[16])
+    net = MLP((1, 8, 8), 10, hidden=[16], dropout=0.0)
     wrap(net, Scaffold(rank=2, seed=1), keep=["head"])
     schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
     task = Classification(net, Digits.spec, partial(torch.optim.AdamW, lr=0.01), schedule)
@@ -116,9 +116,8 @@ def diverged(tmp_path_factory):
 def test_run_that_diverges_leaves_a_row_that_says_so_and_its_own_exit_code(diverged):
     folder, outcome = diverged
     assert outcome.returncode == 76
-    assert outcome.stderr.splitlines()[-1].startswith(
-        "diverged in epoch 1: its loss, score or β is not finite: "
-    )
+    last = outcome.stderr.splitlines()[-1]
+    assert last.startswith("diverged in epoch 1: its loss, score or β is not finite: ")
     (row,), problems = rows.read_all(folder / "results")
     assert problems == []
     assert (row["diverged"], row["score"], row["epochs"], row["arms"]) == (True, None, 1, {})

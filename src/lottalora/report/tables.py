@@ -78,9 +78,7 @@ def notes(block: Block) -> list[str]:
         said.append(f"agrees: the two means differ by {limit} or less.")
     diverged = sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold")
     if diverged:
-        said.append(
-            f"Runs that diverged, without a finite score: {diverged}; they are in neither n nor the mean."
-        )
+        said.append(f"Runs without a finite score (diverged): {diverged}; in neither n nor the mean.")
     superseded = sum(line.superseded for line in block.lines if line.condition != "no_scaffold")
     if superseded:
         said.append(f"Older rows of a seed that was run again: {superseded}; the newest counts.")
