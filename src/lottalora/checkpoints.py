@@ -30,6 +30,7 @@ from lottalora.tasks.base import Task
 BEST = "best.ckpt"
 RESUME = "resume.ckpt"
 STOPPED = 75  # exit code, sysexits' EX_TEMPFAIL: nothing is wrong, run the same command again
+DIVERGED = 76  # exit code: loss, score or β was not finite; the row says so, and the run is done
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 log = logging.getLogger(__name__)
 

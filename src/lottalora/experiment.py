@@ -1,12 +1,16 @@
 """One run: config → data → net → wrap → task → fit → test at the best validation epoch → row."""
 
 import logging
+import math
+import sys
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
@@ -35,6 +39,12 @@ from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Watch
 from lottalora.tracking.logger import watched
 
+if TYPE_CHECKING:  # Lightning takes seconds to import
+    from lottalora.tasks.base import Task
+    from lottalora.training import Training
+
+DIVERGENCE = "diverged in epoch %d: its loss, score or β is not finite: %s"
+NO_SCORES = {"score": math.nan, "further": {}, "arms": {}}  # of a run that diverged
 log = logging.getLogger(__name__)
 
 
@@ -71,19 +81,22 @@ def run_once(cfg: DictConfig, identity: dict, folder: Path, together: Together =
             return
         words = HydraConfig.get().overrides.task
         with recorded(identity["digest"], results, overrides=words, log_file=folder / "log.txt"), together():
-            train(cfg, identity, folder)
+            diverged = train(cfg, identity, folder)
+        if diverged and HydraConfig.get().mode != RunMode.MULTIRUN:  # in a sweep the others go on
+            leave_diverged()
 
 
 def is_done(cfg: DictConfig, identity: dict) -> bool:
     """Whether the row is there already, which is said."""
     done = None if cfg.force else rows.find(identity["digest"], Path(cfg.paths.results))
     if done:
-        log.info("done: %s (force=true to run again)", done)
+        how = "done, diverged" if rows.read(done)["diverged"] else "done"
+        log.info("%s: %s (force=true to run again)", how, done)
     return done is not None
 
 
-def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
-    """The run itself; `folder` takes its checkpoint."""
+def train(cfg: DictConfig, identity: dict, folder: Path) -> bool:
+    """The run itself, and whether it diverged; `folder` takes its checkpoint."""
     if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator='gpu' but PyTorch sees no GPU. Type trainer.accelerator=cpu.")
     if cfg.trainer.precision == "16-mixed" and kind_of_device(cfg) == "cpu":
@@ -98,13 +111,17 @@ def train(cfg: DictConfig, identity: dict, folder: Path) -> None:
     with watched(logger, about_run(cfg, identity, folder)) as watch:
         measured = train_and_test(cfg, data.spec, splits, net, folder, watch)
         if not is_first():
-            return
+            return measured["diverged"]
         row = identity | measured | record(cfg, data.spec, account)
         path = rows.write(row, Path(cfg.paths.results))
         if watch:
             watch.row = row
     remove_checkpoint(folder)
-    log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
+    if row["diverged"]:
+        log.warning(DIVERGENCE, row["epochs"], path)
+    else:
+        log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
+    return row["diverged"]
 
 
 def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
@@ -162,7 +179,6 @@ def train_and_test(
     from lottalora.tracking.progress import Progress
     from lottalora.training import Plan
     from lottalora.training import fit
-    from lottalora.training import score
 
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     if count() > 1:
@@ -178,23 +194,32 @@ def train_and_test(
         folder=folder,
         callbacks=[*callbacks, *([Epochs(watch)] if watch else [])],
     )
-    if cfg.resample == "epoch":
+    if cfg.resample == "epoch" and not trained.diverged:
         scaffold_of_epoch(net, trained.best_epoch)
     measured = {
-        "score": score(trained.trainer, task, splits),
-        "further": task.further_scores(),
+        **(NO_SCORES if trained.diverged else scores(cfg, trained, task, splits)),
         "validation_score": trained.validation_score,
         "best_epoch": trained.best_epoch,
         "epochs": trained.epochs,
         "seconds": trained.seconds,
         "beta": beta_values(net),
+        "beta_decay": None,
         "data_fingerprint": splits.fingerprint(),
-        "arms": {},
+        "history": trained.history,
     }
-    if cfg.remove_scaffold:
-        with without_scaffold(net):
-            measured["arms"] = {"scaffold_removed": score(trained.trainer, task, splits)}
+    measured["diverged"] = not math.isfinite(measured["score"])
     return measured | provenance(trained.trainer.strategy.root_device, trained.trainer.precision)
+
+
+def scores(cfg: DictConfig, trained: "Training", task: "Task", splits: Splits) -> dict:
+    """What the test says of the trained weights: the score, further ones, and that without the scaffold."""
+    from lottalora.training import score
+
+    found = {"score": score(trained.trainer, task, splits), "further": task.further_scores(), "arms": {}}
+    if cfg.remove_scaffold:
+        with without_scaffold(task.net):
+            found["arms"] = {"scaffold_removed": score(trained.trainer, task, splits)}
+    return found
 
 
 def record(cfg: DictConfig, spec: DataSpec, account: Account) -> dict:
@@ -217,3 +242,9 @@ def remove_checkpoint(folder: Path) -> None:
     from lottalora.checkpoints import remove
 
     remove(folder)
+
+
+def leave_diverged() -> None:
+    from lottalora.checkpoints import DIVERGED
+
+    sys.exit(DIVERGED)

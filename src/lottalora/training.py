@@ -14,6 +14,8 @@ from lottalora.checkpoints import Best
 from lottalora.checkpoints import Resume
 from lottalora.checkpoints import usable
 from lottalora.data.splits import Splits
+from lottalora.history import Diverged
+from lottalora.history import History
 from lottalora.processes import said_by_all
 from lottalora.sharing import places
 from lottalora.tasks.base import Task
@@ -55,13 +57,18 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A task whose weights are those of its best epoch, and how it came to them."""
+    """A task whose weights are those of its best epoch, and how it came to them.
+
+    Of a run that diverged, the weights are those at its end, and there is neither score nor best epoch.
+    """
 
     trainer: Trainer
     validation_score: float | None  # None where there is no validation part
-    best_epoch: int  # counted from 0; the first of equals; without a validation part the last
+    best_epoch: int | None  # counted from 0; the first of equals; without a validation part the last
     epochs: int  # trained
     seconds: float  # of fit, by the wall clock
+    diverged: bool  # loss, validation score or β was not finite, and training ended there
+    history: dict[str, list[float]]  # see lottalora.history
 
 
 def fit(
@@ -88,13 +95,14 @@ def fit(
     quieten()
     best = Best(folder, higher_is_better=higher_is_better, patience=plan.patience, min_delta=plan.min_delta)
     resume = Resume(folder, every=plan.checkpoint_every)
+    history = History(best)
     trainer = Trainer(
         max_epochs=plan.epochs,
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=plan.clip,
         precision=precision_of(plan),
         accelerator=plan.accelerator,
-        callbacks=[resume, *callbacks, best],
+        callbacks=[history, resume, *callbacks, best],
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
@@ -103,18 +111,31 @@ def fit(
         enable_model_summary=False,
         **places(),
     )
-    trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
+    diverged = False
+    try:
+        trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
+        load_best(task, best)
+    except Diverged:
+        diverged = True
+    scored = best.scores and not diverged
+    last = None if diverged else trainer.current_epoch - 1
+    return Training(
+        trainer=trainer,
+        validation_score=best.scores[best.epoch] if scored else None,
+        best_epoch=best.epoch if scored else last,
+        epochs=history.epochs if diverged else trainer.current_epoch,
+        seconds=resume.seconds,
+        diverged=diverged,
+        history=history.columns(),
+    )
+
+
+def load_best(task: Task, best: Best) -> None:
+    """Give the task the weights of its best epoch, or keep those of the last where nothing chooses one."""
     if not best.scores:
         best.keep(task)
     said_by_all("kept")  # no process reads before the first has written
     task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
-    return Training(
-        trainer=trainer,
-        validation_score=best.scores[best.epoch] if best.scores else None,
-        best_epoch=best.epoch if best.scores else trainer.current_epoch - 1,
-        epochs=trainer.current_epoch,
-        seconds=resume.seconds,
-    )
 
 
 def precision_of(plan: Plan) -> str:

@@ -1,9 +1,13 @@
+import csv
+import io
 import math
 
 import pytest
 
+from lottalora.report.beta import betas_of
 from lottalora.report.blocks import blocks_of
 from lottalora.report.tables import notes
+from lottalora.report.tables import recovery_csv
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
@@ -156,7 +160,17 @@ def test_blocks_do_not_depend_on_the_order_of_rows():
 def test_diverged_run_is_named_and_in_no_mean():
     (block,) = blocks_of([make_row(seed=1, score=None), make_row(seed=2, score=0.9)])
     assert block.lines[0].scores.mean == 0.9
-    assert any("without a finite score: 1" in note for note in notes(block))
+    assert block.lines[0].scores.n == 1
+    assert any("Runs without a finite score (diverged): 1;" in note for note in notes(block))
+    line, removed = csv.DictReader(io.StringIO(recovery_csv([block])))
+    assert (line["n"], line["diverged"]) == ("1", "1")
+    assert (removed["n"], removed["diverged"]) == ("1", "0")
+
+
+def test_beta_of_a_diverged_run_is_in_no_figure():
+    rows = [make_row(seed=1, score=None, beta={"a": 3.0}), make_row(seed=2, beta={"a": 0.9})]
+    (block,) = blocks_of(rows)
+    assert [beta.value for beta in betas_of(block)] == [0.9]
 
 
 def test_an_option_that_came_later_and_was_not_chosen_parts_no_rows():

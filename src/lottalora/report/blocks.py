@@ -148,6 +148,8 @@ def blocks_of(rows: Iterable[Row]) -> list[Block]:
 
 def further(row: Row) -> list[Row]:
     """The same run as if it had been scored by each of its further metrics that are known."""
+    if row["diverged"]:
+        return []
     known = {name: METRICS[name] for name in row["further"] if name in METRICS}
     return [row | scored_by(name, metric, row["further"][name]) for name, metric in known.items()]
 
@@ -188,7 +190,8 @@ def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]], *,
     runs = newest(cell)
     scores = [row["score"] for row in runs]
     lines = [line_of(cell, CONDITIONS.get(mode, mode), scores, baseline, options, own_rows=own)]
-    removed = [row["arms"]["scaffold_removed"] for row in runs if "scaffold_removed" in row["arms"]]
+    trained = [row for row in runs if not row["diverged"]]
+    removed = [row["arms"]["scaffold_removed"] for row in trained if "scaffold_removed" in row["arms"]]
     if removed:
         lines.append(line_of(cell, "no_scaffold", removed, baseline, options, own_rows=False))
     return lines

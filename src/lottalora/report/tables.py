@@ -15,7 +15,7 @@ LEFT = 2  # the first columns are words, the others numbers
 CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"
 ROW_COLUMNS = (
     "model", "size", "data", "sample", "mode", "init", "rank", "seed", "recipe", "metric", "score",
-    "trainable", "full", "full_plus_adapters", "validation_score", "best_epoch", "seconds",
+    "trainable", "full", "full_plus_adapters", "validation_score", "best_epoch", "diverged", "seconds",
     "device", "digest",
 )  # fmt: skip
 
@@ -78,7 +78,7 @@ def notes(block: Block) -> list[str]:
         said.append(f"agrees: the two means differ by {limit} or less.")
     diverged = sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold")
     if diverged:
-        said.append(f"Runs without a finite score: {diverged}; they are in neither n nor the mean.")
+        said.append(f"Runs without a finite score (diverged): {diverged}; in neither n nor the mean.")
     superseded = sum(line.superseded for line in block.lines if line.condition != "no_scaffold")
     if superseded:
         said.append(f"Older rows of a seed that was run again: {superseded}; the newest counts.")
@@ -135,7 +135,9 @@ def csv_line(block: Block, line: Line) -> dict:
     of_line = {
         key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank", "alpha")
     }
-    ours = {"metric": block.metric.name, "n": line.scores.n, "mean": line.scores.mean, "std": line.scores.std}
+    scores = line.scores
+    ours = {"metric": block.metric.name, "n": scores.n, "diverged": scores.diverged}
+    ours |= {"mean": scores.mean, "std": scores.std}
     derived = ("recovery", "share_above_chance", "trainable", "full", "full_plus_adapters")
     shares = ("percent_of_full", "percent_of_full_plus_adapters")
     paper = line.paper

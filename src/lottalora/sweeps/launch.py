@@ -172,7 +172,8 @@ class Sweep:
             self.say(logging.INFO, f"{place} skipped: {name_of(cell)} is run {where}")
             return
         done = rows.read(row)
-        score = f"{done['metric']} {short(done['score'])}, {end.seconds:.1f} s"
+        score = "diverged" if done["diverged"] else f"{done['metric']} {done['score']:.4f}"
+        score = f"{score}, {end.seconds:.1f} s"
         left = "" if self.bar else f", {self.left(total)} left"  # the bar says it
         self.say(logging.INFO, f"{place} {name_of(cell)}: {score}{left}")
 
@@ -229,7 +230,3 @@ def in_job(overrides: Sequence[str]) -> str:
 
 def name_of(cell: Cell) -> str:
     return rows.run_name(cell.identity) if cell.identity else " ".join(cell.overrides)
-
-
-def short(score: float | None) -> str:
-    return "not finite" if score is None else f"{score:.4f}"

@@ -40,6 +40,7 @@ def plan(words: list[str]) -> dict:
             "sweep": words,
             "runs": len(cells),
             "done": len(now.done),
+            "diverged": len(now.diverged),
             "running": len(now.running),
             "failed": len(now.failed),
             "waiting": len(now.waiting),
@@ -91,6 +92,7 @@ def show(planned: dict) -> None:
     lines = {
         "runs": f"{planned['runs']:,}",
         "done": f"{planned['done']:,}",
+        "of these diverged": f"{planned['diverged']:,}",
         "running": f"{planned['running']:,}",
         "failed, to be repeated": f"{planned['failed']:,}",
         "waiting": f"{planned['waiting']:,}",

@@ -16,10 +16,11 @@ from lottalora.sweeps.cells import cells_of_words
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Cells by state; each is in one list.
+    """Cells by state; each is in one of the first four lists.
 
     Args:
         done, running, failed, waiting: cells. What runs again after a failure is running.
+        diverged: those of `done` whose run diverged.
         claims: digest → who runs it.
         causes: digest, or words where there is none → why it failed.
     """
@@ -28,6 +29,7 @@ class Standing:
     running: list[Cell] = field(default_factory=list)
     failed: list[Cell] = field(default_factory=list)
     waiting: list[Cell] = field(default_factory=list)
+    diverged: list[Cell] = field(default_factory=list)
     claims: dict[str, dict] = field(default_factory=dict)
     causes: dict[str, dict] = field(default_factory=dict)
 
@@ -44,6 +46,7 @@ def standing(cells: Sequence[Cell], results: Path) -> Standing:
     """Where each of these cells stands now."""
     from lottalora.sweeps import claims
     from lottalora.sweeps import failures
+    from lottalora.sweeps.sweep import diverged
     from lottalora.sweeps.sweep import row_paths
 
     done, failed = row_paths(results), failures.read_all(results)
@@ -53,6 +56,8 @@ def standing(cells: Sequence[Cell], results: Path) -> Standing:
             now.running.append(cell)
         elif cell.digest in done:
             now.done.append(cell)
+            if diverged(done[cell.digest]):
+                now.diverged.append(cell)
         elif cell.problem or cell.digest in failed:
             now.failed.append(cell)
             now.causes[key_of(cell)] = (

@@ -1,4 +1,4 @@
-"""Where a sweep stands: done, running, failed with the cause, waiting, and the time that is left."""
+"""Where a sweep stands: done, running, failed with the cause, waiting; what diverged; the time left."""
 
 import argparse
 from pathlib import Path
@@ -39,6 +39,7 @@ def of_sweep(words: list[str]) -> dict:
             "sweep": words,
             "runs": len(cells),
             "done": len(now.done),
+            "diverged": [run_name(cell.identity) for cell in now.diverged],
             "running": [{"run": run_name(cell.identity), **now.claims[cell.digest]} for cell in now.running],
             "failed": [failure(name(cell), now.causes[key_of(cell)]) for cell in now.failed],
             "waiting": len(now.waiting),
@@ -60,6 +61,7 @@ def of_folder(results: Path) -> dict:
     """Status of all that a results folder knows of; what waits is known to sweeps only."""
     from lottalora.sweeps import claims
     from lottalora.sweeps import failures
+    from lottalora.sweeps.sweep import diverged
     from lottalora.sweeps.sweep import row_paths
 
     held, done = claims.all_held(results), row_paths(results)
@@ -72,6 +74,7 @@ def of_folder(results: Path) -> dict:
         "sweep": [],
         "runs": len(done.keys() | held.keys() | records.keys()),
         "done": len(done.keys() - held.keys()),
+        "diverged": [path.stem for digest, path in done.items() if digest not in held and diverged(path)],
         "running": [{"run": digest, **note} for digest, note in held.items()],
         "failed": [
             failure(" ".join(record["overrides"]) or digest, record) for digest, record in records.items()
@@ -91,6 +94,7 @@ def show(found: dict) -> None:
     table = Table(title=" ".join(found["sweep"]) or None, title_justify="left", show_header=False)
     table.add_row("runs", f"{found['runs']:,}")
     table.add_row("done", f"{found['done']:,}")
+    table.add_row("of these diverged", f"{len(found['diverged']):,}")
     table.add_row("running", f"{len(found['running']):,}")
     table.add_row("failed", f"{len(found['failed']):,}")
     if found["sweep"]:
@@ -104,6 +108,8 @@ def show(found: dict) -> None:
             else "another process"
         )
         console.print(f"running: {each['run']}, {where}", markup=False, soft_wrap=True, highlight=False)
+    for each in found["diverged"]:
+        console.print(f"diverged: {each}", markup=False, soft_wrap=True, highlight=False)
     for each in found["failed"]:
         log = f" (log: {each['log']})" if each["log"] else ""
         console.print(
