@@ -43,6 +43,9 @@ class Row(TypedDict):
     counts: dict  # parameters: trainable, internal_trainable, full, full_plus_adapters
     account: list  # one dict per matrix: name, shape, place, rank, trained, frozen
     beta: dict  # layer name → β at the best epoch
+    # Π(1 − lr·wd) over the steps up to the best epoch: what weight decay alone makes of β; null where β is not
+    # trained, where decay is no product (L2), or the row is older
+    beta_decay: float | None
     seconds: float  # of fit, by the wall clock
     peak_memory_mb: float | None  # MB of 10⁶ bytes; null where it was not measured
     device: str  # in words, such as "NVIDIA H200" or "cpu"
@@ -64,7 +67,14 @@ LATER = {
         "layer_norm": False,
         "train_beta": True,
     },
-    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0, "precision": "32-true"},
+    "trainer": {
+        "accumulate": 1,
+        "clip": None,
+        "patience": None,
+        "min_delta": 0.0,
+        "precision": "32-true",
+        "decay": "all",
+    },
     "run": {"resample": None},
 }
 COUNTS = ("trainable", "internal_trainable", "full", "full_plus_adapters")
@@ -102,9 +112,11 @@ def check_contents(row: Row, path: Path) -> None:
 
 
 def upgraded(row: object) -> object:
-    """A row of schema 1 as schema 2 says it; anything else as it is."""
+    """A row of schema 1 as schema 2 says it, and one that is older than a key with its null; else as it is."""
     if isinstance(row, dict) and row.get("schema") == 1 and "further" not in row:
-        return row | {"schema": 2, "further": {}}
+        row = row | {"schema": 2, "further": {}}
+    if isinstance(row, dict) and row.get("schema") == SCHEMA:
+        return {"beta_decay": None} | row
     return row
 
 

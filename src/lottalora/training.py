@@ -14,6 +14,7 @@ from lottalora.checkpoints import Best
 from lottalora.checkpoints import Resume
 from lottalora.checkpoints import usable
 from lottalora.data.splits import Splits
+from lottalora.decay import BetaDecay
 from lottalora.processes import said_by_all
 from lottalora.sharing import places
 from lottalora.tasks.base import Task
@@ -39,6 +40,7 @@ class Plan:
         patience: epochs without a better validation score after which training ends; None: never.
         min_delta: what counts as better for `patience`.
         precision: of the steps, in Lightning's words; auto: bf16-mixed on a GPU that has it, else 32-true.
+        decay: what weight decay acts on: all, all_but_beta or matrices.
         accelerator: auto, cpu or gpu.
         checkpoint_every: seconds between two writings of what is needed to go on.
     """
@@ -49,6 +51,7 @@ class Plan:
     patience: int | None = None
     min_delta: float = 0.0
     precision: str = "32-true"
+    decay: str = "all"
     accelerator: str = "auto"
     checkpoint_every: float = 60
 
@@ -60,6 +63,7 @@ class Training:
     trainer: Trainer
     validation_score: float | None  # None where there is no validation part
     best_epoch: int  # counted from 0; the first of equals; without a validation part the last
+    beta_decay: float | None  # see `BetaDecay.at`, at the best epoch
     epochs: int  # trained
     seconds: float  # of fit, by the wall clock
 
@@ -87,6 +91,8 @@ def fit(
     """
     quieten()
     best = Best(folder, higher_is_better=higher_is_better, patience=plan.patience, min_delta=plan.min_delta)
+    decayed = BetaDecay()
+    task.decay = plan.decay
     resume = Resume(folder, every=plan.checkpoint_every)
     trainer = Trainer(
         max_epochs=plan.epochs,
@@ -94,7 +100,7 @@ def fit(
         gradient_clip_val=plan.clip,
         precision=precision_of(plan),
         accelerator=plan.accelerator,
-        callbacks=[resume, *callbacks, best],
+        callbacks=[resume, decayed, *callbacks, best],
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
@@ -108,10 +114,12 @@ def fit(
         best.keep(task)
     said_by_all("kept")  # no process reads before the first has written
     task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
+    best_epoch = best.epoch if best.scores else trainer.current_epoch - 1
     return Training(
         trainer=trainer,
         validation_score=best.scores[best.epoch] if best.scores else None,
-        best_epoch=best.epoch if best.scores else trainer.current_epoch - 1,
+        best_epoch=best_epoch,
+        beta_decay=decayed.at(best_epoch),
         epochs=trainer.current_epoch,
         seconds=resume.seconds,
     )

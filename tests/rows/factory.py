@@ -14,7 +14,7 @@ def make_row(**fields):
         "changed": {}, "metric": "accuracy", "higher_is_better": True, "chance": 0.1, "score": 0.968,
         "validation_score": 0.97, "best_epoch": 18, "epochs": 20, "arms": {"scaffold_removed": 0.963},
         "further": {}, "counts": COUNTS,
-        "account": [], "beta": {"layers.0": 0.99}, "seconds": 33.0, "peak_memory_mb": 300.0, "device": "cpu",
+        "account": [], "beta": {"layers.0": 0.99}, "beta_decay": None, "seconds": 33.0, "peak_memory_mb": 300.0, "device": "cpu",
         "versions": {"torch": "2.13.0"}, "commit": "", "data_fingerprint": "abc", "config": {},
         "finished": "2026-01-02T03:04:05+00:00",
     }  # fmt: skip
