@@ -77,6 +77,7 @@ def print_rows(asked: argparse.Namespace) -> int:
 
 
 def print_report(asked: argparse.Namespace) -> int:
+    from lottalora.ancestry import lost_commits
     from lottalora.report.make import blocks_of
     from lottalora.report.make import summary_of
     from lottalora.report.make import write_report
@@ -84,7 +85,7 @@ def print_report(asked: argparse.Namespace) -> int:
     from lottalora.report.screen import show
 
     rows, problems = readable_rows(asked.results)
-    blocks = blocks_of(rows)
+    blocks = blocks_of(rows, lost=lost_commits({row["commit"] for row in rows}))
     summary = summary_of(rows, blocks, problems)
     console = console_for_tables()
     for block in blocks:

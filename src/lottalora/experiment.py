@@ -203,7 +203,7 @@ def train_and_test(
         "epochs": trained.epochs,
         "seconds": trained.seconds,
         "beta": beta_values(net),
-        "beta_decay": None,
+        "beta_decay": trained.beta_decay,
         "data_fingerprint": splits.fingerprint(),
         "history": trained.history,
     }

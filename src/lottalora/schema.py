@@ -48,8 +48,9 @@ class Row(TypedDict):
     counts: dict  # parameters: trainable, internal_trainable, full, full_plus_adapters
     account: list  # one dict per matrix: name, shape, place, rank, trained, frozen
     beta: dict  # layer name → β at the best epoch; where the run diverged, at its end
-    beta_decay: float | None  # what weight decay alone would have made of β, Π(1 − lr·wd); null where nothing
-    # decays β or in older rows
+    # Π(1 − lr·wd) over the steps up to the best epoch: what weight decay alone makes of β; null where no β is
+    # trained, where decay is no product (L2), or the row is older
+    beta_decay: float | None
     seconds: float  # of fit, by the wall clock
     peak_memory_mb: float | None  # MB of 10⁶ bytes; null where it was not measured
     device: str  # in words, such as "NVIDIA H200" or "cpu"
@@ -71,7 +72,14 @@ LATER = {
         "layer_norm": False,
         "train_beta": True,
     },
-    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0, "precision": "32-true"},
+    "trainer": {
+        "accumulate": 1,
+        "clip": None,
+        "patience": None,
+        "min_delta": 0.0,
+        "precision": "32-true",
+        "decay": "all",
+    },
     "run": {"resample": None},
 }
 # The columns of a history, by rising epoch. Those of BETA are quantiles of β over all layers; a net without a

@@ -14,6 +14,7 @@ from lottalora.checkpoints import Best
 from lottalora.checkpoints import Resume
 from lottalora.checkpoints import usable
 from lottalora.data.splits import Splits
+from lottalora.decay import BetaDecay
 from lottalora.history import Diverged
 from lottalora.history import History
 from lottalora.processes import said_by_all
@@ -41,6 +42,7 @@ class Plan:
         patience: epochs without a better validation score after which training ends; None: never.
         min_delta: what counts as better for `patience`.
         precision: of the steps, in Lightning's words; auto: bf16-mixed on a GPU that has it, else 32-true.
+        decay: what weight decay acts on: all, all_but_beta or matrices.
         accelerator: auto, cpu or gpu.
         checkpoint_every: seconds between two writings of what is needed to go on.
     """
@@ -51,6 +53,7 @@ class Plan:
     patience: int | None = None
     min_delta: float = 0.0
     precision: str = "32-true"
+    decay: str = "all"
     accelerator: str = "auto"
     checkpoint_every: float = 60
 
@@ -65,6 +68,7 @@ class Training:
     trainer: Trainer
     validation_score: float | None  # None where there is no validation part
     best_epoch: int | None  # counted from 0; the first of equals; without a validation part the last
+    beta_decay: float | None  # see `BetaDecay.at`, at the best epoch
     epochs: int  # trained
     seconds: float  # of fit, by the wall clock
     diverged: bool  # loss, validation score or β was not finite, and training ended there
@@ -94,6 +98,8 @@ def fit(
     """
     quieten()
     best = Best(folder, higher_is_better=higher_is_better, patience=plan.patience, min_delta=plan.min_delta)
+    decayed = BetaDecay()
+    task.decay = plan.decay
     resume = Resume(folder, every=plan.checkpoint_every)
     history = History(best)
     trainer = Trainer(
@@ -102,7 +108,7 @@ def fit(
         gradient_clip_val=plan.clip,
         precision=precision_of(plan),
         accelerator=plan.accelerator,
-        callbacks=[history, resume, *callbacks, best],
+        callbacks=[history, resume, decayed, *callbacks, best],
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
@@ -119,10 +125,12 @@ def fit(
         diverged = True
     scored = best.scores and not diverged
     last = None if diverged else trainer.current_epoch - 1
+    best_epoch = best.epoch if scored else last
     return Training(
         trainer=trainer,
         validation_score=best.scores[best.epoch] if scored else None,
-        best_epoch=best.epoch if scored else last,
+        best_epoch=best_epoch,
+        beta_decay=None if diverged else decayed.at(best_epoch),
         epochs=history.epochs if diverged else trainer.current_epoch,
         seconds=resume.seconds,
         diverged=diverged,

@@ -11,6 +11,7 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.rows import Row
 
+LOST = "†"
 LEFT = 2  # the first columns are words, the others numbers
 CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"
 ROW_COLUMNS = (
@@ -45,7 +46,7 @@ def cells(line: Line, metric: Metric) -> list[str]:
         line.label,
         ", ".join(part for part in (line.init, line.options) if part) or "–",
         "–" if line.rank is None else str(line.rank),
-        str(line.scores.n),
+        f"{line.scores.n}{LOST if line.lost else ''}",
         with_std(line.scores.mean, line.scores.std, metric),
         percent(100 * line.recovery),
         percent(100 * line.share_above_chance),
@@ -80,6 +81,8 @@ def notes(block: Block) -> list[str]:
     if diverged:
         said.append(f"Runs without a finite score (diverged): {diverged}; in neither n nor the mean.")
     superseded = sum(line.superseded for line in block.lines if line.condition != "no_scaffold")
+    if lost := sum(line.lost for line in block.lines if line.condition != "no_scaffold"):
+        said.append(f"{LOST} made by code that is in no history here: {lost} of the runs. Run them again.")
     if superseded:
         said.append(f"Older rows of a seed that was run again: {superseded}; the newest counts.")
     return said
@@ -136,7 +139,7 @@ def csv_line(block: Block, line: Line) -> dict:
         key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank", "alpha")
     }
     scores = line.scores
-    ours = {"metric": block.metric.name, "n": scores.n, "diverged": scores.diverged}
+    ours = {"metric": block.metric.name, "n": scores.n, "diverged": scores.diverged, "lost": line.lost}
     ours |= {"mean": scores.mean, "std": scores.std}
     derived = ("recovery", "share_above_chance", "trainable", "full", "full_plus_adapters")
     shares = ("percent_of_full", "percent_of_full_plus_adapters")
@@ -212,7 +215,7 @@ def latex_line(texts: Iterable[str]) -> str:
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "–": "--", "−": "$-$",
+    "±": r"$\pm$", "†": r"$\dagger$", "–": "--", "−": "$-$",
 }  # fmt: skip
 
 
