@@ -26,6 +26,9 @@ from lottalora.messages import nearest_first
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE.parents[1] / "conf"  # of the repository that this package was installed from
 SHOW_ALL = "LOTTALORA_TRACEBACK"
+# Exit codes of run.py beside 0 and 1.
+STOPPED = 75  # sysexits' EX_TEMPFAIL: nothing is wrong, run the same command again
+DIVERGED = 76  # loss, score or β was not finite; the row says so, and the run is done
 PLUGINS = {"hydra/launcher/submitit_slurm": "hydra-submitit-launcher"}  # choice → package that brings it
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,14 @@
 """One run on one screen: config → claim → data → build → fit → score → row."""
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
@@ -19,6 +21,7 @@ from lottalora.data.splits import Splits
 from lottalora.distributed.collectives import is_first
 from lottalora.distributed.collectives import world_size
 from lottalora.distributed.launch import run_on_devices
+from lottalora.errors import DIVERGED
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> None:
     """Train and score what the config describes and write its row, unless the row exists."""
     identity, results = identify(cfg), Path(cfg.paths.results)
-    if is_done(cfg, identity):
+    if not cfg.force and rows.is_done(identity["digest"], results):
         return
     rows.check_writable(identity, results)
     if cfg.trainer.devices == 1:
@@ -50,22 +53,16 @@ def run_claimed(
     with claims.claimed(digest, results, log_file=log_file) as other:
         if other:
             log.info("skipped: %s is run %s", rows.run_name(identity), claims.holder_text(other))
-        elif not is_done(cfg, identity):  # the claim may come from a process that has just finished it
+        elif cfg.force or not rows.is_done(digest, results):  # by a process that has just released its claim
             overrides = HydraConfig.get().overrides.task
             with failures.recorded(digest, results, overrides=overrides, log_file=log_file), join():
-                train(cfg, identity)
+                diverged = train(cfg, identity)
+            if diverged and HydraConfig.get().mode != RunMode.MULTIRUN:  # in a sweep the other runs go on
+                sys.exit(DIVERGED)
 
 
-def is_done(cfg: DictConfig, identity: dict) -> bool:
-    """Whether the row exists; if so, log where."""
-    done = None if cfg.force else rows.find(identity["digest"], Path(cfg.paths.results))
-    if done:
-        log.info("done: %s (force=true to run again)", done)
-    return done is not None
-
-
-def train(cfg: DictConfig, identity: dict) -> None:
-    """Read the data, build the net, fit and score it, and write the row."""
+def train(cfg: DictConfig, identity: dict) -> bool:
+    """Read the data, build the net, fit and score it, and write the row; return whether the run diverged."""
     from lottalora.training import checkpoints  # Lightning takes seconds to import
 
     build.set_up_torch(cfg.trainer, seed=cfg.seed)
@@ -79,14 +76,18 @@ def train(cfg: DictConfig, identity: dict) -> None:
     with tracking.watched(logger, about) as watch:
         measured = fit_and_score(cfg, data.spec, splits, net, folder, watch)
         if not is_first():
-            return
+            return measured["diverged"]
         counted = {"counts": account.counts(), "account": account.as_dict()["entries"]}
         row = identity | measured | data.spec.scoring() | counted | {"config": portable(cfg)}
         path = rows.write(row, results)
         if watch:
             watch.row = row
     checkpoints.remove(folder)
-    log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
+    if row["diverged"]:
+        log.warning("diverged in epoch %d: its loss, score or β is not finite: %s", row["epochs"], path)
+    else:
+        log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
+    return row["diverged"]
 
 
 def fit_and_score(

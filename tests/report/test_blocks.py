@@ -1,9 +1,13 @@
+import csv
+import io
 import math
 
 import pytest
 
+from lottalora.report.beta import betas_of
 from lottalora.report.blocks import blocks_of
 from lottalora.report.tables import notes
+from lottalora.report.tables import recovery_csv
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
@@ -62,6 +66,34 @@ def test_scaffold_options_that_differ_are_kept_apart_and_named():
     found = lines_of([make_row(seed=1, config=config(0.1)), make_row(seed=2, config=config(0.2))])
     assert [line.options for line in found] == ["std=0.1", "std=0.2"]
     assert all(line.paper is None for line in found)
+
+
+def family_row(family, parameters, **further):
+    init = {"family": family, "parameters": parameters}
+    config = {"init": init, "scaffold": dict(init), "recipe": {"name": "paper"}}
+    return make_row(init=family, config=config, **further)
+
+
+@pytest.mark.parametrize(
+    ("family", "first", "now", "options"),
+    [
+        ("cauchy", {"clip": 10.0}, {"clip": 10.0, "scaling": "standardised"}, "scaling=literal"),
+        ("gaussian_mixture", {}, {"scaling": "standardised"}, "scaling=literal"),
+        ("truncated_normal", {"std": 1.0}, {"std": 1.0, "clip": 2.0}, "clip=redrawn"),
+        ("kaiming_normal", {"a": 0.0}, {"a": 5**0.5}, "a=0.0"),
+        ("sparse_erdos_renyi", {"density": 0.2}, {"density": 0.8}, "density=0.2"),
+    ],
+)
+def test_family_of_the_first_reading_says_so_and_the_one_of_now_needs_no_words(family, first, now, options):
+    earlier, later = family_row(family, first, seed=1), family_row(family, now, seed=2)
+    assert [line.options for line in lines_of([earlier])] == [options]
+    assert sorted(line.options for line in lines_of([earlier, later])) == ["", options]
+
+
+def test_scaling_that_was_typed_is_named_and_averaged_with_rows_that_imply_it():
+    typed = {"recipe": "modified", "changed": {"scaffold.parameters.scaling": "literal"}}
+    rows = [family_row("beta", {}, seed=1), family_row("beta", {"scaling": "literal"}, seed=2, **typed)]
+    assert [(line.options, line.scores.n) for line in lines_of(rows)] == [("scaling=literal", 2)]
 
 
 def test_repeated_seed_counts_once_with_its_newest_row():
@@ -128,7 +160,17 @@ def test_blocks_do_not_depend_on_the_order_of_rows():
 def test_diverged_run_is_named_and_in_no_mean():
     (block,) = blocks_of([make_row(seed=1, score=None), make_row(seed=2, score=0.9)])
     assert block.lines[0].scores.mean == 0.9
-    assert any("without a finite score: 1" in note for note in notes(block))
+    assert block.lines[0].scores.n == 1
+    assert any("Runs without a finite score (diverged): 1;" in note for note in notes(block))
+    line, removed = csv.DictReader(io.StringIO(recovery_csv([block])))
+    assert (line["n"], line["diverged"]) == ("1", "1")
+    assert (removed["n"], removed["diverged"]) == ("1", "0")
+
+
+def test_beta_of_a_diverged_run_is_in_no_figure():
+    rows = [make_row(seed=1, score=None, beta={"a": 3.0}), make_row(seed=2, beta={"a": 0.9})]
+    (block,) = blocks_of(rows)
+    assert [beta.value for beta in betas_of(block)] == [0.9]
 
 
 def test_an_option_that_came_later_and_was_not_chosen_parts_no_rows():

@@ -15,6 +15,12 @@ from tests.rows.factory import make_row
 NOBODY = 65534  # a user id without rights
 
 
+def history(epochs):
+    """One point for each epoch."""
+    column = [float(epoch) for epoch in range(1, epochs + 1)]
+    return {name: column for name in ("epoch", "step", "loss", "validation_score", "learning_rate")}
+
+
 def test_row_reads_back_as_it_was_written(tmp_path):
     row = make_row(arms={"scaffold_removed": 0.5}, changed={"optimizer.lr": 0.01})
     assert rows.read(rows.write(row, tmp_path)) == row
@@ -129,7 +135,7 @@ def test_folder_without_rows_gives_none(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": 3}, "of schema 3; this version reads 2"),
+        ({"schema": 0}, "of schema 0; this version reads 1 to 3"),
         ({"score": "0.9"}, "wrong in score: '0.9' is not float or null"),
         ({"rank": 8.5}, "wrong in rank: 8.5 is not int or null"),
         ({"seed": True}, "wrong in seed: True is not int"),
@@ -138,6 +144,25 @@ def test_folder_without_rows_gives_none(tmp_path):
         ({"counts": {"trainable": 1}}, "wrong in counts: internal_trainable is None, not int"),
         ({"arms": {"scaffold_removed": "bad"}}, "wrong in arms: scaffold_removed is 'bad'"),
         ({"further": {"return": "high"}}, "wrong in further: return is 'high'"),
+        ({"diverged": True}, "wrong in diverged: it is true, and score is 0.968"),
+        ({"score": None, "diverged": False}, "wrong in diverged: it is false, and score is None"),
+        ({"beta_decay": "none"}, "wrong in beta_decay: 'none' is not float or null"),
+        (
+            {"history": {"epoch": [1.0]}},
+            "in history: learning_rate, loss, step, validation_score missing",
+        ),
+        ({"history": history(20) | {"colour": []}}, "wrong in history: colour missing or unknown"),
+        ({"history": history(20) | {"loss": 0.5}}, "wrong in history: loss is no list of numbers"),
+        ({"history": history(20) | {"loss": ["low"] * 20}}, "wrong in history: loss is no list of numbers"),
+        ({"history": history(20) | {"loss": [0.5] * 19}}, r"columns of \[19, 20\] points"),
+        ({"history": history(0)}, r"columns of \[0\] points, not of one to 200"),
+        ({"history": history(201), "epochs": 201}, r"columns of \[201\] points, not of one to 200"),
+        (
+            {"history": history(20) | {"epoch": [1.0] * 20}},
+            "wrong in history: its epochs do not rise",
+        ),
+        ({"history": history(19)}, "wrong in history: it ends at epoch 19, and epochs is 20"),
+        ({"history": history(21)}, "wrong in history: it ends at epoch 21, and epochs is 20"),
         ({"colour": "red"}, "does not know: colour"),
     ],
 )
@@ -154,9 +179,39 @@ def test_row_of_wrong_contents_is_refused_by_name_when_written_and_when_read(tmp
     assert "\n" not in str(refused.value)
 
 
+def test_history_that_fits_its_epochs_is_accepted(tmp_path):
+    assert rows.read(rows.write(row := make_row(history=history(20)), tmp_path)) == row
+    early = history(3) | {"epoch": [1.0, 2.0, 2.5]}
+    row = make_row(score=None, epochs=3, history=early)
+    assert rows.read(rows.write(row, tmp_path)) == row
+
+
+def test_row_of_a_newer_version_is_named_as_such_and_never_to_be_deleted(tmp_path):
+    path = tmp_path / "rows" / "mlp_mnist" / "medium" / "row.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(make_row() | {"schema": 4, "colour": "red"}))
+    _, (problem,) = rows.read_all(tmp_path)
+    assert problem == (
+        f"{path} was written by a newer version of lottalora (schema 4; this one reads up to 3). "
+        "Update lottalora to read it; the row is as it should be."
+    )
+
+
+@pytest.mark.parametrize("score", [0.9, None])
+def test_row_of_schema_2_is_read_as_one_without_a_history_that_diverged_if_it_has_no_score(tmp_path, score):
+    row = make_row(score=score)
+    later = ("history", "diverged", "beta_decay")
+    old = {key: value for key, value in row.items() if key not in later} | {"schema": 2}
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(old))
+    assert rows.read(path) == row | {"history": {}, "diverged": score is None, "beta_decay": None}
+    assert json.loads(path.read_text()) == old
+
+
 def test_row_of_schema_1_is_read_as_one_that_measured_nothing_further(tmp_path):
     row = make_row()
-    old = {key: value for key, value in row.items() if key != "further"} | {"schema": 1}
+    later = ("further", "history", "diverged", "beta_decay")
+    old = {key: value for key, value in row.items() if key not in later} | {"schema": 1}
     path = tmp_path / "row.json"
     path.write_text(json.dumps(old))
     assert rows.read(path) == row

@@ -103,6 +103,22 @@ def test_two_processes_have_the_losses_and_scores_of_one(runs, strategy):
     assert row(runs[strategy])["beta"] == pytest.approx(row(runs["one"])["beta"], rel=1e-5)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_have_the_history_of_one(runs, strategy):
+    ours, theirs = row(runs[strategy])["history"], row(runs["one"])["history"]
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert [value for value in ours[name] if value is not None] == pytest.approx(
+            [value for value in theirs[name] if value is not None], rel=1e-4
+        )
+
+
+def test_run_on_two_devices_that_diverges_ends_in_both_and_says_so(tmp_path):
+    assert train(tmp_path, "optimizer.lr=1e10") == [76, 0]
+    assert row(tmp_path)["diverged"] and row(tmp_path)["epochs"] == 1
+    assert not list(tmp_path.glob("failures/*.json"))
+
+
 def test_run_on_two_devices_is_the_same_run_and_says_on_what_it_ran(runs):
     assert row(runs["ddp"])["digest"] == row(runs["one"])["digest"]
     assert row(runs["ddp"])["device"] == f"2 × {row(runs['one'])['device']}"

@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=12", "trainer.accelerator=cpu")
-EQUAL = ("score", "validation_score", "best_epoch", "beta", "arms", "digest")
+EQUAL = ("score", "validation_score", "best_epoch", "beta", "arms", "digest", "history")
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:

@@ -74,6 +74,8 @@ def test_killed_after_any_batch_the_run_ends_with_the_same_bits(after, accumulat
         train(tmp_path / "parts", kill_after=after, accumulate=accumulate)
     resumed, parts = train(tmp_path / "parts", accumulate=accumulate)
     assert parts.validation_score == whole.validation_score
+    assert repr(parts.history) == repr(whole.history)  # repr: NaN equals itself there
+    assert len(whole.history["epoch"]) == 20
     assert parts.trainer.global_step == whole.trainer.global_step == 2 * BATCHES / accumulate
     ours, theirs = resumed.state_dict(), task.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -1,5 +1,6 @@
 """The real command from end to end, on handwritten digits."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -140,8 +141,24 @@ def test_help_is_printed_without_importing_torch_or_hydra(tmp_path, words):
     assert not imported & {"torch", "hydra", "omegaconf"}
 
 
+def test_a_row_holds_the_course_of_its_run(finished):
+    _, row_of = finished
+    history = row_of["scaffold"]["history"]
+    assert len(history["epoch"]) == 21  # three epochs of seven points
+    assert history["epoch"][6::7] == [1, 2, 3]
+    scores = history["validation_score"]
+    assert [place for place, score in enumerate(scores) if score is not None] == [6, 13, 20]
+    best = scores[6::7][row_of["scaffold"]["best_epoch"]]
+    assert best == pytest.approx(row_of["scaffold"]["validation_score"], rel=1e-5)
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
+    assert history["step"] == sorted(set(history["step"]))
+    for lower, upper in itertools.pairwise(("beta_min", "beta_q25", "beta_median", "beta_q75", "beta_max")):
+        assert all(low <= high for low, high in zip(history[lower], history[upper], strict=True))
+    assert not any(key.startswith("beta") for key in row_of["baseline"]["history"])
+
+
 def test_a_row_is_plain_json(finished):
     folder, _ = finished
     paths = sorted((folder / "results" / "rows").rglob("*.json"))
     assert len(paths) == 4
-    assert all(json.loads(path.read_text())["schema"] == 2 for path in paths)
+    assert all(json.loads(path.read_text())["schema"] == 3 for path in paths)

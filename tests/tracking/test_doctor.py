@@ -7,6 +7,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+from lottalora.results.rows import write
+from tests.rows.factory import make_row
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -62,3 +65,12 @@ def test_bash_completion_offers_groups_and_choices(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
     assert ran.stdout.split() == ["logger=wandb"], ran.stderr
+
+
+def test_doctor_names_rows_whose_code_is_in_no_history(tmp_path):
+    write(make_row(commit="3fc16a34" * 5, config={"data": {}, "model": {"size": "medium"}}), tmp_path)
+    (line,) = [
+        line for line in doctor(tmp_path, "--results", tmp_path).stdout.splitlines() if " rows " in line
+    ]
+    assert "1 of 1 made by code that is in no history here (3fc16a34)" in line
+    assert "python run.py model=mlp data=mnist model.size=medium" in line

@@ -86,6 +86,7 @@ def examine(results: Path) -> Iterator[Check]:
         ("devices", devices),
         ("data", data_sets),
         ("results", lambda: disk(results)),
+        ("rows", lambda: commits_of_rows(results)),
         ("network", network),
         ("wandb", weights_and_biases),
         ("slurm", slurm),
@@ -183,6 +184,31 @@ def disk(results: Path) -> Iterator[Check]:
         state="note" if little else "ok",
         found=f"{free / 1e9:.1f} GB free at {place}",
         remedy="free some space, or set paths.results=DIR" if little else "",
+    )
+
+
+def commits_of_rows(results: Path) -> Iterator[Check]:
+    """Rows whose code is in no history here; no row at all is no finding."""
+    from lottalora.results import rows
+    from lottalora.results.ancestry import ancestors
+    from lottalora.results.ancestry import lost_commits
+    from lottalora.results.command import command_of
+
+    found, _ = rows.read_all(results)
+    if not found:
+        return
+    if ancestors(Path(__file__).parent) is None:
+        said = f"{len(found)}; whether the history has their code is unknown: it is shallow or absent here"
+        yield Check(name="rows", state="ok", found=said)
+        return
+    lost = lost_commits({row["commit"] for row in found})
+    again = [row for row in found if row["commit"] in lost]
+    yield Check(
+        name="rows",
+        state="note" if again else "ok",
+        found=f"{len(again)} of {len(found)} made by code that is in no history here"
+        + (f" ({', '.join(sorted(commit[:8] for commit in lost))})" if lost else ""),
+        remedy=f"run them again, as by: {command_of(again[0])} force=true" if again else "",
     )
 
 

@@ -82,9 +82,10 @@ def print_report(asked: argparse.Namespace) -> int:
     from lottalora.report.make import write_report
     from lottalora.report.screen import console_for_tables
     from lottalora.report.screen import show
+    from lottalora.results.ancestry import lost_commits
 
     rows, problems = readable_rows(asked.results)
-    blocks = blocks_of(rows)
+    blocks = blocks_of(rows, lost=lost_commits({row["commit"] for row in rows}))
     summary = summary_of(rows, blocks, problems)
     console = console_for_tables()
     for block in blocks:

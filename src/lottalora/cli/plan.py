@@ -40,6 +40,7 @@ def show(planned: dict) -> None:
     lines = {
         "runs": f"{planned['runs']:,}",
         "done": f"{planned['done']:,}",
+        "of these diverged": f"{planned['diverged']:,}",
         "running": f"{planned['running']:,}",
         "failed, to be repeated": f"{planned['failed']:,}",
         "waiting": f"{planned['waiting']:,}",

@@ -38,6 +38,7 @@ def show(found: dict) -> None:
     table = Table(title=" ".join(found["sweep"]) or None, title_justify="left", show_header=False)
     table.add_row("runs", f"{found['runs']:,}")
     table.add_row("done", f"{found['done']:,}")
+    table.add_row("of these diverged", f"{len(found['diverged']):,}")
     table.add_row("running", f"{len(found['running']):,}")
     table.add_row("failed", f"{len(found['failed']):,}")
     if found["sweep"]:
@@ -51,6 +52,8 @@ def show(found: dict) -> None:
             else "another process"
         )
         console.print(f"running: {each['run']}, {where}", markup=False, soft_wrap=True, highlight=False)
+    for each in found["diverged"]:
+        console.print(f"diverged: {each}", markup=False, soft_wrap=True, highlight=False)
     for each in found["failed"]:
         log = f" (log: {each['log']})" if each["log"] else ""
         console.print(

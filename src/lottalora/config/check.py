@@ -36,6 +36,7 @@ CHOICES = {
     "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("ddp", "fsdp"),
+    "trainer.decay": ("all", "all_but_beta", "matrices"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
 }
 # For recipes in which one number follows another, such as α = 2r.
@@ -113,6 +114,11 @@ def check_choices(cfg: DictConfig) -> None:
             raise ValueError(
                 f"{key} must be {' or '.join(str(each).lower() for each in known)}, got {value!r}."
             )
+    if cfg.trainer.decay != "all" and not cfg.optimizer.get("weight_decay"):
+        raise ValueError(
+            f"trainer.decay={cfg.trainer.decay} keeps parameters out of weight decay, and there is none. "
+            "Type trainer.decay=all, or optimizer.weight_decay=NUMBER."
+        )
     if cfg.recipe_name == "paper":
         raise ValueError(
             "recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name."

@@ -24,7 +24,7 @@ IDENTITY = {
 PLACES = ("root", "tokenizers")  # keys that say where files lie
 SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
 DIGEST_TARGETS = {  # target → the name it had when the first rows were written, which their digests hold
-    "lottalora.tasks.schedules.PerStep": "lottalora.schedules.PerStep",
+    "lottalora.tasks.schedules.PerStep": "lottalora.tasks.schedules.PerStep",
     "lottalora.tasks.binary.balanced": "lottalora.tasks.screening.Screening",
     "lottalora.data.batches.augmentation.Augmentation": "lottalora.data.augmentation.Augmentation",
 }

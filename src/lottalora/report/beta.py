@@ -26,9 +26,9 @@ class Beta:
 
 
 def betas_of(block: Block) -> list[Beta]:
-    """β of the scaffold runs with adapters, by layer; one that was not finite is left out."""
+    """β of the scaffold runs with adapters, by layer; runs that diverged are left out."""
     lines = [line for line in block.lines if line.condition == "scaffold" and line.own_rows]
-    runs = [run for line in lines if line.rank for run in line.runs]
+    runs = [run for line in lines if line.rank for run in line.runs if not run["diverged"]]
     return [
         Beta(run["digest"], layer, run["init"], run["rank"], run["seed"], value)
         for run in runs

@@ -1,8 +1,10 @@
 """Rows side by side: one block per benchmark, size and recipe, one line per condition, init and rank."""
 
 import math
+from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
+from dataclasses import replace
 
 from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
@@ -62,6 +64,7 @@ class Line:
     verdict: str  # agrees, better or worse than the paper; "" where there is nothing to compare
     runs: list[Row]  # behind the scores, one for each pair of seeds
     older: list[Row]  # of the same seeds, left out
+    lost: int  # counted runs whose commit is in no history here
     own_rows: bool  # False for a test-time arm and a further score: their rows stand in another line
 
     @property
@@ -131,15 +134,19 @@ class Block:
         return next((line for line in self.lines if line.condition == "full"), None)
 
 
-def blocks_of(rows: Iterable[Row]) -> list[Block]:
+def blocks_of(rows: Iterable[Row], *, lost: Collection[str] = ()) -> list[Block]:
     """All rows, each in the one block it belongs to; a benchmark's paper recipe stands first.
 
     A further score of a known metric has blocks of its own, behind those of what the rows are scored by.
+
+    Args:
+        rows: in any order.
+        lost: commits that are in no history here (`results.ancestry`); lines with such rows are marked.
     """
     rows = list(rows)
     measured = {True: rows, False: [each for row in rows for each in further(row)]}
     blocks = [
-        block_of(members, own=own)
+        block_of(members, own=own, lost=lost)
         for own in measured
         for _, members in sorted(grouped(measured[own], block_key).items())
     ]
@@ -148,6 +155,8 @@ def blocks_of(rows: Iterable[Row]) -> list[Block]:
 
 def further(row: Row) -> list[Row]:
     """The same run as if it had been scored by each of its further metrics that are known."""
+    if row["diverged"]:
+        return []
     known = {name: METRICS[name] for name in row["further"] if name in METRICS}
     return [row | scored_by(name, metric, row["further"][name]) for name, metric in known.items()]
 
@@ -158,11 +167,12 @@ def scored_by(name: str, metric: Metric, score: float | None) -> dict:
     return direction | {"metric": name, "score": score, "arms": {}, "further": {}}
 
 
-def block_of(rows: list[Row], *, own: bool) -> Block:
+def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block:
     first = rows[0]
     cells = grouped(rows, line_key)
     baseline = summary(row["score"] for row in newest(find_baseline(cells)))
     lines = [line for cell in cells.values() for line in lines_of(cell, baseline, cells, own=own)]
+    lines = [replace(line, lost=sum(row["commit"] in lost for row in line.runs)) for line in lines]
     return Block(
         model=first["model"],
         size=first["size"],
@@ -188,7 +198,8 @@ def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]], *,
     runs = newest(cell)
     scores = [row["score"] for row in runs]
     lines = [line_of(cell, CONDITIONS.get(mode, mode), scores, baseline, options, own_rows=own)]
-    removed = [row["arms"]["scaffold_removed"] for row in runs if "scaffold_removed" in row["arms"]]
+    trained = [row for row in runs if not row["diverged"]]
+    removed = [row["arms"]["scaffold_removed"] for row in trained if "scaffold_removed" in row["arms"]]
     if removed:
         lines.append(line_of(cell, "no_scaffold", removed, baseline, options, own_rows=False))
     return lines
@@ -217,6 +228,7 @@ def line_of(
         verdict=verdict_of(difference(ours.mean, paper), row),
         runs=runs,
         older=[row for row in cell if row["digest"] not in counted],
+        lost=0,
         own_rows=own_rows,
     )
 

@@ -16,6 +16,15 @@ from lottalora.results.schema import chosen
 
 # What the config says of the scaffold and the row has keys of its own for.
 OF_THE_ROW = {"scaffold.seed", "scaffold.rank", "scaffold.alpha"}
+SCALED = ("beta", "cauchy", "exponential", "gaussian_mixture", "laplace", "uniform")
+# Families of which Table 13 was first read otherwise: family → parameter, value of the first reading, and
+# whether rows of that reading leave it out. CHANGELOG.md has the readings.
+FIRST_READING = {
+    **{name: ("scaling", "literal", True) for name in SCALED},
+    "truncated_normal": ("clip", "redrawn", True),
+    "kaiming_normal": ("a", 0.0, False),
+    "sparse_erdos_renyi": ("density", 0.2, False),
+}
 OF_THE_ADAPTER = ("B_init", "dora", "layer_norm", "residual", "rslora")  # what the paper calls a condition
 
 
@@ -99,13 +108,26 @@ def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
     described = [scaffold_options(twin) | {"trainable": twin["counts"]["trainable"]} for twin in twins]
     mine = scaffold_options(row) | {"trainable": row["counts"]["trainable"]}
     differing = [key for key in mine if any(other.get(key) != mine[key] for other in described)]
-    return ", ".join(f"{key.split('.')[-1]}={mine[key]}" for key in differing)
+    words = (f"{key.split('.')[-1]}={mine[key]}" for key in differing)
+    return ", ".join(dict.fromkeys(words))  # a family's parameters stand under init and under scaffold
 
 
 def own_options(row: Row) -> dict:
-    """In what a row left the scaffold of its recipe."""
-    changed = {key.removeprefix("scaffold."): value for key, value in changed_of_scaffold(row).items()}
-    return ({"place": place} if (place := place_of(row)) else {}) | changed
+    """In what a row left the scaffold of its recipe, or its family as it is read now."""
+    place = {"place": place} if (place := place_of(row)) else {}
+    changed = changed_of_scaffold(row).items()
+    named = {key.removeprefix("scaffold.").removeprefix("parameters."): value for key, value in changed}
+    return place | first_reading(row) | named
+
+
+def first_reading(row: Row) -> dict:
+    """The parameter that tells a row's family from the one of that name now; {} for a family as it is now."""
+    init = row["config"].get("init") or {}
+    parameter, value, left_out = FIRST_READING.get(init.get("family"), ("", None, False))
+    if not parameter or row["init"] != init["family"]:  # the row's W_seed is not drawn from its init
+        return {}
+    unsaid = value if left_out else None
+    return {parameter: value} if init["parameters"].get(parameter, unsaid) == value else {}
 
 
 def adapter_of(row: Row) -> str:
@@ -123,6 +145,8 @@ def scaffold_options(row: Row) -> dict:
     flat = {}
     flatten(row["config"].get("init"), "init", flat)
     flatten(chosen(row["config"].get("scaffold") or {}, "scaffold"), "scaffold", flat)
+    for key, value in first_reading(row).items():
+        flat |= {f"init.parameters.{key}": value, f"scaffold.parameters.{key}": value}
     return {key: value for key, value in sorted(flat.items()) if key not in OF_THE_ROW}
 
 

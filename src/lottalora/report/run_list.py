@@ -57,7 +57,7 @@ def entry(block: Block, row: Row, counted: bool, pool: dict[str, int], results: 
         "recipe": row["recipe"],
         "metric": row["metric"],
         "score": row["score"],
-        "score_text": block.metric.text(score) + unit,
+        "score_text": "diverged" if row["diverged"] else block.metric.text(score) + unit,
         "recovery": recovery_of(block, row),
         "trainable": row["counts"]["trainable"],
         "share": 100 * row["counts"]["trainable"] / row["counts"]["full"],

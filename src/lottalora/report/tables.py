@@ -11,11 +11,12 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.results.rows import Row
 
+LOST = "†"
 LEFT = 2  # the first columns are words, the others numbers
 CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"
 ROW_COLUMNS = (
     "model", "size", "data", "sample", "mode", "init", "rank", "seed", "recipe", "metric", "score",
-    "trainable", "full", "full_plus_adapters", "validation_score", "best_epoch", "seconds",
+    "trainable", "full", "full_plus_adapters", "validation_score", "best_epoch", "diverged", "seconds",
     "device", "digest",
 )  # fmt: skip
 
@@ -45,7 +46,7 @@ def cells(line: Line, metric: Metric) -> list[str]:
         line.label,
         ", ".join(part for part in (line.init, line.options) if part) or "–",
         "–" if line.rank is None else str(line.rank),
-        str(line.scores.n),
+        f"{line.scores.n}{LOST if line.lost else ''}",
         with_std(line.scores.mean, line.scores.std, metric),
         percent(100 * line.recovery),
         percent(100 * line.share_above_chance),
@@ -78,8 +79,10 @@ def notes(block: Block) -> list[str]:
         said.append(f"agrees: the two means differ by {limit} or less.")
     diverged = sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold")
     if diverged:
-        said.append(f"Runs without a finite score: {diverged}; they are in neither n nor the mean.")
+        said.append(f"Runs without a finite score (diverged): {diverged}; in neither n nor the mean.")
     superseded = sum(line.superseded for line in block.lines if line.condition != "no_scaffold")
+    if lost := sum(line.lost for line in block.lines if line.condition != "no_scaffold"):
+        said.append(f"{LOST} made by code that is in no history here: {lost} of the runs. Run them again.")
     if superseded:
         said.append(f"Older rows of a seed that was run again: {superseded}; the newest counts.")
     return said
@@ -135,7 +138,9 @@ def csv_line(block: Block, line: Line) -> dict:
     of_line = {
         key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank", "alpha")
     }
-    ours = {"metric": block.metric.name, "n": line.scores.n, "mean": line.scores.mean, "std": line.scores.std}
+    scores = line.scores
+    ours = {"metric": block.metric.name, "n": scores.n, "diverged": scores.diverged, "lost": line.lost}
+    ours |= {"mean": scores.mean, "std": scores.std}
     derived = ("recovery", "share_above_chance", "trainable", "full", "full_plus_adapters")
     shares = ("percent_of_full", "percent_of_full_plus_adapters")
     paper = line.paper
@@ -210,7 +215,7 @@ def latex_line(texts: Iterable[str]) -> str:
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "–": "--", "−": "$-$",
+    "±": r"$\pm$", "†": r"$\dagger$", "–": "--", "−": "$-$",
 }  # fmt: skip
 
 

@@ -101,10 +101,15 @@ def literal(value: Any) -> str:  # noqa: ANN401  any JSON value
         return f"[{','.join(map(literal, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{literal(each)}" for key, each in value.items()) + "}"
-    text = str(value)
-    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_][\w./-]*", text) and text not in WORDS:
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if not isinstance(value, str) or is_plain(value):
+        return str(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-WORDS = ("true", "false", "null", "inf", "nan")  # that Hydra does not read as strings
+def is_plain(text: str) -> bool:
+    """Whether Hydra reads these letters, without quotes, as this string and not as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return bool(re.fullmatch(r"[\w./-]+", text)) and text.lower() not in ("true", "false", "null")
+    return False

@@ -6,6 +6,7 @@ the score, so parallel jobs never share a file, and a repeated command finds the
 
 import contextlib
 import json
+import logging
 import math
 import re
 import secrets
@@ -26,6 +27,7 @@ from lottalora.results.schema import upgraded
 __all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "run_name", "write"]
 
 ROOM = 100_000  # bytes that a row may need
+log = logging.getLogger(__name__)
 
 
 def write(row: Mapping[str, Any], root: Path) -> Path:
@@ -89,6 +91,14 @@ def find(digest: str, root: Path) -> Path | None:
     return path
 
 
+def is_done(digest: str, root: Path) -> bool:
+    """Whether the row of this digest exists; if so, log where."""
+    path = find(digest, root)
+    if path is not None:
+        log.info("done%s: %s (force=true to run again)", ", diverged" if diverged(path) else "", path)
+    return path is not None
+
+
 def read(path: Path) -> Row:
     """One row, checked against `Row`; a ValueError names the file and what is wrong with it."""
     try:
@@ -142,3 +152,11 @@ def readable(path: Path) -> bool:
     except ValueError:
         return False
     return True
+
+
+def diverged(path: Path) -> bool:
+    """Whether the run of this row diverged; an unreadable row says nothing."""
+    try:
+        return read(path)["diverged"]
+    except ValueError:
+        return False

@@ -1,5 +1,7 @@
 """The one definition of a row: its keys, their types and units, and the check that a file keeps to them."""
 
+import itertools
+import math
 import re
 import types
 from pathlib import Path
@@ -9,13 +11,14 @@ from typing import get_args
 from typing import get_origin
 from typing import get_type_hints
 
-SCHEMA = 2
+SCHEMA = 3
+POINTS = 200  # of a history, at most
 
 
 class Row(TypedDict):
     """What one run leaves behind. A number that was not finite, because the run diverged, is null."""
 
-    schema: int  # 2; rows of schema 1, which had no `further`, are read as well
+    schema: int  # 3; 1 had no `further`, and 1 and 2 no history, diverged and beta_decay: read as well
     digest: str  # 12 hexadecimal digits over everything that can change the score
     model: str  # name of the config in conf/model
     size: str  # key of model.sizes
@@ -35,14 +38,19 @@ class Row(TypedDict):
     score: float | None  # on the test part, at the best validation epoch; accuracy is a fraction, 0–1
     validation_score: float | None  # of the best epoch; null where there is no validation part
     best_epoch: int | None  # counted from 0
-    epochs: int  # epochs trained
+    epochs: int  # epochs trained; where the run diverged, with the one in which it stopped
+    diverged: bool  # loss, score or β was not finite, so score is null
+    history: dict  # column → one value for each point of training, see HISTORY; {} in older rows
     arms: dict  # scores of the same trained weights used otherwise: {"scaffold_removed": score}
     further: (
         dict  # what else was measured of the same weights, such as {"d4rl_score": 91.2}; null: not finite
     )
     counts: dict  # parameters: trainable, internal_trainable, full, full_plus_adapters
     account: list  # one dict per matrix: name, shape, place, rank, trained, frozen
-    beta: dict  # layer name → β at the best epoch
+    beta: dict  # layer name → β at the best epoch; where the run diverged, at its end
+    # Π(1 − lr·wd) over the steps up to the best epoch: what weight decay alone makes of β; null where no β is
+    # trained, where decay is no product (L2), or the row is older
+    beta_decay: float | None
     seconds: float  # of fit, by the wall clock
     peak_memory_mb: float | None  # MB of 10⁶ bytes; null where it was not measured
     device: str  # in words, such as "NVIDIA H200" or "cpu"
@@ -64,9 +72,27 @@ DIGEST_DEFAULTS = {
         "layer_norm": False,
         "train_beta": True,
     },
-    "trainer": {"accumulate": 1, "clip": None, "patience": None, "min_delta": 0.0, "precision": "32-true"},
+    "trainer": {
+        "accumulate": 1,
+        "clip": None,
+        "patience": None,
+        "min_delta": 0.0,
+        "precision": "32-true",
+        "decay": "all",
+    },
     "run": {"resample": None},
 }
+# The columns of a history, by rising epoch. Those of BETA are quantiles of β over all layers; a net without a
+# scaffold has none.
+HISTORY = (
+    "epoch",  # trained so far: 0.05, …, 1.0
+    "step",  # of the optimizer, so far
+    "loss",  # mean over the training examples since the point before
+    "validation_score",  # null within an epoch
+    "learning_rate",  # of the last step
+)
+BETA = {"beta_min": 0.0, "beta_q25": 0.25, "beta_median": 0.5, "beta_q75": 0.75, "beta_max": 1.0}
+LATER_KEYS = ("history", "diverged", "beta_decay")  # of schema 3
 COUNTS = ("trainable", "internal_trainable", "full", "full_plus_adapters")
 
 
@@ -74,8 +100,14 @@ def check(row: object, path: Path) -> None:
     """Refuse what is no row of this schema: the first thing that is wrong, in one sentence."""
     if not isinstance(row, dict):
         raise unusable(path, f"a JSON {type(row).__name__}, not an object")
-    if row.get("schema") != SCHEMA:
-        raise unusable(path, f"of schema {row.get('schema')!r}; this version reads {SCHEMA}")
+    schema = row.get("schema")
+    if is_a(schema, int) and schema > SCHEMA:
+        raise ValueError(
+            f"{path} was written by a newer version of lottalora (schema {schema}; this one reads up to "
+            f"{SCHEMA}). Update lottalora to read it; the row is as it should be."
+        )
+    if schema != SCHEMA:
+        raise unusable(path, f"of schema {schema!r}; this version reads 1 to {SCHEMA}")
     hints = get_type_hints(Row)
     missing, unknown = sorted(hints.keys() - row.keys()), sorted(row.keys() - hints.keys())
     if missing:
@@ -99,12 +131,40 @@ def check_contents(row: Row, path: Path) -> None:
         for name, score in row[key].items():
             if not is_a(score, float | None):
                 raise unusable(path, f"wrong in {key}: {name} is {score!r}, not float or null")
+    if row["diverged"] != (row["score"] is None):
+        said = "true" if row["diverged"] else "false"
+        raise unusable(path, f"wrong in diverged: it is {said}, and score is {row['score']!r}")
+    if row["history"]:
+        check_history(row, path)
+
+
+def check_history(row: Row, path: Path) -> None:
+    """Its columns are equally long, and it ends where the run did."""
+    history = row["history"]
+    absent, unknown = sorted(set(HISTORY) - history.keys()), sorted(history.keys() - {*HISTORY, *BETA})
+    if absent or unknown:
+        raise unusable(path, f"wrong in history: {', '.join(absent + unknown)} missing or unknown")
+    for name, column in history.items():
+        if not isinstance(column, list) or not all(is_a(value, float | None) for value in column):
+            raise unusable(path, f"wrong in history: {name} is no list of numbers")
+    lengths = {len(column) for column in history.values()}
+    if len(lengths) > 1 or not 1 <= max(lengths) <= POINTS:
+        raise unusable(path, f"wrong in history: columns of {sorted(lengths)} points, not of one to {POINTS}")
+    epochs = history["epoch"]
+    if None in epochs or any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
+        raise unusable(path, "wrong in history: its epochs do not rise")
+    end = math.ceil(epochs[-1]) if row["diverged"] else epochs[-1]
+    if end != row["epochs"]:
+        said = f"it ends at epoch {epochs[-1]:g}, and epochs is {row['epochs']}"
+        raise unusable(path, f"wrong in history: {said}")
 
 
 def upgraded(row: object) -> object:
-    """A row of schema 1 as schema 2 says it; anything else as it is."""
+    """A row of schema 1 or 2 as schema 3 says it; anything else as it is."""
     if isinstance(row, dict) and row.get("schema") == 1 and "further" not in row:
-        return row | {"schema": 2, "further": {}}
+        row = row | {"schema": 2, "further": {}}
+    if isinstance(row, dict) and row.get("schema") == 2 and row.keys().isdisjoint(LATER_KEYS):
+        row = row | {"schema": 3, "history": {}, "diverged": row.get("score") is None, "beta_decay": None}
     return row
 
 

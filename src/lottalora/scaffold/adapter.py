@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 
+from lottalora.scaffold.families import Parameter
 from lottalora.scaffold.families import law_of
 
 LEARNED = "learned"
@@ -85,7 +86,7 @@ class Scaffold(Adapter):
     """
 
     family: str = "normal"
-    parameters: Mapping[str, float | bool] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
     seed: int = 0
     bias: str = "trained"
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.scaffold.families import Parameter
 from lottalora.scaffold.families import find_family
 from lottalora.scaffold.families import law_of
 from lottalora.scaffold.prng import halves
@@ -36,7 +37,7 @@ class Source:
     name: str
     shape: tuple[int, int]
     family: str = "normal"
-    parameters: Mapping[str, float | bool] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
     redraw: int = 0
 
     def with_seed(self, seed: int) -> "Source":

@@ -5,8 +5,13 @@ A family says, for a matrix of shape (out, in), what its law is: a table of 65,5
 arithmetic between a seed and its weights. Of a convolution's kernel, (out, in / groups, *k), the matrix is
 the kernel with its last axes flattened, so fan_in = in / groups · Πk and fan_out = out.
 
-"Fan-in scaled" is the paper's rule: the law is multiplied by 1/√fan_in, unless the family has a variance of
-its own.
+"Fan-in scaled" is the paper's rule: σ = 1/√fan_in, unless the family has a variance schedule of its own. For
+families whose Table 13 entry is not of variance 1, the rule can be read in more than one way, so six of them
+take `scaling`:
+
+- "standardised" (the default): the law divided by its exact standard deviation, times 1/√fan_in;
+- "multiplied": the law with the parameters of Table 13, times 1/√fan_in;
+- "literal": the law with the parameters of Table 13, whatever the fan-in.
 
 Source: the paper's Table 13, restated in our words; what the paper leaves open is said in the family's
 docstring.
@@ -27,6 +32,9 @@ from lottalora.scaffold.quantiles import SIZE
 from lottalora.scaffold.quantiles import quantiles
 
 Shape = tuple[int, int]  # (out, in), in = fan_in
+Parameter = float | bool | str
+SCALINGS = ("standardised", "multiplied", "literal")
+ONLY_SCALE = {"bound", "scale", "rate"}  # parameters that standardising cancels
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ class Family:
     exact: bool
 
     @property
-    def defaults(self) -> dict[str, float | bool]:
-        """The parameters and their values in the paper."""
+    def defaults(self) -> dict[str, Parameter]:
+        """The parameters and their values in the paper, as we read it."""
         parameters = list(inspect.signature(self.law).parameters.values())[1:]
         return {p.name: p.default for p in parameters}
 
@@ -83,19 +91,39 @@ def family(*, exact: bool = True) -> Callable[[Callable[..., Law]], Callable[...
     return register
 
 
-def law_of(name: str, shape: Shape, parameters: Mapping[str, float | bool]) -> Law:
+def law_of(name: str, shape: Shape, parameters: Mapping[str, Parameter]) -> Law:
     """The law of a family for one shape.
 
     Raises:
-        ValueError: an unknown family, or a parameter that the family does not have; the known ones are
-            listed.
+        ValueError: an unknown family; a parameter that the family does not have, with the known ones; text
+            where a number belongs; an unknown scaling; or a scale that standardising would cancel.
     """
     chosen = find_family(name)
-    unknown = sorted(set(parameters) - set(chosen.defaults))
-    if unknown:
-        known = ", ".join(chosen.defaults) or "none"
-        raise ValueError(f"Init family {name!r} has no parameter {unknown[0]!r}. It has: {known}.")
+    _check(chosen, parameters)
     return chosen.law(shape, **parameters)
+
+
+def _check(chosen: Family, parameters: Mapping[str, Parameter]) -> None:
+    name, defaults = chosen.name, chosen.defaults
+    for key, value in parameters.items():
+        if key not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise ValueError(f"Init family {name!r} has no parameter {key!r}. It has: {known}.")
+        if key == "scaling" and value not in SCALINGS:
+            raise ValueError(
+                f"Unknown scaling {value!r} of init family {name!r}. Known: {', '.join(SCALINGS)}."
+            )
+        if isinstance(value, str) and not isinstance(defaults[key], str):
+            wanted = "true or false" if isinstance(defaults[key], bool) else "a number"
+            raise ValueError(f"{key} of init family {name!r} must be {wanted}, got {value!r}.")
+    if (defaults | dict(parameters)).get("scaling") != "standardised":
+        return
+    for key in ONLY_SCALE & parameters.keys():
+        if parameters[key] != defaults[key]:
+            raise ValueError(
+                f"{key}={parameters[key]!r} has no effect on init family {name!r} if scaling='standardised'. "
+                f"Leave out {key}, or choose scaling='multiplied' or 'literal'."
+            )
 
 
 def find_family(name: str) -> Family:
@@ -111,6 +139,16 @@ def _fan_in(shape: Shape, scaled: bool) -> float:
     return 1 / math.sqrt(shape[1]) if scaled else 1.0
 
 
+def _scale(scaling: str, shape: Shape, *, literal: float, std: float) -> float:
+    """The factor of a table of standard deviation `std`; `literal` is the factor that Table 13 gives it."""
+    factors = {
+        "standardised": _fan_in(shape, True) / std,
+        "multiplied": _fan_in(shape, True) * literal,
+        "literal": literal,
+    }
+    return factors[scaling]
+
+
 # Standard
 
 
@@ -123,15 +161,19 @@ def normal(shape: Shape, std: float = 1.0, fan_in: bool = True) -> Law:
 
 
 @family()
-def truncated_normal(shape: Shape, std: float = 1.0, fan_in: bool = True) -> Law:
-    """N(0, std²) given |w| ≤ 2 std, fan-in scaled. Its standard deviation is 0.8796 std."""
-    return Law(quantiles("truncated_normal"), std * _fan_in(shape, fan_in))
+def truncated_normal(shape: Shape, std: float = 1.0, clip: float = 2.0, fan_in: bool = True) -> Law:
+    """N(0, std²), each value clipped to ± clip · std, fan-in scaled.
+
+    With clip = 2, 4.55 % of the values lie at the two edges, and the standard deviation is 0.9594 std, from
+    2Φ(c) − 1 − 2c φ(c) + 2c² Φ(−c) at c = 2.
+    """
+    return Law(_clipped(quantiles("normal"), clip), std * _fan_in(shape, fan_in))
 
 
 @family()
-def uniform(shape: Shape, bound: float = 0.1) -> Law:
-    """U(−bound, bound)."""
-    return Law(_uniform_table(), bound)
+def uniform(shape: Shape, bound: float = 0.1, scaling: str = "standardised") -> Law:
+    """U(−bound, bound), standard deviation bound / √3. Standardised: U(−√3, √3) / √fan_in."""
+    return Law(_uniform_table(), _scale(scaling, shape, literal=bound, std=1 / math.sqrt(3)))
 
 
 @family(exact=False)
@@ -144,8 +186,10 @@ def orthogonal(shape: Shape, gain: float = 1.0) -> Law:
 
 
 @family()
-def kaiming_normal(shape: Shape, a: float = 0.0) -> Law:
-    """N(0, 2 / ((1 + a²) fan_in)); a is the negative slope of the leaky ReLU. He et al. 2015."""
+def kaiming_normal(shape: Shape, a: float = math.sqrt(5)) -> Law:
+    """N(0, 2 / ((1 + a²) fan_in)); a is the negative slope of the leaky ReLU. With a = √5, as in Table 13,
+    the variance is 1 / (3 fan_in). He et al. 2015.
+    """
     return Law(quantiles("normal"), math.sqrt(2 / ((1 + a * a) * shape[1])))
 
 
@@ -183,15 +227,23 @@ def spectral_radius(shape: Shape, rho: float = 0.95) -> Law:
 
 
 @family()
-def cauchy(shape: Shape, scale: float = 0.1, clip: float = 10.0) -> Law:
-    """Cauchy(0, scale), each value clipped to ± clip · scale."""
-    return Law(np.clip(quantiles("cauchy"), -np.float32(clip), np.float32(clip)), scale)
+def cauchy(shape: Shape, scale: float = 0.1, clip: float = 10.0, scaling: str = "standardised") -> Law:
+    """Cauchy(0, scale), each value clipped to ± clip · scale.
+
+    Without the clip it has no variance. With it, for X of Cauchy(0, 1) and c = clip,
+    E[min(X², c²)] = 2/π (c − arctan c) + c² · 2/π · arctan(1/c): the part inside, and c² times the mass that
+    lies at the edges. At c = 10 the standard deviation is 3.4315 scale.
+    """
+    table = _clipped(quantiles("cauchy"), clip)
+    inside = 2 / math.pi * (clip - math.atan(clip))
+    at_the_edges = clip**2 * 2 / math.pi * math.atan(1 / clip)
+    return Law(table, _scale(scaling, shape, literal=scale, std=math.sqrt(inside + at_the_edges)))
 
 
 @family()
-def laplace(shape: Shape, scale: float = 0.1) -> Law:
+def laplace(shape: Shape, scale: float = 0.1, scaling: str = "standardised") -> Law:
     """Laplace(0, scale): density exp(−|w| / scale) / (2 scale), standard deviation √2 scale."""
-    return Law(quantiles("laplace"), scale)
+    return Law(quantiles("laplace"), _scale(scaling, shape, literal=scale, std=math.sqrt(2)))
 
 
 @family()
@@ -204,9 +256,10 @@ def student_t(shape: Shape, fan_in: bool = True) -> Law:
 
 
 @family()
-def gaussian_mixture(shape: Shape) -> Law:
-    """0.9 N(0, 0.05²) + 0.1 N(0, 0.5²)."""
-    return Law(quantiles("gaussian_mixture"))
+def gaussian_mixture(shape: Shape, scaling: str = "standardised") -> Law:
+    """0.9 N(0, 0.05²) + 0.1 N(0, 0.5²), standard deviation 0.1651."""
+    std = math.sqrt(0.9 * 0.05**2 + 0.1 * 0.5**2)  # both means are 0, so the variances mix like the densities
+    return Law(quantiles("gaussian_mixture"), _scale(scaling, shape, literal=1.0, std=std))
 
 
 @family()
@@ -216,12 +269,12 @@ def sparse_normal(shape: Shape, zeros: float = 0.2, fan_in: bool = True) -> Law:
 
 
 @family()
-def sparse_erdos_renyi(shape: Shape, density: float = 0.2, fan_in: bool = True) -> Law:
+def sparse_erdos_renyi(shape: Shape, density: float = 0.8, fan_in: bool = True) -> Law:
     """N(0, 1) on the edges of an Erdős–Rényi graph, each edge there with probability `density`, 0 elsewhere;
     fan-in scaled.
 
-    The paper says "p = 0.2"; we read p as the probability of an edge, as is usual for such graphs, so 80 %
-    are zeros.
+    The paper's p = 0.2 is the share of zeros ("same as sparse normal"), so the density is 0.8. The law is
+    that of `sparse_normal`; the stream is another.
     """
     return Law(_sparse_table(1 - density), _fan_in(shape, fan_in))
 
@@ -230,15 +283,16 @@ def sparse_erdos_renyi(shape: Shape, density: float = 0.2, fan_in: bool = True) 
 
 
 @family()
-def beta(shape: Shape, bound: float = 0.1) -> Law:
-    """Beta(2, 2) stretched from [0, 1] to [−bound, bound]."""
-    return Law(quantiles("beta22"), bound)
+def beta(shape: Shape, bound: float = 0.1, scaling: str = "standardised") -> Law:
+    """Beta(2, 2) stretched from [0, 1] to [−bound, bound], standard deviation bound / √5."""
+    std = 2 * math.sqrt(1 / 20)  # Var Beta(a, b) = ab / ((a + b)² (a + b + 1)) on [0, 1]
+    return Law(quantiles("beta22"), _scale(scaling, shape, literal=bound, std=std))
 
 
 @family()
-def exponential(shape: Shape, rate: float = 10.0) -> Law:
+def exponential(shape: Shape, rate: float = 10.0, scaling: str = "standardised") -> Law:
     """Exponential(rate) minus its mean 1/rate: never below −1/rate, standard deviation 1/rate."""
-    return Law(quantiles("exponential") - np.float32(1), 1 / rate)
+    return Law(quantiles("exponential") - np.float32(1), _scale(scaling, shape, literal=1 / rate, std=1.0))
 
 
 # Low-bit
@@ -299,6 +353,12 @@ def zeros(shape: Shape) -> Law:
 def _uniform_table() -> np.ndarray:
     """The centres of 65,536 equal cells of [−1, 1]; each is exact in float32."""
     return ((2 * np.arange(SIZE) + 1 - SIZE) / SIZE).astype(np.float32)
+
+
+def _clipped(table: np.ndarray, clip: float) -> np.ndarray:
+    if not 0 < clip < math.inf:
+        raise ValueError(f"clip must be a finite number above 0, got {clip}.")
+    return np.clip(table, -np.float32(clip), np.float32(clip))
 
 
 def _sparse_table(zeros: float) -> np.ndarray:

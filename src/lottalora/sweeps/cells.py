@@ -167,7 +167,3 @@ def in_job(overrides: Sequence[str]) -> str:
 
 def cell_name(cell: Cell) -> str:
     return rows.run_name(cell.identity) if cell.identity else " ".join(cell.overrides)
-
-
-def score_text(score: float | None) -> str:
-    return "not finite" if score is None else f"{score:.4f}"

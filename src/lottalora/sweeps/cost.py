@@ -47,7 +47,7 @@ class Estimate:
     """
 
     def __init__(self, rows: Sequence[Row], composer: Composer, kind: str) -> None:
-        same_kind = [row for row in rows if kind_of(row) == kind]
+        same_kind = [row for row in rows if kind_of(row) == kind and not row["diverged"]]
         self.rows = same_kind
         self.composer = composer
         self.kind = kind

@@ -26,7 +26,6 @@ from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import cell_name
 from lottalora.sweeps.cells import in_job
-from lottalora.sweeps.cells import score_text
 from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
@@ -175,7 +174,8 @@ class Sweep:
             self.say(logging.INFO, f"{place} skipped: {cell_name(cell)} is run {where}")
             return
         done = rows.read(row)
-        score = f"{done['metric']} {score_text(done['score'])}, {end.seconds:.1f} s"
+        score = "diverged" if done["diverged"] else f"{done['metric']} {done['score']:.4f}"
+        score = f"{score}, {end.seconds:.1f} s"
         left = "" if self.bar else f", {self.left(total)} left"  # the bar says it
         self.say(logging.INFO, f"{place} {cell_name(cell)}: {score}{left}")
 

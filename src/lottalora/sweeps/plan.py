@@ -27,6 +27,7 @@ def plan(overrides: list[str]) -> dict:
             "sweep": overrides,
             "runs": len(cells),
             "done": len(now.done),
+            "diverged": len(now.diverged),
             "running": len(now.running),
             "failed": len(now.failed),
             "waiting": len(now.waiting),

@@ -19,10 +19,11 @@ from lottalora.sweeps.cells import cells_of_words
 
 @dataclass(frozen=True, kw_only=True)
 class SweepState:
-    """Cells by state; each is in one list.
+    """Cells by state; each is in one of the first four lists.
 
     Args:
         done, running, failed, waiting: cells. What runs again after a failure is running.
+        diverged: those of `done` whose run diverged.
         claims: digest → who runs it.
         causes: digest, or words where there is none → why it failed.
     """
@@ -31,6 +32,7 @@ class SweepState:
     running: list[Cell] = field(default_factory=list)
     failed: list[Cell] = field(default_factory=list)
     waiting: list[Cell] = field(default_factory=list)
+    diverged: list[Cell] = field(default_factory=list)
     claims: dict[str, dict] = field(default_factory=dict)
     causes: dict[str, dict] = field(default_factory=dict)
 
@@ -52,6 +54,8 @@ def sweep_state(cells: Sequence[Cell], results: Path) -> SweepState:
             now.running.append(cell)
         elif cell.digest in done:
             now.done.append(cell)
+            if rows.diverged(done[cell.digest]):
+                now.diverged.append(cell)
         elif cell.problem or cell.digest in failed:
             now.failed.append(cell)
             now.causes[key_of(cell)] = (

@@ -1,4 +1,4 @@
-"""Where a sweep stands: done, running, failed with the cause, waiting, and the time that is left."""
+"""Where a sweep stands: done, running, failed with the cause, waiting; what diverged; the time left."""
 
 from pathlib import Path
 
@@ -21,6 +21,7 @@ def of_sweep(overrides: list[str]) -> dict:
             "sweep": overrides,
             "runs": len(cells),
             "done": len(now.done),
+            "diverged": [rows.run_name(cell.identity) for cell in now.diverged],
             "running": [
                 {"run": rows.run_name(cell.identity), **now.claims[cell.digest]} for cell in now.running
             ],
@@ -47,6 +48,9 @@ def of_folder(results: Path) -> dict:
         "sweep": [],
         "runs": len(done.keys() | held.keys() | records.keys()),
         "done": len(done.keys() - held.keys()),
+        "diverged": [
+            path.stem for digest, path in done.items() if digest not in held and rows.diverged(path)
+        ],
         "running": [{"run": digest, **note} for digest, note in held.items()],
         "failed": [
             failure(" ".join(record["overrides"]) or digest, record) for digest, record in records.items()

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from lottalora.config.check import check_devices
 from lottalora.results import failures
+from lottalora.results import rows
 from lottalora.results.rows import readable
 from lottalora.results.rows import row_paths
 from lottalora.sweeps.cells import Cell
@@ -45,13 +46,30 @@ def run_sweep(
         check_writable(Path(config.hydra.sweep.dir))
         todo = cells if config.force else unfinished(cells, Path(config.paths.results))
     log.info("%s", counts_text(jobs, cells, todo))
+    results = run_cells(todo, launcher)
+    if not config.dry_run:
+        name_diverged(cells, Path(config.paths.results))
+    raise_failures([each for each in results if each.status != JobStatus.COMPLETED], len(todo))
+    return [results] if todo else []
+
+
+def run_cells(todo: Sequence[Cell], launcher: Launcher) -> Sequence[JobReturn]:
     if not todo:
         return []
     if hasattr(launcher, "cells"):
         launcher.cells = todo
-    results = launcher.launch([cell.overrides for cell in todo], initial_job_idx=0)
-    raise_failures([each for each in results if each.status != JobStatus.COMPLETED], len(todo))
-    return [results]
+    return launcher.launch([cell.overrides for cell in todo], initial_job_idx=0)
+
+
+def name_diverged(cells: Sequence[Cell], results: Path) -> None:
+    """Name each run of the sweep that diverged, whenever that was: it is done, and has no score."""
+    paths = rows.row_paths(results)
+    found = [paths[cell.digest] for cell in cells if cell.digest in paths]
+    found = [path for path in found if rows.diverged(path)]
+    for path in found:
+        log.warning("diverged: %s", path)
+    if found:
+        log.warning("%d of %d runs diverged; force=true runs them again", len(found), len(cells))
 
 
 def raise_failures(failed: Sequence[JobReturn], total: int) -> None:

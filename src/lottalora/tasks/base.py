@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lottalora.tasks.schedules import PerStep
+from lottalora.tasks.weight_decay import groups
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeOptimizer = Callable[[Iterable[nn.Parameter] | list[dict]], Optimizer]
 MakeSchedule = Callable[[Optimizer], LRScheduler]
 
 
@@ -44,6 +45,8 @@ class Task(LightningModule, ABC):
         optimizer: called with everything that is trained.
         schedule: called with the optimizer, stepped once an epoch; or `PerStep`, stepped at every step.
     """
+
+    decay = "all"  # what weight decay acts on, see `weight_decay.groups`; set by `training.fit`
 
     def __init__(
         self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule | PerStep
@@ -83,7 +86,7 @@ class Task(LightningModule, ABC):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
-        optimizer = self.make_optimizer(self.trained())
+        optimizer = self.make_optimizer(groups(self.net, self.trained(), self.decay))
         # A fused optimizer would undo a loss scale within its step, too late for clipping, which Lightning
         # therefore refuses, even where bf16 needs no scale. Now the scale is undone before both.
         optimizer._step_supports_amp_scaling = False

@@ -23,6 +23,7 @@ from pytorch_lightning import Trainer
 
 from lottalora.distributed.collectives import broadcast
 from lottalora.distributed.collectives import is_first
+from lottalora.errors import STOPPED
 from lottalora.results.atomic_write import write_whole
 from lottalora.tasks.base import Task
 from lottalora.training.lightning_internals import checkpoint_state
@@ -32,7 +33,6 @@ from lottalora.training.lightning_internals import without_announced_epoch
 
 BEST = "best.ckpt"
 RESUME = "resume.ckpt"
-STOPPED = 75  # exit code, sysexits' EX_TEMPFAIL: nothing is wrong, run the same command again
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,12 @@ from lottalora.data.splits import Splits
 from lottalora.distributed.collectives import barrier
 from lottalora.distributed.shard import device_settings
 from lottalora.tasks.base import Task
+from lottalora.tasks.weight_decay import BetaDecay
 from lottalora.training.checkpoints import Best
 from lottalora.training.checkpoints import Resume
 from lottalora.training.checkpoints import usable
+from lottalora.training.history import Diverged
+from lottalora.training.history import History
 
 NOISE = (  # Lightning's warnings that say nothing about the run
     r".*isinstance\(treespec, LeafSpec\)",
@@ -42,6 +45,7 @@ class TrainerSettings:
         patience: epochs without a better validation score after which training ends; None: never.
         min_delta: what counts as better for `patience`.
         precision: of the steps, in Lightning's words; auto: bf16-mixed on a GPU that has it, else 32-true.
+        decay: what weight decay acts on: all, all_but_beta or matrices.
         accelerator: auto, cpu or gpu.
         checkpoint_every: seconds between two writings of what is needed to go on.
     """
@@ -52,6 +56,7 @@ class TrainerSettings:
     patience: int | None = None
     min_delta: float = 0.0
     precision: str = "32-true"
+    decay: str = "all"
     accelerator: str = "auto"
     checkpoint_every: float = 60
 
@@ -63,13 +68,19 @@ class TrainerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """A task whose weights are those of its best epoch, and how it came to them."""
+    """A task whose weights are those of its best epoch, and how it came to them.
+
+    Of a run that diverged, the weights are those at its end, and there is neither score nor best epoch.
+    """
 
     trainer: Trainer
     validation_score: float | None  # None where there is no validation part
-    best_epoch: int  # counted from 0; the first of equals; without a validation part the last
+    best_epoch: int | None  # counted from 0; the first of equals; without a validation part the last
+    beta_decay: float | None  # see `BetaDecay.at`, at the best epoch
     epochs: int  # trained
     seconds: float  # of fit, by the wall clock
+    diverged: bool  # loss, validation score or β was not finite, and training ended there
+    history: dict[str, list[float]]  # see lottalora.training.history
 
 
 def fit(
@@ -95,16 +106,44 @@ def fit(
     """
     quieten()
     best = Best(
-        folder, higher_is_better=higher_is_better, patience=settings.patience, min_delta=settings.min_delta
+        folder,
+        higher_is_better=higher_is_better,
+        patience=settings.patience,
+        min_delta=settings.min_delta,
     )
-    resume = Resume(folder, every=settings.checkpoint_every)
-    trainer = Trainer(
+    task.decay = settings.decay
+    beta_decay, resume, history = BetaDecay(), Resume(folder, every=settings.checkpoint_every), History(best)
+    trainer = trainer_of(settings, folder, [history, resume, beta_decay, *callbacks, best])
+    diverged = False
+    try:
+        trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
+        load_best(task, best)
+    except Diverged:
+        diverged = True
+    chosen = bool(best.scores) and not diverged
+    last_epoch = None if diverged else trainer.current_epoch - 1
+    best_epoch = best.epoch if chosen else last_epoch
+    return FitResult(
+        trainer=trainer,
+        validation_score=best.scores[best.epoch] if chosen else None,
+        best_epoch=best_epoch,
+        beta_decay=None if best_epoch is None else beta_decay.at(best_epoch),
+        epochs=history.epochs if diverged else trainer.current_epoch,
+        seconds=resume.seconds,
+        diverged=diverged,
+        history=history.columns(),
+    )
+
+
+def trainer_of(settings: TrainerSettings, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
+    """Return Lightning's trainer with its own logging, checkpoints and bars off."""
+    return Trainer(
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
         precision=precision_of(settings),
         accelerator=settings.accelerator,
-        callbacks=[resume, *callbacks, best],
+        callbacks=list(callbacks),
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
@@ -113,18 +152,14 @@ def fit(
         enable_model_summary=False,
         **device_settings(),
     )
-    trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
+
+
+def load_best(task: Task, best: Best) -> None:
+    """Load the weights of the best epoch, or keep those of the last where nothing chooses one."""
     if not best.scores:
         best.keep(task)
     barrier()  # no process reads before the first has written
     task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
-    return FitResult(
-        trainer=trainer,
-        validation_score=best.scores[best.epoch] if best.scores else None,
-        best_epoch=best.epoch if best.scores else trainer.current_epoch - 1,
-        epochs=trainer.current_epoch,
-        seconds=resume.seconds,
-    )
 
 
 def precision_of(settings: TrainerSettings) -> str:
