@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.metrics import metric_of
-from lottalora.analysis.paper import BENCHMARKS
 from lottalora.analysis.paper import lines
 from lottalora.analysis.paper import numbers
 from lottalora.analysis.paper import paper_number

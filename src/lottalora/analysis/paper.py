@@ -2,54 +2,15 @@
 
 import csv
 import math
-from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
 from functools import cache
 from importlib import resources
 
+from lottalora.analysis.benchmarks import Benchmark
 from lottalora.analysis.metrics import Metric
 
 ALL_SIZES = "all"  # Table 2 averages over the presets
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What the paper calls a pair of model and data.
-
-    Args:
-        name: in the column `benchmark` of paper.csv.
-        init: the scaffold that its tables take, a name in conf/init.
-        alpha: its α as a function of r.
-        variants: our size, or size+option of the adapters, → the paper's variant, where the two differ.
-    """
-
-    name: str
-    init: str = "normal"
-    alpha: Callable[[int], float] = lambda rank: rank
-    variants: Mapping[str, str] = field(default_factory=dict)
-
-    def variant(self, size: str) -> str:
-        return self.variants.get(size, size)
-
-
-# A pair without an entry, or another scaffold, has no number of the paper beside it.
-BENCHMARKS = {
-    ("mlp", "mnist"): Benchmark("mnist", init="normal_0.1"),
-    ("cfc", "physionet2012"): Benchmark("physionet2012"),
-    ("resnet", "cifar10"): Benchmark("cifar10"),
-    ("vit", "flowers102"): Benchmark("flowers102", variants={"base": "vit_b16_pretrained"}),
-    ("vit_random", "flowers102"): Benchmark(
-        "flowers102", variants={"base": "vit_b16_random", "base+layer_norm": "vit_b16_random+ln"}
-    ),
-    ("gin", "molhiv"): Benchmark("ogbg_molhiv", variants={"base": "gin"}),
-    ("gcn", "arxiv"): Benchmark("ogbn_arxiv", variants={"base": "gcn"}),
-    ("distilbert", "imdb"): Benchmark("imdb", alpha=lambda rank: 2 * rank, variants={"base": "distil3"}),
-    ("gpt", "wikitext103"): Benchmark("wikitext103", alpha=lambda rank: 16),
-    ("decision_transformer", "halfcheetah"): Benchmark("halfcheetah_expert"),
-}
 
 
 @dataclass(frozen=True)
@@ -73,7 +34,7 @@ def paper_number(
         condition: full, scaffold, zero_scaffold or no_scaffold, as in the column of paper.csv.
         rank: r; None for full training.
     """
-    for variant in (benchmark.variant(size), ALL_SIZES):
+    for variant in (benchmark.variant_of(size), ALL_SIZES):
         key = (benchmark.name, variant, condition, "" if rank is None else str(rank), metric.paper_name)
         if key in numbers():
             line = numbers()[key]

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import replace
 
+from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
 from lottalora.analysis.metrics import metric_of
-from lottalora.analysis.paper import BENCHMARKS
 from lottalora.analysis.paper import PaperNumber
 from lottalora.analysis.paper import paper_number
 from lottalora.analysis.recovery import Summary

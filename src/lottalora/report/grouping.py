@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from collections.abc import Iterable
 
+from lottalora.messages import flatten
 from lottalora.results.rows import Row
 from lottalora.results.schema import chosen
 
@@ -142,17 +143,8 @@ def scaffold_options(row: Row) -> dict:
 
     What came later and stands at its first value is left out: older rows do not have it.
     """
-    flat = {}
-    flatten(row["config"].get("init"), "init", flat)
-    flatten(chosen(row["config"].get("scaffold") or {}, "scaffold"), "scaffold", flat)
+    options = chosen(row["config"].get("scaffold") or {}, "scaffold")
+    flat = flatten({"init": row["config"].get("init"), "scaffold": options})
     for key, value in first_reading(row).items():
         flat |= {f"init.parameters.{key}": value, f"scaffold.parameters.{key}": value}
-    return {key: value for key, value in sorted(flat.items()) if key not in OF_THE_ROW}
-
-
-def flatten(value: object, name: str, flat: dict) -> None:
-    if not isinstance(value, dict):
-        flat[name] = value
-        return
-    for key, each in value.items():
-        flatten(each, f"{name}.{key}", flat)
+    return {key: value for key, value in sorted(flat.items()) if key not in OF_THE_ROW and value != {}}

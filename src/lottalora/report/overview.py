@@ -3,38 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from lottalora.analysis.paper import BENCHMARKS
+from lottalora.analysis.benchmarks import NINE
+from lottalora.analysis.benchmarks import Benchmark
 from lottalora.analysis.paper import numbers
 from lottalora.analysis.recovery import recovery
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.recovery_bars import bars_of
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    title: str
-    model: str  # as in conf/model
-    data: str  # as in conf/data
-    name: str  # in paper.csv
-    variant: str  # the size that is shown where ours has no counterpart in the paper
-    metric: str  # in paper.csv
-    higher_is_better: bool = True
-
-
-NINE = (
-    Benchmark("MNIST digits, MLP", "mlp", "mnist", "mnist", "medium", "test_acc"),
-    Benchmark("PhysioNet 2012 mortality, CfC", "cfc", "physionet2012", "physionet2012", "1x", "test_auroc"),
-    Benchmark("CIFAR-10, Plain-20", "resnet", "cifar10", "cifar10", "plain20", "test_acc"),
-    Benchmark("MolHIV molecules, GIN", "gin", "molhiv", "ogbg_molhiv", "gin", "test_rocauc"),
-    Benchmark("Arxiv citations, GCN", "gcn", "arxiv", "ogbn_arxiv", "gcn", "test_acc"),
-    Benchmark("Flowers-102, ViT-B/16", "vit", "flowers102", "flowers102", "vit_b16_pretrained", "test_acc"),
-    Benchmark("IMDB reviews, transformer", "distilbert", "imdb", "imdb", "distil3", "test_acc"),
-    Benchmark("HalfCheetah, Decision Transformer", "decision_transformer", "halfcheetah",
-              "halfcheetah_expert", "small", "val_mse", higher_is_better=False),
-    Benchmark("WikiText-103, GPT", "gpt", "wikitext103", "wikitext103", "900M", "train_loss",
-              higher_is_better=False),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,9 +38,8 @@ class Card:
         if not self.blocks and self.stand_in:
             return f"Run with {self.stand_in} only: nothing to set beside the paper; see the tables."
         if not self.blocks:
-            pair = (self.benchmark.model, self.benchmark.data)
-            command = "python run.py -m model={} data={} mode=baseline,scaffold".format(*pair)
-            return command if pair in BENCHMARKS else "This benchmark is not in the suite yet."
+            model, data = self.benchmark.model, self.benchmark.data
+            return f"python run.py -m model={model} data={data} mode=baseline,scaffold"
         if self.line is None:
             runs = runs_of(self.blocks)
             return f"{runs} run{'s'[: runs > 1]}, but no pair of scaffold and full training under one recipe."
@@ -93,7 +67,7 @@ def card_of(benchmark: Benchmark, blocks: list[Block]) -> Card:
     best = max(bars, key=lambda bar: bar.recovery, default=None)
     variant = benchmark.variant
     if best and best.block.baseline.paper and not best.block.baseline.paper.all_sizes:
-        variant = BENCHMARKS[pair].variant(best.block.size)
+        variant = benchmark.variant_of(best.block.size)
     theirs, rank = paper_best(benchmark, variant)
     full = numbers()[benchmark.name, variant, "full", "", benchmark.metric]
     said = f"{theirs:.1f} % at r = {rank}, {variant}, best of its ranks (Table {full['table']})"

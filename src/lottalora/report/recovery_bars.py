@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from lottalora.analysis.paper import BENCHMARKS
+from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.recovery import recovery
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+from lottalora.messages import flatten
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.grouping import flatten
 from lottalora.results import rows
 from lottalora.results.rows import Row
 
@@ -77,12 +77,9 @@ def recovery_of(block: Block, row: Row) -> float | None:
 
 
 def options(row: Row) -> list[str]:
-    flat: dict = {}
-    flatten(row["config"], "", flat)
-    flat = {key.lstrip("."): value for key, value in flat.items()}
     return [
         f"{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in flat.items()
+        for key, value in flatten(row["config"]).items()
         if not key.startswith(PRIVATE)
     ]
 
