@@ -35,6 +35,7 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.sweeps.claims import claimed
 from lottalora.sweeps.claims import in_words
 from lottalora.sweeps.failures import recorded
+from lottalora.tasks.metrics import load_torchmetrics
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Watch
 from lottalora.tracking.logger import watched
@@ -171,7 +172,8 @@ def train_and_test(
     watch: Watch | None,
 ) -> dict:
     """Fit, then score the test part with the weights of the best validation epoch: what a row measures."""
-    from lottalora.provenance import provenance  # Lightning takes seconds to import
+    load_torchmetrics()  # before Lightning, which takes seconds to import and would load all of torchmetrics
+    from lottalora.provenance import provenance
     from lottalora.resampling import ResampleEachEpoch
     from lottalora.resampling import scaffold_of_epoch
     from lottalora.sharing import share_out
