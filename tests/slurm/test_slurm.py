@@ -180,6 +180,7 @@ def test_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
     assert answer.stderr.startswith("There is no Slurm here: sbatch is not in PATH.")
 
 
+@pytest.mark.slow
 def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
     results, alone = tmp_path / "test_slurm", tmp_path / "alone"
     words = [*LONG, "trainer.epochs=6", "rank=4", "trainer.devices=2", "trainer.strategy=fsdp"]
@@ -198,6 +199,7 @@ def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
         assert rows(results)[4][key] == rows(alone)[4][key], key
 
 
+@pytest.mark.slow
 def test_srun_starts_the_processes_of_one_run(tmp_path):
     words = [*LONG, "trainer.epochs=1", "rank=4", "trainer.devices=2", f"paths.results={tmp_path}"]
     command = ["srun", "--ntasks-per-node=2", "--overcommit", sys.executable, "run.py", *words]

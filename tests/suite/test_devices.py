@@ -180,6 +180,7 @@ def test_run_on_two_devices_that_was_stopped_ends_with_the_same_bits(tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_plain_command_starts_a_process_for_each_device(tmp_path):
     command = [sys.executable, str(ROOT / "run.py"), *TINY, "trainer.epochs=1", "trainer.devices=2"]
     ran = subprocess.run([*command, f"paths.results={tmp_path}"], capture_output=True, text=True, timeout=300)
