@@ -17,7 +17,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint report smoke bench clean
+.PHONY: help install demo test slow lint report smoke bench clean
 
 help:  ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,8 +28,14 @@ demo: $(VENV)/suite.stamp  ## baseline and scaffold at four ranks and three seed
 	$(BIN)/python run.py -m model=mlp data=digits mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44 paths.results=$(DEMO)
 	$(BIN)/python -m lottalora report --results $(DEMO)
 
-test: $(VENV)/test.stamp  ## run the whole test suite
-	$(BIN)/python -m pytest
+# Two workers; what shares a fixture of its module, and all of Slurm, stays on one (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test: $(VENV)/test.stamp  ## run the tests, but for the slow ones
+	$(PYTEST) -m "not slow"
+
+slow: $(VENV)/test.stamp  ## run the slow tests
+	$(PYTEST) -m slow
 
 lint: $(VENV)/lint.stamp  ## check style and formatting
 	$(BIN)/ruff check .

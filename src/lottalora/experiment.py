@@ -25,6 +25,7 @@ from lottalora.errors import DIVERGED
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
+from lottalora.tasks.metrics import load_torchmetrics
 from lottalora.tracking import logger as tracking
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ def run_claimed(
 
 def train(cfg: DictConfig, identity: dict) -> bool:
     """Read the data, build the net, fit and score it, and write the row; return whether the run diverged."""
-    from lottalora.training import checkpoints  # Lightning takes seconds to import
+    load_torchmetrics()  # before Lightning, which would import all of it
+    from lottalora.training import checkpoints
 
     build.set_up_torch(cfg.trainer, seed=cfg.seed)
     data = instantiate(cfg.data)

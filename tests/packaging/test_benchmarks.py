@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 def test_benchmark_of_the_loop_trains_both_arms_alike():

@@ -1,4 +1,4 @@
-"""The border between the library and the suite, seen from a fresh process."""
+"""What is imported when, seen from a fresh process: the library alone, and a run up to its row."""
 
 import re
 import subprocess
@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from lottalora.tasks.metrics import UNUSED
 
 ROOT = Path(__file__).parents[2]
 SUITE_ONLY = (
@@ -42,6 +44,26 @@ def test_library_does_not_import(name, modules_of_the_library):
 def test_library_imports_nothing_of_the_suite(modules_of_the_library):
     ours = {name for name in modules_of_the_library if name.startswith("lottalora.")}
     assert {name for name in ours if not name.startswith("lottalora.scaffold")} == set()
+
+
+def test_run_imports_none_of_the_packages_that_its_metrics_do_not_use(tmp_path):
+    words = ["run.py", "data=digits", "model.size=tiny", "trainer.epochs=1", f"paths.results={tmp_path}"]
+    run = f"import runpy, sys; sys.argv = {words!r}; runpy.run_path('run.py', run_name='__main__')"
+    modules = modules_after(run)
+    assert {"pytorch_lightning", "torchmetrics", "lottalora.training"} <= modules
+    assert list(tmp_path.glob("rows/*/*/*.json"))
+    assert modules & {*UNUSED, "pandas", "sklearn", "wandb"} == set()
+
+
+def test_metric_that_needs_a_package_left_out_says_so():
+    modules = modules_after(
+        "from lottalora.tasks.metrics import load_torchmetrics; load_torchmetrics()\n"
+        "from torchmetrics.utilities.imports import _TORCHVISION_AVAILABLE as flag\n"
+        "assert not flag and 'lottalora.tasks.metrics' in str(flag)\n"
+        "from lightning_utilities.core.imports import RequirementCache, package_available\n"
+        "assert RequirementCache('torchvision') and package_available('torchvision')"
+    )
+    assert "torchvision" not in modules
 
 
 def test_plain_install_needs_torch_numpy_and_safetensors_only():

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run as forked
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -26,7 +28,9 @@ def commands(start):
 
 def python(*arguments, folder=ROOT):
     environment = os.environ | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
+    if folder == ROOT:
+        return forked(*arguments, cwd=folder, env=environment)
+    return subprocess.run(  # another source tree
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
 

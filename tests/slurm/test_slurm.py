@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lottalora.sweeps.slurm.submit import seconds_of
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "scripts/slurm_local.sh"
@@ -49,8 +50,12 @@ def slurm(tmp_path_factory):
 
 
 def lottalora(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "lottalora", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return commands.run("-m", "lottalora", *words, cwd=ROOT, timeout=60)
+
+
+def undisturbed(*words: str) -> None:
+    ran = commands.run("run.py", *words, cwd=ROOT, timeout=900)
+    assert ran.returncode == 0, ran.stderr
 
 
 def rows(folder: Path) -> dict[int, dict]:
@@ -97,8 +102,7 @@ def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(tmp_p
     assert f"job {job}_0, start 1" in log.read_text()
 
     alone = tmp_path / "alone"
-    command = [sys.executable, "run.py", "-m", *LONG, "rank=4,8", f"paths.results={alone}"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    undisturbed("-m", *LONG, "rank=4,8", f"paths.results={alone}")
     for rank in (4, 8):
         for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
             assert rows(results)[rank][key] == rows(alone)[rank][key], (rank, key)
@@ -107,8 +111,7 @@ def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(tmp_p
 @pytest.mark.slow
 def test_job_that_hits_its_time_limit_again_and_again_ends_with_the_score_of_an_uninterrupted_one(tmp_path):
     results, alone, quick = (tmp_path / name for name in ("test_slurm", "alone", "quick"))
-    run = [sys.executable, "run.py", *LONG, "rank=4"]
-    subprocess.run([*run, f"paths.results={quick}"], cwd=ROOT, check=True, timeout=300)
+    undisturbed(*LONG, "rank=4", f"paths.results={quick}")
     epochs = int(25 * 60 / rows(quick)[4]["seconds"])  # a minute of training, longer than a job may take
     words = [*LONG, "rank=4", f"trainer.epochs={epochs}"]
     sent = lottalora("submit", *words, f"paths.results={results}", "--time", "1", "--signal-lead", "20")
@@ -116,9 +119,7 @@ def test_job_that_hits_its_time_limit_again_and_again_ends_with_the_score_of_an_
     wait_for(lambda: rows(results) and not queue(), seconds=900)
     (log,) = results.glob("runs/*/log.txt")
     assert "SIGUSR1 in epoch" in log.read_text() and "going on from" in log.read_text()
-    subprocess.run(
-        [*run, f"trainer.epochs={epochs}", f"paths.results={alone}"], cwd=ROOT, check=True, timeout=900
-    )
+    undisturbed(*LONG, "rank=4", f"trainer.epochs={epochs}", f"paths.results={alone}")
     for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
         assert rows(results)[4][key] == rows(alone)[4][key], key
 
@@ -179,6 +180,7 @@ def test_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
     assert answer.stderr.startswith("There is no Slurm here: sbatch is not in PATH.")
 
 
+@pytest.mark.slow
 def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
     results, alone = tmp_path / "test_slurm", tmp_path / "alone"
     words = [*LONG, "trainer.epochs=6", "rank=4", "trainer.devices=2", "trainer.strategy=fsdp"]
@@ -197,6 +199,7 @@ def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
         assert rows(results)[4][key] == rows(alone)[4][key], key
 
 
+@pytest.mark.slow
 def test_srun_starts_the_processes_of_one_run(tmp_path):
     words = [*LONG, "trainer.epochs=1", "rank=4", "trainer.devices=2", f"paths.results={tmp_path}"]
     command = ["srun", "--ntasks-per-node=2", "--overcommit", sys.executable, "run.py", *words]
@@ -206,8 +209,7 @@ def test_srun_starts_the_processes_of_one_run(tmp_path):
 
 
 def sweep(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "run.py", "-m", "hydra/launcher=slurm_cpu", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    return commands.run("run.py", "-m", "hydra/launcher=slurm_cpu", *words, cwd=ROOT, timeout=180)
 
 
 @needs_submitit
@@ -229,8 +231,8 @@ def test_launcher_runs_the_cells_of_a_sweep_as_jobs_of_one_array(tmp_path):
 def test_job_of_the_launcher_that_is_told_of_its_end_goes_on_with_the_same_score(tmp_path):
     results, alone = tmp_path / "test_slurm", tmp_path / "alone"
     words = [*LONG, "rank=16", "trainer.checkpoint_every=0"]
-    command = [sys.executable, "run.py", "-m", "hydra/launcher=slurm_cpu", *words, f"paths.results={results}"]
-    sweeping = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command = ["run.py", "-m", "hydra/launcher=slurm_cpu", *words, f"paths.results={results}"]
+    sweeping = commands.start(*command, cwd=ROOT)
     wait_for(lambda: list(results.glob("runs/*/resume.ckpt")))
     (script,) = results.glob("slurm/*/*_submission.sh")
     subprocess.run(["scancel", "--signal=USR2", script.parent.name], check=True)
@@ -238,7 +240,7 @@ def test_job_of_the_launcher_that_is_told_of_its_end_goes_on_with_the_same_score
     assert sweeping.returncode == 0, said
     logs = "".join(path.read_text() for path in results.glob("slurm/*/*.err"))
     assert "SIGUSR2 in epoch" in logs and "going on from" in logs
-    subprocess.run([sys.executable, "run.py", *words, f"paths.results={alone}"], cwd=ROOT, check=True)
+    undisturbed(*words, f"paths.results={alone}")
     for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
         assert rows(results)[16][key] == rows(alone)[16][key], key
 

@@ -2,13 +2,14 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,14 +25,7 @@ def command(tmp_path):
             "https_proxy": unreachable,
             "OMP_NUM_THREADS": "1",
         } | environment
-        return subprocess.run(
-            [sys.executable, str(ROOT / "run.py"), *words],
-            cwd=tmp_path,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return commands.run(ROOT / "run.py", *words, cwd=tmp_path, env=os.environ | environment, timeout=120)
 
     return run
 

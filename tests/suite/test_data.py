@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from lottalora.data.batches.images import Batches
 from lottalora.data.batches.images import Images
 from lottalora.data.digits import Digits
+from lottalora.data.digits import read_digits
 from lottalora.data.mnist import FILES
 from lottalora.data.mnist import MNIST
 
@@ -98,6 +100,12 @@ def test_the_images_have_the_shape_that_the_spec_promises(name):
 def test_the_stand_in_uses_the_range_of_a_byte():
     pixels = SETS["sample"].read().train.pixels
     assert (int(pixels.min()), int(pixels.max())) == (0, 255)
+
+
+def test_digits_are_those_of_scikit_learn():
+    bunch, images = load_digits(), read_digits()
+    assert torch.equal(images.pixels.squeeze(1), torch.from_numpy(bunch.images).to(torch.uint8))
+    assert torch.equal(images.labels, torch.from_numpy(bunch.target))
 
 
 def test_normalised_digits_have_mean_0_and_std_1():

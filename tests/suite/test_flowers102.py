@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ from lottalora.tasks.mixed_classification import MixedClassification
 from lottalora.tasks.schedules import PerStep
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
+from tests import commands
 from tests.suite.conftest import ROOT
 
 DATA = Path(os.environ.get("LOTTALORA_DATA", Path.home() / ".cache" / "lottalora"), "flowers102")
@@ -226,15 +225,14 @@ def test_baseline_and_scaffold_train_an_epoch_from_one_command(tmp_path):
         "data.image_size=16",
     )
     command = [
-        sys.executable,
-        str(ROOT / "run.py"),
+        ROOT / "run.py",
         "-m",
         *words,
         "mode=baseline,scaffold",
         "trainer.epochs=1",
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    ran = commands.run(*command, cwd=tmp_path, env=environment)
     assert ran.returncode == 0, ran.stderr
     rows = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("results/rows/*/*/*.json"))]
     assert [row["mode"] for row in rows] == ["baseline", "scaffold"]

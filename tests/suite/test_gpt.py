@@ -265,6 +265,7 @@ with initialize_config_dir(CONF, version_base="1.3"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize("mode", ["scaffold", "baseline"])
 def test_a_net_is_built_in_little_more_than_the_memory_of_its_weights(mode):

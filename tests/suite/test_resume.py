@@ -3,27 +3,22 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import commands
+
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=12", "trainer.accelerator=cpu")
 EQUAL = ("score", "validation_score", "best_epoch", "beta", "arms", "digest", "history")
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "run.py"), *WORDS, "trainer.checkpoint_every=0"]
-    return subprocess.Popen(
-        [*command, f"paths.results={folder}", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(folder: Path, *words: str) -> commands.Command:
+    command = [ROOT / "run.py", *WORDS, "trainer.checkpoint_every=0", f"paths.results={folder}"]
+    return commands.start(*command, *words, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def finish(folder: Path) -> str:

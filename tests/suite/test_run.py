@@ -9,15 +9,15 @@ import sys
 import pytest
 
 from lottalora.results import rows
+from tests import commands
 from tests.suite.conftest import ROOT
 
 SMALL = ("data=digits", "model.size=tiny", "trainer.epochs=3")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def run(folder, *words):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "run.py"), *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return commands.run(ROOT / "run.py", *words, cwd=folder, env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,8 @@ def test_a_repeated_command_finds_its_rows_and_runs_nothing(finished):
 
 def test_a_forced_run_gives_the_same_score_and_beta_to_the_last_bit(finished):
     folder, row = finished
-    outcome = run(folder, *SMALL, "mode=scaffold", "force=true")
+    command = [sys.executable, str(ROOT / "run.py"), *SMALL, "mode=scaffold", "force=true"]
+    outcome = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
     (again,) = [each for each in rows.read_all(folder / "results")[0] if each["mode"] == "scaffold"]
     assert again["finished"] >= row["scaffold"]["finished"]

@@ -12,20 +12,15 @@ from pathlib import Path
 import pytest
 
 from lottalora.results import rows
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("data=digits", "model.size=tiny", "trainer.epochs=1")
 
 
 def start(folder, *words):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), "-m", *SHORT, *words],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return commands.start(ROOT / "run.py", "-m", *SHORT, *words, cwd=folder, env=environment)
 
 
 def ended(process):
@@ -34,8 +29,8 @@ def ended(process):
 
 
 def asked(folder, *words):
-    command = [sys.executable, "-m", "lottalora", *words, "--json"]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=True)
+    answer = commands.run("-m", "lottalora", *words, "--json", cwd=folder, timeout=120)
+    assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
 
 
@@ -110,9 +105,9 @@ def test_fail_fast_stops_the_sweep_and_a_failure_is_kept_with_its_log(tmp_path, 
 
 def test_a_terminal_shows_a_line_for_each_run_above_one_bar_and_gets_its_cursor_back(tmp_path):
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "run.py"), "-m", *SHORT, "rank=1,-1"]
+    command = [ROOT / "run.py", "-m", *SHORT, "rank=1,-1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=theirs)
+    process = commands.start(*command, cwd=tmp_path, env=environment, stderr=theirs)
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # the terminal is gone when its last process is

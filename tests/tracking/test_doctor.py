@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 from lottalora.results.rows import write
+from tests import commands
 from tests.rows.factory import make_row
 
 ROOT = Path(__file__).parents[2]
@@ -16,10 +17,7 @@ ROOT = Path(__file__).parents[2]
 def doctor(home, *words, **environment):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     kept |= {"HOME": str(home), "PYTHONPATH": str(ROOT / "src"), "LOTTALORA_DATA": str(home / "data")}
-    command = [sys.executable, "-m", "lottalora", "doctor", *words]
-    return subprocess.run(
-        command, env=kept | environment, cwd=home, capture_output=True, text=True, timeout=60
-    )
+    return commands.run("-m", "lottalora", "doctor", *words, env=kept | environment, cwd=home, timeout=60)
 
 
 def test_doctor_says_where_it_looked_for_mnist_and_what_to_do(tmp_path):

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from lottalora.tracking.bars import duration
 from lottalora.tracking.logger import Logger
 from lottalora.tracking.logger import Watch
+from tests import commands
 from tests.tracking.offline import read_offline
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +23,9 @@ def run(home, *words, **environment):
         if not name.startswith("WANDB") and name != "NETRC":
             environment.setdefault(name, os.environ[name])
     environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "run.py", "data=digits", "model.size=tiny", "trainer.epochs=2"]
+    command = ["run.py", "data=digits", "model.size=tiny", "trainer.epochs=2"]
     command += [f"paths.results={home / 'results'}", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return commands.run(*command, cwd=ROOT, env=environment)
 
 
 def the_row(home):

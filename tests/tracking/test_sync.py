@@ -1,14 +1,13 @@
 """`lottalora sync`: rows and offline runs reach W&B once, whichever way they came about."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lottalora.results import rows
 from lottalora.results.claims import claimed
+from tests import commands
 from tests.rows.factory import make_row
 from tests.tracking.offline import read_offline
 from tests.tracking.server import server
@@ -21,10 +20,7 @@ NOWHERE = "http://127.0.0.1:9"
 def python(home, *words, **environment):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     kept |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, *words]
-    return subprocess.run(
-        command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=120
-    )
+    return commands.run(*words, cwd=ROOT, env=kept | environment, timeout=120)
 
 
 def sync(home, *words, **environment):

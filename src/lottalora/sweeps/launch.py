@@ -30,14 +30,11 @@ from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
+from lottalora.tasks.metrics import load_torchmetrics
 from lottalora.tracking.bars import Bar
 from lottalora.tracking.bars import duration
 
-MODULES = (
-    "lottalora.experiment",
-    "lottalora.training.fit",
-    "lottalora.results.provenance",
-)  # imported once, before the first fork
+MODULES = ("lottalora.experiment", "lottalora.training.measure")  # imported once, before the first fork
 log = logging.getLogger(__name__)
 
 
@@ -203,6 +200,7 @@ def preload(config: DictConfig) -> None:
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"
     )  # before torch starts its threads; trainer.threads sets them for a run
+    load_torchmetrics()
     targets = [OmegaConf.select(config, f"{part}._target_") for part in ("data", "task", "model.net")]
     for module in (*MODULES, *(target.rpartition(".")[0] for target in targets if target)):
         importlib.import_module(module)

@@ -1,0 +1,18 @@
+"""Run `python run.py …` or `python -m lottalora …` for a test, in a process that has torch already.
+
+`run` and `start` are what subprocess.run and subprocess.Popen are for, with output captured: a process of its
+own with its own process group, folder, environment, descriptors and exit code. It is forked from a server
+(server.py) that has imported torch and Lightning once and done nothing else; each pytest process has one.
+
+Started cold, by subprocess, stay the tests to whose point it belongs: what is imported at all
+(tests/packaging/test_imports.py, `help` and `dry_run` in tests/suite/test_run.py), a changed source tree
+(the additions in tests/packaging/test_readme.py), a run from end to end (the forced run in
+tests/suite/test_run.py), torchrun and the processes of several devices (tests/suite/test_devices.py), the
+jobs of Slurm (tests/slurm), the benchmark scripts and scripts/kill_sweep.py.
+"""
+
+from tests.commands.client import Command
+from tests.commands.client import run
+from tests.commands.client import start
+
+__all__ = ["Command", "run", "start"]

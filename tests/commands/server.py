@@ -1,0 +1,125 @@
+"""python server.py DESCRIPTOR: import torch and Lightning once, then fork a process for each command.
+
+Nothing but imports happens in the server: no thread is started, no number drawn, nothing composed by Hydra. A
+command's process leaves the loop and runs the script at the top level of this one, so that its exit code, its
+traceback, its `atexit` functions and its threads are left to Python, as in a process started cold.
+"""
+
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import signal
+import socket
+import sys
+import types
+from pathlib import Path
+
+IMPORTED = (  # what most commands need; a run of the digits imports no third-party module but these
+    "hydra",
+    "lottalora.experiment",
+    "lottalora.training.measure",
+    "lottalora.results.provenance",
+    "lottalora.data.digits",
+    "lottalora.models.mlp",
+    "lottalora.tasks.classification",
+)
+LARGEST = 1 << 20  # bytes of a request
+
+
+def serve(asked: socket.socket) -> dict:
+    """Fork a keeper for each request; return the request in the process that is to become the command."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(asked, LARGEST, 4)
+        if not message:
+            os._exit(0)  # the test process has ended
+        threads = os.listdir("/proc/self/task")
+        assert len(threads) == 1, "a fork of a process with threads may hang"
+        if not os.fork():
+            asked.close()
+            keep(socket.socket(fileno=descriptors[0]), descriptors[1:])
+            return json.loads(message)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def keep(answers: socket.socket, standard: list[int]) -> None:
+    """Fork the command and tell its process number and its end; return in the command alone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ready, go = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(go)
+        os.read(ready, 1)  # its process group is set
+        os.close(ready)
+        answers.close()
+        for number, descriptor in enumerate(standard):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        return
+    os.setpgid(pid, pid)
+    for descriptor in (*standard, ready, go):
+        os.close(descriptor)
+    answers.send(b"%d" % pid)
+    _, status = os.waitpid(pid, 0)
+    try:
+        answers.send(b"%d" % os.waitstatus_to_exitcode(status))
+    finally:
+        os._exit(0)
+
+
+def become(request: dict, elsewhere: list[str]) -> list[str]:
+    """Put this process in the state in which Python would start the command; return its words."""
+    first, *rest = request["words"]
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    own = {"-c": "", "-m": os.getcwd()}.get(first, os.path.dirname(os.path.abspath(first)))
+    path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    sys.path[:] = [own, *path, *elsewhere]
+    sys.argv[:] = [first, *rest] if first not in ("-c", "-m") else [first, *rest[1:]]
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    importlib.invalidate_caches()
+    sys.excepthook = show
+    return request["words"]
+
+
+def show(kind: type, error: BaseException, trace: types.TracebackType | None) -> None:
+    """Print an uncaught error without the frames that are not the command's."""
+    while trace and trace.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>", runpy.__file__):
+        trace = trace.tb_next
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+
+
+def run(words: list[str]) -> None:
+    first, *rest = words
+    if first == "-m":
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        return
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    if first == "-c":
+        name, code = "<string>", rest[0]
+    else:
+        name = main.__file__ = os.path.abspath(first)
+        code = Path(name).read_bytes()
+    exec(compile(code, name, "exec"), main.__dict__)
+
+
+if __name__ == "__main__":
+    way = socket.socket(fileno=int(sys.argv[1]))
+    own = os.environ["PYTHONPATH"].split(os.pathsep)
+    elsewhere = [part for part in sys.path[1:] if part not in own]
+    from lottalora.tasks.metrics import load_torchmetrics
+
+    load_torchmetrics()
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # so that a collection in a command does not copy every page
+    run(become(serve(way), elsewhere))
