@@ -1,4 +1,4 @@
-"""W_seed is what its source says on every way that a model takes, and a state of another scaffold is refused."""
+"""W_seed stays what its source says, and a state of another scaffold is refused."""
 
 import copy
 import io
@@ -219,7 +219,10 @@ def test_a_part_of_a_model_that_is_called_module_keeps_its_name():
     "options, words",
     [
         ({"seed": 2}, "it has seed 1; this model has seed 2"),
-        ({"family": "uniform"}, "it has family 'normal', fan_in=True, std=1.0; this model has family 'uniform'"),
+        (
+            {"family": "uniform"},
+            "it has family 'normal', fan_in=True, std=1.0; this model has family 'uniform'",
+        ),
         ({"parameters": {"std": 0.1}}, "fan_in=True, std=1.0; this model has fan_in=True, std=0.1"),
         ({"alpha": 4.0}, "it has α/r = 1; this model has α/r = 2"),
         ({"family": "learned"}, "this model has seed None, name None, family 'learned'"),

@@ -65,14 +65,18 @@ def test_sharded_net_computes_what_the_whole_one_does_and_lets_go_of_the_rows(op
         assert numbers < whole[1].W_seed.numel()
 
 
+def moved(state, by):
+    return {name: value if name.endswith("identity") else value + by for name, value in state.items()}
+
+
 def test_state_of_a_sharded_net_is_that_of_the_whole_one_and_can_be_loaded():
     whole = build(Scaffold(rank=2, seed=3))
 
     def work():
         net = sharded(Scaffold(rank=2, seed=3))
         state = copy.deepcopy(whole.state_dict())
-        net.load_state_dict({name: value + (not name.endswith("identity")) for name, value in state.items()})
-        return {name: value - (not name.endswith("identity")) for name, value in net.state_dict().items()}
+        net.load_state_dict(moved(state, 1))
+        return moved(net.state_dict(), -1)
 
     for state in joined_results(work):
         assert state.keys() == whole.state_dict().keys()

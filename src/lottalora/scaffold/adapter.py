@@ -35,8 +35,8 @@ class Adapter:
         layer_norm: normalise h over its features (a convolution's: over channels and positions), with trained
             gain and shift.
         train_beta: whether there is a β; without it β = 1.
-        adapter_dtype: of A, B, β and m, for example "bfloat16", whatever the model is cast to; None for float32, or
-            the model's own if that is wider. A step of 1e-3 is nothing to a β of 1 in bfloat16.
+        adapter_dtype: of A, B, β and m, for example "bfloat16", whatever the model is cast to; None for
+            float32, or            the model's own if that is wider. A step of 1e-3 is nothing to a β of 1 in bfloat16.
 
     Raises:
         ValueError: a value outside what is stated above.
@@ -92,7 +92,8 @@ class Scaffold(Adapter):
             leaves them out: build the model with them again. Hu et al. 2021, https://arxiv.org/abs/2106.09685
         parameters: the family's parameters where they differ from the paper's, for example {"std": 0.1,
             "fan_in": False}.
-        seed: the backbone seed, 0 … 2⁶⁴ − 1. It drives W_seed alone; A is drawn from PyTorch's global generator.
+        seed: the backbone seed, 0 … 2⁶⁴ − 1. It drives W_seed alone; A is drawn from PyTorch's global
+            generator.
         bias: "trained", or "frozen" at its present value, of the adapted layers. The paper's benchmarks
             differ in this.
 

@@ -51,7 +51,8 @@ def resample(model: nn.Module, seed: int) -> None:
     backbone itself again.
 
     Raises:
-        ValueError: a number outside 0 … 2⁶⁴ − 1; no scaffold; or a layer whose W_seed was given rather than drawn.
+        ValueError: a number outside 0 … 2⁶⁴ − 1; no scaffold; or a layer whose W_seed was given rather than
+            drawn.
 
     Source: the paper's Meta-LoRA, Table 4.
     """
@@ -64,8 +65,8 @@ def verify(model: nn.Module) -> list[str]:
     """Draw every W_seed anew, and compare it with what the layer holds and with its fingerprint.
 
     Takes about the time of drawing the scaffold. Of a weight that was given, the bits are compared with the
-    fingerprint that an earlier `state_dict()`, `load_state_dict()` or `verify` left. Where rows are shared out among
-    processes, each compares its own.
+    fingerprint that an earlier `state_dict()`, `load_state_dict()` or `verify` left. Where rows are shared
+    out among processes, each compares its own.
 
     Returns:
         The dotted names of the layers that differ; none where the scaffold is what its sources say.
@@ -77,7 +78,7 @@ def verify(model: nn.Module) -> list[str]:
 
 
 def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Refuse a state of another scaffold before any of it is loaded; `wrap` puts this before `load_state_dict`.
+    """Refuse a state of another scaffold before any of it is loaded; `wrap` registers this.
 
     Raises:
         ValueError: a record that is damaged, of another format, or of another scaffold.
@@ -91,8 +92,8 @@ def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: obj
         silent = silent or (record is None and any(f"{own}{each}" in state for each in ("A", "beta", "bias")))
     if silent:
         warnings.warn(
-            "This checkpoint does not say which scaffold it belongs to, as those before format 1: that it is this "
-            "model's is taken on trust.",
+            "This checkpoint does not say which scaffold it belongs to, as those before format 1: that it is "
+            "this model's is taken on trust.",
             stacklevel=3,
         )
 

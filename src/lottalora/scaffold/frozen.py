@@ -1,9 +1,9 @@
 """A module with a W_seed that is always what its source says, and that says so in `state_dict()`.
 
-A W_seed that was drawn carries a mark: its source and dtype, as an attribute of the tensor. Whatever exchanges the
-tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module draws again: at once
-where it is told, else at the next forward pass. Values written in place into a drawn W_seed are taken for meant;
-`verify` names them.
+A W_seed that was drawn carries a mark: its source and dtype, as an attribute of the tensor. Whatever exchanges
+the tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module draws again:
+at once where it is told, else at the next forward pass. Values written in place into a drawn W_seed are taken
+for meant; `verify` names them.
 """
 
 import os
@@ -34,7 +34,7 @@ HOLDS_FLOAT32 = (torch.float32, torch.float64)  # a cast from these is the draw,
 
 
 class Mark(NamedTuple):
-    """Of a drawn W_seed: where it comes from, in which dtype, and, unless written to since, its state then."""
+    """Of a drawn W_seed: its source and dtype, and, unless it was written to since, its state then."""
 
     source: Source
     dtype: torch.dtype
@@ -55,8 +55,8 @@ def _state(W: Tensor) -> tuple[int, int] | None:
 class Frozen(nn.Module):
     """The base of every module that holds a W_seed.
 
-    Frozen: W_seed, a buffer that is left out of `state_dict()`. In it is `identity`, a few hundred bytes that say
-    which scaffold the module's state belongs to.
+    Frozen: W_seed, a buffer that is left out of `state_dict()`. In it is `identity`, a few hundred bytes
+    that say which scaffold the module's state belongs to.
     """
 
     W_seed: Tensor
@@ -102,11 +102,13 @@ class Frozen(nn.Module):
             return
         if self._lost:
             raise ValueError(
-                "W_seed of this layer was given, not drawn, and has lost its values on the meta device: build the "
-                "model with its weights, or assign layer.W_seed."
+                "W_seed of this layer was given, not drawn, and has lost its values on the meta device: "
+                "build the model with its weights, or assign layer.W_seed."
             )
         if W_seed.is_meta and not x.is_meta:
-            raise ValueError("W_seed is on the meta device: call materialize(model), or model.to_empty(device=…).")
+            raise ValueError(
+                "W_seed is on the meta device: call materialize(model), or model.to_empty(device=…)."
+            )
         if self._may_draw(W_seed) and not _inside_functional_call():
             self.redraw(self.source)
 
@@ -118,7 +120,7 @@ class Frozen(nn.Module):
         return self._fingerprint[1]
 
     def differs(self) -> bool:
-        """Whether W_seed or its fingerprint, where one was made, is another than its source gives, drawn anew."""
+        """Whether W_seed, or a fingerprint made of it, is another than its source gives."""
         known = self._fingerprint[1] if self._fingerprint else None
         if self.source is None:
             return not agree(known, self._make_fingerprint())
@@ -133,7 +135,7 @@ class Frozen(nn.Module):
         return not (torch.equal(held.cpu(), W) or (not self.source.exact and torch.allclose(held.cpu(), W)))
 
     def place(self, device: torch.device | str, *, drawn: bool = True) -> None:
-        """Memory on a device for what is on the meta device, and values for W_seed unless `drawn` is False."""
+        """Give it memory on a device, and W_seed its values unless `drawn` is False."""
         nn.Module._apply(self, lambda tensor: torch.empty_like(tensor, device=device), recurse=False)
         if drawn:
             self.redraw(self.source)
@@ -283,7 +285,7 @@ class Frozen(nn.Module):
 
 
 def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
-    """Whether `fn` copies values, as `to` does, or makes new memory, as `to_empty` does: tried on random ones."""
+    """Whether `fn` copies values, as `to` does, or not, as `to_empty`: tried on random ones."""
     values = torch.tensor(list(os.urandom(16)), dtype=like.dtype, device=like.device)
     moved = fn(values)
     return torch.equal(moved.cpu().double(), values.cpu().double())

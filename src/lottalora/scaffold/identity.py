@@ -1,9 +1,9 @@
 """What identifies the scaffold of one layer: a record that travels in `state_dict()` beside the adapters.
 
-The record is canonical JSON in a tensor of bytes, so that it passes through every format that takes tensors. It
-holds a fingerprint of the frozen weight in float32: the SHA-256 of its bits. Families that need a factorisation
-differ from one LAPACK to another, so theirs is a sketch: eight numbers uᵀWv / ‖W‖ with fixed u, v of ±1, which
-agree to TOLERANCE where the weights do, and differ by about 1 where they do not.
+The record is canonical JSON in a tensor of bytes, so that it passes through every format that takes tensors.
+It holds a fingerprint of the frozen weight in float32: the SHA-256 of its bits. Families that need a
+factorisation differ from one LAPACK to another, so theirs is a sketch: eight numbers uᵀWv / ‖W‖ with fixed u, v
+of ±1, which agree to TOLERANCE where the weights do, and differ by about 1 where they do not.
 """
 
 import hashlib
@@ -79,7 +79,8 @@ class Identity:
     def to_tensor(self) -> Tensor:
         """The record as bytes, (a multiple of BLOCK,) uint8, on the CPU."""
         text, bare = (_canonical(asdict(record)) for record in (self, replace(self, fingerprint=None)))
-        padded = text.ljust(-(-(len(bare) + RESERVE) // BLOCK) * BLOCK)  # one size with a fingerprint or without
+        size = -(-(len(bare) + RESERVE) // BLOCK) * BLOCK  # the same with a fingerprint and without
+        padded = text.ljust(size)
         return torch.from_numpy(np.frombuffer(padded, np.uint8).copy())
 
     @classmethod
@@ -97,8 +98,8 @@ class Identity:
             raise ValueError(damaged) from error
         if version != FORMAT:
             raise ValueError(
-                f"The scaffold's record of layer {layer!r} has format {version!r}, and this version of lottalora "
-                f"reads {FORMAT}: load it with the version that wrote it."
+                f"The scaffold's record of layer {layer!r} has format {version!r}, and this version of "
+                f"lottalora reads {FORMAT}: load it with the version that wrote it."
             )
         if read.keys() != {field.name for field in fields(cls)} or not _is_fingerprint(read["fingerprint"]):
             raise ValueError(damaged)
@@ -124,13 +125,13 @@ def refuse_another(state: Identity, ours: Identity, layer: str) -> None:
     theirs, own = state.differences(ours)
     if theirs:
         raise ValueError(
-            f"The state of layer {layer!r} belongs to another scaffold: it has {theirs}; this model has {own}. "
-            "Wrap the model as the one that was saved."
+            f"The state of layer {layer!r} belongs to another scaffold: it has {theirs}; this model has "
+            f"{own}. Wrap the model as the one that was saved."
         )
 
 
 def agree(one: Fingerprint | None, other: Fingerprint | None) -> bool:
-    """Whether two fingerprints can be of one weight; an unknown one, or one in another dtype, can be of any."""
+    """Whether two fingerprints can be of one weight; an unknown one, or one of another dtype, can."""
     if one is None or other is None:
         return True
     if isinstance(one, str) and isinstance(other, str):

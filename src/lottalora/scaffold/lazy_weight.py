@@ -11,14 +11,14 @@ WITHOUT_VALUES = {
     getattr(Tensor, name).__get__
     for name in ("dtype", "shape", "device", "ndim", "layout", "is_cuda", "is_meta", "is_sparse", "itemsize")
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size}
-REPARAMETRIZATIONS = ("torch.nn.utils.prune", "torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
+REPARAMETRIZATIONS = ("torch.nn.utils.prune", "torch.nn.utils.weight_norm")
 
 
 class LazyWeight(Tensor):
     """A tensor with shape, dtype and device, whose values `compose` makes whenever an operation takes it.
 
-    T5 reads `wo.weight.dtype` in every layer, and `nn.TransformerEncoderLayer` gives the weights of its layers
-    to a function that does not use them: neither has to pay for a product.
+    T5 reads `wo.weight.dtype` in every layer, and `nn.TransformerEncoderLayer` gives the weights of its
+    layers to a function that does not use them: neither has to pay for a product.
 
     Args:
         like: gives shape and dtype.
@@ -29,7 +29,9 @@ class LazyWeight(Tensor):
     compose: Callable[[], Tensor]
 
     @staticmethod
-    def __new__(cls, like: Tensor, device: torch.device, compose: Callable[[], Tensor]) -> "LazyWeight":
+    def __new__(
+        cls: type["LazyWeight"], like: Tensor, device: torch.device, compose: Callable[[], Tensor]
+    ) -> "LazyWeight":
         lazy = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=device)
         lazy.compose = compose
         return lazy

@@ -16,7 +16,7 @@ class Replaced:
     Args:
         cls: its class.
         attributes: what its `__dict__` held, hooks and settings, without tensors and modules.
-        further: buffers, vectors and modules that somebody put on it, by the dict of nn.Module that holds them.
+        further: buffers, vectors and modules that somebody put on it, by the dict that holds them.
         unsaved: which of those buffers stay out of `state_dict()`.
     """
 

@@ -1,4 +1,4 @@
-"""The name under which a layer's W_seed is drawn: its dotted name without what PyTorch puts around a module."""
+"""The name under which a layer's W_seed is drawn: its dotted name without PyTorch's wrappers."""
 
 from torch import nn
 

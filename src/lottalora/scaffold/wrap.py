@@ -144,9 +144,7 @@ def _can_be(matrix: Matrix, place: str) -> bool:
     return len(kinds) == 1 and kinds <= {"linear", "transposed", "convolution"}
 
 
-def _convert(
-    matrix: Matrix, place: str, scaffold: Scaffold, drawn: bool, streams: dict[str, str]
-) -> Entry:
+def _convert(matrix: Matrix, place: str, scaffold: Scaffold, drawn: bool, streams: dict[str, str]) -> Entry:
     """Change the owners of one matrix into what their place says; tied ones share W_seed, A, B and β."""
     if place == "keep":
         return kept(matrix)
