@@ -36,7 +36,7 @@ class Adapter:
             gain and shift.
         train_beta: whether there is a β; without it β = 1.
         adapter_dtype: of A, B, β and m, for example "bfloat16", whatever the model is cast to; None for
-            float32, or            the model's own if that is wider. A step of 1e-3 is nothing to a β of 1 in bfloat16.
+            float32, or the model's own if that is wider. A step of 1e-3 is nothing to a β of 1 in bfloat16.
 
     Raises:
         ValueError: a value outside what is stated above.

@@ -1,9 +1,9 @@
 """A module with a W_seed that is always what its source says, and that says so in `state_dict()`.
 
-A W_seed that was drawn carries a mark: its source and dtype, as an attribute of the tensor. Whatever exchanges
-the tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module draws again:
-at once where it is told, else at the next forward pass. Values written in place into a drawn W_seed are taken
-for meant; `verify` names them.
+A W_seed that was drawn carries a mark: its source and dtype, as an attribute of the tensor. Whatever
+exchanges the tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module
+draws again: at once where it is told, else at the next forward pass. Values written in place into a drawn
+W_seed are taken for meant; `verify` names them.
 """
 
 import os

@@ -2,8 +2,8 @@
 
 The record is canonical JSON in a tensor of bytes, so that it passes through every format that takes tensors.
 It holds a fingerprint of the frozen weight in float32: the SHA-256 of its bits. Families that need a
-factorisation differ from one LAPACK to another, so theirs is a sketch: eight numbers uᵀWv / ‖W‖ with fixed u, v
-of ±1, which agree to TOLERANCE where the weights do, and differ by about 1 where they do not.
+factorisation differ from one LAPACK to another, so theirs is a sketch: eight numbers uᵀWv / ‖W‖ with fixed u,
+v of ±1, which agree to TOLERANCE where the weights do, and differ by about 1 where they do not.
 """
 
 import hashlib
