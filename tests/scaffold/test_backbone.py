@@ -60,7 +60,7 @@ def test_resample_is_a_sequence_of_its_own_for_each_backbone_seed():
 
 
 def test_resample_refuses_negative_numbers():
-    with pytest.raises(ValueError, match="seed must be 0"):
+    with pytest.raises(ValueError, match="seed must be 0 …"):
         resample(wrapped(), -1)
 
 

@@ -304,12 +304,19 @@ def test_account_is_plain_data():
     assert again["trainable"] == account.trainable and again["entries"][0]["name"] == "embed.weight"
 
 
+@pytest.mark.parametrize("first", ["wrap", "cast"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_cast_moves_scaffold_and_adapters(dtype):
-    net, _ = network()
-    net.to(dtype)
-    assert {t.dtype for t in [*net.parameters(), *net.buffers()]} == {dtype}
-    assert net(INDEX).dtype == dtype
+def test_model_computes_in_its_dtype_and_adapters_stay_in_float32_or_wider(dtype, first):
+    if first == "wrap":
+        net, _ = network()
+        net.to(dtype)
+    else:
+        net = Network().to(dtype)
+        wrap(net, Scaffold(rank=2, seed=5), keep=KEEP)
+    fc1 = net.blocks[0].fc1
+    wide = torch.promote_types(dtype, torch.float32)
+    assert {p.dtype for p in (fc1.A, fc1.B, fc1.beta)} == {wide}
+    assert fc1.W_seed.dtype == fc1.bias.dtype == fc1.weight.dtype == net(INDEX).dtype == dtype
 
 
 def test_copy_shares_nothing_and_computes_the_same():

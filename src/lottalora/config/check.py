@@ -84,6 +84,8 @@ def check_numbers(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, throw_on_missing=True)
         if type(value) is not int or value < smallest:
             raise ValueError(f"{key} must be a whole number, {smallest} or more, got {value!r}.")
+        if key in ("seed", "backbone_seed") and value >= 2**64:
+            raise ValueError(f"{key} must be 0 … 2**64 - 1, got {value}.")
     for key in POSITIVE:
         value = OmegaConf.select(cfg, key)
         none = value is None and key != "optimizer.lr"

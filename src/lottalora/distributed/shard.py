@@ -78,17 +78,19 @@ def check_equal(net: nn.Module, splits: Splits, *, drawn: bool) -> None:
     """Each process has drawn and read for itself, and nothing is sent: so compare what came of it."""
     layers = {name: module for name, module in net.named_modules() if hasattr(module, "W_seed")}
     held = {name: layer.W_seed for name, layer in layers.items() if drawn or layer.source is None}
+    tensors = [*net.named_parameters(), *net.named_buffers()]
+    others = {name: t for name, t in tensors if name.rpartition(".")[2] not in ("W_seed", "identity")}
     ours = {
-        "trained weights": digest(net.state_dict()),
+        "trained weights": digest(others),
         "frozen weights": str([layer.source for layer in layers.values()]) + digest(held),
         "data": splits.fingerprint(),
     }
     for name, mine in ours.items():
         every = all_gather(mine)
-        others = [rank for rank, theirs in enumerate(every, start=1) if theirs != every[0]]
-        if others:
+        odd = [rank for rank, theirs in enumerate(every, start=1) if theirs != every[0]]
+        if odd:
             raise ValueError(
-                f"Process {others[0]} of {world_size()} has other {name} than the first. "
+                f"Process {odd[0]} of {world_size()} has other {name} than the first. "
                 "Start all with the same command, on the same code, data and versions."
             )
 

@@ -14,6 +14,7 @@ from lottalora.scaffold.backbone import beta_values
 from lottalora.scaffold.backbone import materialize
 from lottalora.scaffold.backbone import resample
 from lottalora.scaffold.backbone import set_backbone_seed
+from lottalora.scaffold.backbone import verify
 from lottalora.scaffold.backbone import without_scaffold
 from lottalora.scaffold.convolution import LottaConv1d
 from lottalora.scaffold.convolution import LottaConv2d
@@ -51,6 +52,7 @@ __all__ = [
     "resample",
     "set_backbone_seed",
     "shard",
+    "verify",
     "without_scaffold",
     "wrap",
 ]

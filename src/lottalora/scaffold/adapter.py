@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 
+import torch
+
 from lottalora.scaffold.families import Parameter
 from lottalora.scaffold.families import law_of
+from lottalora.scaffold.seeds import check_seed
 
 LEARNED = "learned"
+DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class Adapter:
         layer_norm: normalise h over its features (a convolution's: over channels and positions), with trained
             gain and shift.
         train_beta: whether there is a β; without it β = 1.
+        adapter_dtype: of A, B, β and m, for example "bfloat16", whatever the model is cast to; None for
+            float32, or the model's own if that is wider. A step of 1e-3 is nothing to a β of 1 in bfloat16.
 
     Raises:
         ValueError: a value outside what is stated above.
@@ -45,6 +51,7 @@ class Adapter:
     residual: bool = False
     layer_norm: bool = False
     train_beta: bool = True
+    adapter_dtype: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or isinstance(self.rank, bool):
@@ -57,6 +64,14 @@ class Adapter:
             raise ValueError(f"B_init must be 'zeros' or 'kaiming', got {self.B_init!r}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}.")
+        if self.adapter_dtype not in (None, *DTYPES):
+            raise ValueError(
+                f"adapter_dtype must be None or one of {', '.join(DTYPES)}, got {self.adapter_dtype!r}."
+            )
+
+    def dtype_beside(self, model: torch.dtype) -> torch.dtype:
+        """The dtype of A, B, β and m in a model of this dtype."""
+        return DTYPES[self.adapter_dtype] if self.adapter_dtype else torch.promote_types(model, torch.float32)
 
     @property
     def scale(self) -> float:
@@ -77,7 +92,8 @@ class Scaffold(Adapter):
             leaves them out: build the model with them again. Hu et al. 2021, https://arxiv.org/abs/2106.09685
         parameters: the family's parameters where they differ from the paper's, for example {"std": 0.1,
             "fan_in": False}.
-        seed: the backbone seed. It drives W_seed alone; A is drawn from PyTorch's global generator.
+        seed: the backbone seed, 0 … 2⁶⁴ − 1. It drives W_seed alone; A is drawn from PyTorch's global
+            generator.
         bias: "trained", or "frozen" at its present value, of the adapted layers. The paper's benchmarks
             differ in this.
 
@@ -97,7 +113,6 @@ class Scaffold(Adapter):
                 raise ValueError(f"Learned weights have no parameter {next(iter(self.parameters))!r}.")
         else:
             law_of(self.family, (1, 1), self.parameters)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
+        check_seed(self.seed)
         if self.bias not in ("trained", "frozen"):
             raise ValueError(f"bias must be 'trained' or 'frozen', got {self.bias!r}.")

@@ -2,17 +2,22 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.embedding import FrozenEmbedding
+from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import tensors_of
 from lottalora.scaffold.own_rows import own_part
+from lottalora.scaffold.seeds import check_seed
 
 
 def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]:
@@ -46,14 +51,51 @@ def resample(model: nn.Module, seed: int) -> None:
     backbone itself again.
 
     Raises:
-        ValueError: a negative number; no scaffold; or a layer whose W_seed was given rather than drawn.
+        ValueError: a number outside 0 … 2⁶⁴ − 1; no scaffold; or a layer whose W_seed was given rather than
+            drawn.
 
     Source: the paper's Meta-LoRA, Table 4.
     """
-    if seed < 0:
-        raise ValueError(f"seed must be 0 (the backbone itself) or more, got {seed}.")
+    check_seed(seed)
     for layer, source in _sources(model):
         layer.redraw(replace(source, redraw=seed))
+
+
+def verify(model: nn.Module) -> list[str]:
+    """Draw every W_seed anew, and compare it with what the layer holds and with its fingerprint.
+
+    Takes about the time of drawing the scaffold. Of a weight that was given, the bits are compared with the
+    fingerprint that an earlier `state_dict()`, `load_state_dict()` or `verify` left. Where rows are shared
+    out among processes, each compares its own.
+
+    Returns:
+        The dotted names of the layers that differ; none where the scaffold is what its sources say.
+
+    Raises:
+        ValueError: no scaffold.
+    """
+    return [name for name, layer in scaffold_layers(model).items() if layer.differs()]
+
+
+def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Refuse a state of another scaffold before any of it is loaded; `wrap` registers this.
+
+    Raises:
+        ValueError: a record that is damaged, of another format, or of another scaffold.
+    """
+    silent = False
+    for name, layer in scaffold_layers(model).items():
+        own = f"{prefix}{name}." if name else prefix
+        record = state.get(f"{own}identity")
+        if isinstance(record, Tensor) and not record.is_meta:
+            layer.compare(Identity.from_tensor(record, name), name)
+        silent = silent or (record is None and any(f"{own}{each}" in state for each in ("A", "beta", "bias")))
+    if silent:
+        warnings.warn(
+            "This checkpoint does not say which scaffold it belongs to, as those before format 1: that it is "
+            "this model's is taken on trust.",
+            stacklevel=3,
+        )
 
 
 def _sources(model: nn.Module) -> list[tuple]:
@@ -121,8 +163,11 @@ def materialize(
     for module in on_meta.values():
         if not any(tensor.is_meta for tensor in tensors_of(module)):
             continue  # all that it holds is tied to what has its values
-        module.to_empty(device=device, recurse=False)
-        _start(module, start, drawn)
+        if isinstance(module, Frozen):
+            module.place(device, drawn=drawn)
+        else:
+            module.to_empty(device=device, recurse=False)
+        _start(module, start)
         _tie(model, tied)
 
 
@@ -133,9 +178,7 @@ def _can_start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> 
 
 
 @torch.no_grad()
-def _start(module: nn.Module, start: Callable[[nn.Module], None] | None, drawn: bool) -> None:
-    if isinstance(module, LottaLayer | FrozenEmbedding) and drawn:
-        module.redraw(module.source)
+def _start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None:
     if isinstance(module, FrozenEmbedding):
         return
     if isinstance(module, LottaLayer):

@@ -56,11 +56,16 @@ class LottaConv(LottaLayer):
         self._edges = like._reversed_padding_repeated_twice  # as F.pad takes them
         self._conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
 
-    @property
-    def weight(self) -> Tensor:
-        return super().weight.view(-1, self.in_channels // self.groups, *self.kernel_size)
+    def _as_replaced(self, W: Tensor) -> Tensor:
+        return W.view(-1, self.in_channels // self.groups, *self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        if x.dim() == 1 + len(self.kernel_size):  # one example, (in, *)
+            return self._forward(x.unsqueeze(0)).squeeze(0)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         features = (-1, *(1 for _ in self.kernel_size))  # (out,) broadcasts over (N, out, *)
         dropping = self.training and self.adapter.dropout > 0  # then the paths see different inputs
         if not dropping and composed_is_faster(*self.W_seed.shape, self.adapter.rank):
@@ -70,13 +75,13 @@ class LottaConv(LottaLayer):
         update = None
         if self.A is not None:
             dropped = F.dropout(x, self.adapter.dropout, self.training)
-            A = self.A.repeat(self.groups, 1)  # (g · r, in / g · Πk)
-            B = self.B.view(*self.B.shape, *(1 for _ in self.kernel_size))  # (out, r, 1, …)
+            A = self.A.to(x.dtype).repeat(self.groups, 1)  # (g · r, in / g · Πk)
+            B = self.B.to(x.dtype).view(*self.B.shape, *(1 for _ in self.kernel_size))  # (out, r, 1, …)
             update = self._conv(self._convolve(dropped, A, self.groups), B, groups=self.groups)
         return self.combine(x, frozen, update, features)
 
     def _convolve(self, x: Tensor, matrix: Tensor, groups: int) -> Tensor:
-        kernel = matrix.view(-1, self.in_channels // self.groups, *self.kernel_size)
+        kernel = self._as_replaced(matrix)
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._edges, mode=self.padding_mode), 0

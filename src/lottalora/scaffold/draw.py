@@ -14,6 +14,7 @@ from lottalora.scaffold.families import find_family
 from lottalora.scaffold.families import law_of
 from lottalora.scaffold.prng import halves
 from lottalora.scaffold.prng import key_of
+from lottalora.scaffold.seeds import check_seed
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,15 @@ class Source:
     scale are paired.
 
     Args:
-        seed: the backbone seed, an integer of any size.
+        seed: the backbone seed, 0 … 2⁶⁴ − 1.
         name: the layer's dotted name in its model.
         shape: (out, in), the kernel of a convolution flattened to (out, in / groups · k).
         family: a key of FAMILIES.
         parameters: the family's parameters where they differ from the paper's.
         redraw: 0 for the backbone itself; k ≥ 1 for the k-th scaffold of `resample`.
+
+    Raises:
+        ValueError: a seed or a redraw outside 0 … 2⁶⁴ − 1.
     """
 
     seed: int
@@ -39,6 +43,10 @@ class Source:
     family: str = "normal"
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     redraw: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_seed(self.redraw, "redraw")
 
     def with_seed(self, seed: int) -> "Source":
         """The same layer under another backbone seed."""

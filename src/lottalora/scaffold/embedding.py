@@ -6,12 +6,12 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.draw import Source
-from lottalora.scaffold.own_rows import fill
+from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.own_rows import own_part
 from lottalora.scaffold.own_rows import rows_of
 
 
-class FrozenEmbedding(nn.Module):
+class FrozenEmbedding(Frozen):
     """An embedding whose rows are random and never trained: h = W_seed[i].
 
     Args:
@@ -20,14 +20,12 @@ class FrozenEmbedding(nn.Module):
         like: the embedding that this one replaces; its padding_idx stays 0.
     """
 
-    W_seed: Tensor
-
     def __init__(self, W_seed: Tensor, source: Source | None, like: nn.Embedding) -> None:
-        super().__init__()
-        self.register_buffer("W_seed", W_seed, persistent=False)
-        self.source, self.padding_idx = source, like.padding_idx
+        super().__init__(W_seed, source)
+        self.padding_idx = like.padding_idx
         self.num_embeddings, self.embedding_dim = like.num_embeddings, like.embedding_dim
         self._clear_padding()
+        self._write_record()
 
     @property
     def weight(self) -> Tensor:
@@ -37,17 +35,24 @@ class FrozenEmbedding(nn.Module):
     @torch.no_grad()
     def redraw(self, source: Source) -> None:
         """Set W_seed, in place, to what `source` gives."""
-        self.source = source
-        if not self.W_seed.is_meta:
-            fill(self.W_seed, source)
+        super().redraw(source)
         self._clear_padding()
 
     def forward(self, index: Tensor) -> Tensor:
+        self.check(index)
         return F.embedding(index, self.W_seed)  # (*) → (*, features)
 
+    def _is_the_draw(self) -> bool:
+        return self.padding_idx is None and super()._is_the_draw()
+
+    def _finished(self, W: Tensor) -> Tensor:
+        first, last = rows_of(self.W_seed)
+        if self.padding_idx is not None and first <= self.padding_idx < last:
+            W[self.padding_idx - first] = 0
+        return W
+
+    @torch.no_grad()
     def _clear_padding(self) -> None:
         if self.padding_idx is None or self.W_seed.is_meta:
             return
-        first, last = rows_of(self.W_seed)
-        if first <= self.padding_idx < last:
-            own_part(self.W_seed)[self.padding_idx - first] = 0
+        self._finished(own_part(self.W_seed))

@@ -9,6 +9,8 @@ Letters: r rank, * any further axes.
 """
 
 import math
+import sys
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +19,20 @@ from torch import nn
 
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
-from lottalora.scaffold.own_rows import fill
+from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.identity import Identity
+from lottalora.scaffold.lazy_weight import LazyWeight
+from lottalora.scaffold.lazy_weight import refuse_reparametrization
 from lottalora.scaffold.own_rows import is_shared_out
 
 
-class LottaLayer(nn.Module):
+class LottaLayer(Frozen):
     """What linear layers and convolutions share: the parameters, and the dense weight that they amount to.
 
     Trained: A, B, β, and b where it is a parameter.  Frozen: W_seed, a buffer that is left out of
     `state_dict()`; and b where it is a buffer, which stays in it, since no seed gives it back.
     """
 
-    W_seed: Tensor
     bias: Tensor | None
 
     def __init__(
@@ -39,15 +43,14 @@ class LottaLayer(nn.Module):
         source: Source | None,
         norm: nn.Module | None,
     ) -> None:
-        super().__init__()
+        super().__init__(W_seed, source)
         out, columns = W_seed.shape
-        self.adapter, self.source = adapter, source
-        self.register_buffer("W_seed", W_seed, persistent=False)
+        self.adapter = adapter
         if isinstance(bias, nn.Parameter) or bias is None:
             self.register_parameter("bias", bias)
         else:
             self.register_buffer("bias", bias)
-        empty = {"device": W_seed.device, "dtype": W_seed.dtype}
+        empty = {"device": W_seed.device, "dtype": adapter.dtype_beside(W_seed.dtype)}
         has = {
             "A": (adapter.rank, columns) if adapter.rank else None,
             "B": (out, adapter.rank) if adapter.rank else None,
@@ -58,7 +61,14 @@ class LottaLayer(nn.Module):
             value = None if shape is None else nn.Parameter(torch.empty(shape, **empty))
             self.register_parameter(name, value)
         self.norm = norm
+        self._write_record()
         self.reset_adapter()
+
+    def record(self) -> Identity:
+        adapter = self.adapter
+        options = [name for name in ("dora", "residual", "layer_norm") if getattr(adapter, name)]
+        scale = adapter.scale if adapter.rank else None
+        return Identity.of(self.source, tuple(self.W_seed.shape), scale, options)
 
     @torch.no_grad()
     def reset_adapter(self) -> None:
@@ -82,68 +92,94 @@ class LottaLayer(nn.Module):
         """DoRA's start value: the norms of the rows as they are."""
         self.magnitude.copy_(self._matrix().norm(dim=1))
 
-    @torch.no_grad()
-    def redraw(self, source: Source) -> None:
-        """Set W_seed, in place, to what `source` gives.
-
-        On the meta device only the record changes; `materialize` draws later.
-        """
-        self.source = source
-        if not self.W_seed.is_meta:
-            fill(self.W_seed, source)
-
     @property
     def weight(self) -> Tensor:
-        """W = β W_seed + s B A, after DoRA, in the shape of the layer that was replaced.
+        """W = β W_seed + s B A, after DoRA, in the shape and dtype of the layer that was replaced.
 
         For modules that read the weight of an inner layer instead of calling it; gradients reach A, B, β
-        through it.
+        through it. It is composed when its values are used: reading its shape or dtype costs nothing.
 
         Raises:
-            ValueError: with a residual skip, LayerNorm, or dropout in training, the layer is no single
-                matrix; or other processes hold rows of it.
+            ValueError: when its values are used: with a residual skip, LayerNorm, or dropout in training, the
+                layer is no single matrix; or other processes hold rows of it.
         """
+        refuse_reparametrization(sys._getframe(1))
+        if torch.compiler.is_compiling():  # which leaves out what is not used
+            return self._composed() if self._is_matrix() else self._shape_only()
+        return LazyWeight(self._shape_only(), self.W_seed.device, self._composed)
+
+    def _is_matrix(self) -> bool:
         adapter = self.adapter
+        several = adapter.residual or self.norm is not None or (adapter.dropout and self.training)
+        return not several and not is_shared_out(self.W_seed)
+
+    def _shape_only(self) -> Tensor:
+        """Without values: on the meta device, in the shape and dtype of the weight."""
+        return self._as_replaced(torch.empty(self.W_seed.shape, dtype=self.W_seed.dtype, device="meta"))
+
+    def _composed(self) -> Tensor:
         if is_shared_out(self.W_seed):
             raise ValueError(
                 "This net reads the weight of a layer whose rows are shared out among processes (fsdp), "
                 "in place of calling the layer. Type trainer.strategy=ddp."
             )
-        if adapter.residual or self.norm is not None or (adapter.dropout and self.training):
+        if not self._is_matrix():
             raise ValueError(
                 "A layer with residual, layer_norm or adapter dropout is no single matrix: call it instead."
             )
-        return self._renormalised()
+        self.check(self.W_seed)
+        return self._as_replaced(self._renormalised())
+
+    def _as_replaced(self, W: Tensor) -> Tensor:
+        """A matrix (out, in) in the shape of the weight that was replaced."""
+        return W
 
     def _renormalised(self) -> Tensor:
         W = self._matrix()
         return W if self.magnitude is None else W * self._renormalisation(W)[:, None]
 
     def _matrix(self) -> Tensor:
-        W = self.W_seed if self.beta is None else self.beta * self.W_seed
-        return W if self.A is None else W + self.adapter.scale * (self.B @ self.A)
+        W = self.W_seed if self.beta is None else self.beta.to(self.W_seed.dtype) * self.W_seed
+        return W if self.A is None else W + self.adapter.scale * (self.B @ self.A).to(W.dtype)
 
     def _renormalisation(self, W: Tensor) -> Tensor:
-        """DoRA's m / ‖W‖, (out,); a row that is 0 has no direction and stays 0."""
+        """DoRA's m / ‖W‖, (out,); 1 for a row that is 0, which has no direction yet."""
         norm = W.detach().norm(dim=1)
-        return self.magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        tiny = torch.finfo(norm.dtype).tiny
+        return torch.where(norm > tiny, self.magnitude.to(W.dtype) / norm.clamp_min(tiny), 1)
 
     def combine(self, x: Tensor, frozen: Tensor, update: Tensor | None, features: tuple[int, ...]) -> Tensor:
         """From the two paths to the output; `features` is the shape in which (out,) broadcasts over it."""
-        h = frozen if self.beta is None else self.beta * frozen
+        h = frozen if self.beta is None else self.beta.to(frozen.dtype) * frozen
         if update is not None:
             h = h + self.adapter.scale * update
         if self.magnitude is not None:
-            h = h * self._renormalisation(self._matrix()).view(features)
+            h = h * self._renormalisation(self._matrix()).to(h.dtype).view(features)
         return self.finish(x, h, features)
 
     def finish(self, x: Tensor, h: Tensor, features: tuple[int, ...]) -> Tensor:
-        """From W x to the output: what comes after the matrix, whichever way the product was taken."""
+        """From W x to the output: what comes after the matrix, whichever way the product was taken.
+
+        In the dtype of h: under autocast that of the product, as in a dense layer.
+        """
         if self.bias is not None:
-            h = h + self.bias.view(features)
+            h = h + self.bias.to(h.dtype).view(features)
         if self.adapter.residual:
-            h = h + x
-        return h if self.norm is None else self.norm(h)
+            h = h + x.to(h.dtype)
+        return h if self.norm is None else self.norm(h).to(h.dtype)
+
+    def _own_fn(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A, B, β, m and their gradients follow a cast as `adapter_dtype` says."""
+        own = [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
+        kept = {id(t) for p in own for t in (p, p.grad) if t is not None}
+
+        def of_own(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if id(tensor) not in kept or not moved.is_floating_point() or moved.dtype == tensor.dtype:
+                return moved
+            return tensor.to(moved.device, self.adapter.dtype_beside(moved.dtype))
+
+        return of_own
 
     def extra_repr(self) -> str:
         out, columns = self.W_seed.shape
@@ -186,9 +222,11 @@ class LottaLinear(LottaLayer):
         return self.W_seed.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
         frozen = F.linear(x, self.W_seed)  # (*, in) → (*, out)
         update = None
         if self.A is not None:
             dropped = F.dropout(x, self.adapter.dropout, self.training)
-            update = F.linear(F.linear(dropped, self.A), self.B)  # (*, in) → (*, r) → (*, out)
+            A, B = self.A.to(x.dtype), self.B.to(x.dtype)
+            update = F.linear(F.linear(dropped, A), B)  # (*, in) → (*, r) → (*, out)
         return self.combine(x, frozen, update, (-1,))

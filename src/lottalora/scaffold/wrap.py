@@ -15,9 +15,11 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.attention import SplitAttention
+from lottalora.scaffold.backbone import check_state
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
+from lottalora.scaffold.frozen import mark
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.layers import LottaLinear
 from lottalora.scaffold.matrices import Matrix
@@ -26,6 +28,8 @@ from lottalora.scaffold.matrices import as_matrix
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import kind_of
+from lottalora.scaffold.replaced import Replaced
+from lottalora.scaffold.streams import stream_names
 
 CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
 FROZEN = Adapter(rank=0, train_beta=False)  # h = W_seed x + b, nothing trained
@@ -69,6 +73,11 @@ def wrap(
         ValueError: a matrix that cannot be adapted and is not named; a pattern that matches nothing; one
             weight named in both; an option that a layer cannot have; a model that was wrapped already.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "What is made under torch.inference_mode() cannot be trained: call wrap outside of it "
+            "(torch.no_grad() is fine)."
+        )
     if any(isinstance(module, LottaLayer | FrozenEmbedding) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: wrap a fresh one, or call set_backbone_seed.")
     places = Places(_patterns("keep", keep), _patterns("freeze", freeze))
@@ -85,9 +94,11 @@ def wrap(
     ]:
         if type(attention) is nn.MultiheadAttention:
             _become(attention, SplitAttention(attention))
+    streams = stream_names(model)
     entries = tuple(
-        _convert(matrix, place_of[matrix.name], scaffold, drawn) for matrix in find_matrices(model)
+        _convert(matrix, place_of[matrix.name], scaffold, drawn, streams) for matrix in find_matrices(model)
     )
+    model.register_load_state_dict_pre_hook(check_state)
     _freeze_vectors(model, places)
     trained = sum(p.numel() for p in model.parameters())
     inside = sum(entry.trained for entry in entries)
@@ -133,13 +144,13 @@ def _can_be(matrix: Matrix, place: str) -> bool:
     return len(kinds) == 1 and kinds <= {"linear", "transposed", "convolution"}
 
 
-def _convert(matrix: Matrix, place: str, scaffold: Scaffold, drawn: bool) -> Entry:
+def _convert(matrix: Matrix, place: str, scaffold: Scaffold, drawn: bool, streams: dict[str, str]) -> Entry:
     """Change the owners of one matrix into what their place says; tied ones share W_seed, A, B and β."""
     if place == "keep":
         return kept(matrix)
     layer, first = matrix.owners[0]
     shape = tuple(matrix.value.shape)
-    source = _source(layer, first, scaffold)
+    source = _source(streams[layer], first, scaffold)
     W_seed = as_matrix(first).detach().clone() if source is None else _frozen(source, matrix.value, drawn)
     adapter = _adapter_for(first, scaffold) if place == "adapt" else FROZEN
     frozen_bias = place == "freeze" or scaffold.bias == "frozen"
@@ -166,7 +177,7 @@ def _source(layer: str, module: nn.Module, scaffold: Scaffold) -> Source | None:
 def _frozen(source: Source, like: Tensor, drawn: bool) -> Tensor:
     if like.is_meta or not drawn:
         return torch.empty(source.shape, dtype=like.dtype, device=like.device)
-    return draw(source, dtype=like.dtype).to(like.device)
+    return mark(draw(source, dtype=like.dtype).to(like.device), source)
 
 
 def _adapter_for(module: nn.Module, scaffold: Scaffold) -> Adapter:
@@ -222,12 +233,13 @@ def _freeze_vectors(model: nn.Module, places: Places) -> None:
 
 
 def _become(module: nn.Module, other: nn.Module) -> None:
-    """Turn a module into another where it stands; hooks and the training flag stay.
+    """Turn a module into another where it stands; hooks, the training flag and what was put on it stay.
 
     This, and not an exchange in the parent, is what lets a root module be wrapped, and what keeps every
     reference to a module (used twice, held in a list or a closure) pointing at the one that is trained.
     """
-    hooks = {name: value for name, value in module.__dict__.items() if "hook" in name}
     other.train(module.training)
+    before = Replaced.of(module)
     module.__class__ = type(other)
-    module.__dict__ = {**other.__dict__, **hooks}
+    module.__dict__ = before.carried_into(other)
+    module.replaced = before

@@ -1,0 +1,301 @@
+"""A module with a W_seed that is always what its source says, and that says so in `state_dict()`.
+
+A W_seed that was drawn carries a mark: its source and dtype, as an attribute of the tensor. Whatever
+exchanges the tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module
+draws again: at once where it is told, else at the next forward pass. Values written in place into a drawn
+W_seed are taken for meant; `verify` names them.
+"""
+
+import os
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from lottalora.scaffold.draw import Source
+from lottalora.scaffold.draw import draw
+from lottalora.scaffold.identity import Fingerprint
+from lottalora.scaffold.identity import Identity
+from lottalora.scaffold.identity import agree
+from lottalora.scaffold.identity import bits
+from lottalora.scaffold.identity import fingerprint_of
+from lottalora.scaffold.identity import refuse_another
+from lottalora.scaffold.own_rows import fill
+from lottalora.scaffold.own_rows import is_shared_out
+from lottalora.scaffold.own_rows import own_part
+from lottalora.scaffold.own_rows import rows_of
+
+HOLDS_FLOAT32 = (torch.float32, torch.float64)  # a cast from these is the draw, rounded once
+
+
+class Mark(NamedTuple):
+    """Of a drawn W_seed: its source and dtype, and, unless it was written to since, its state then."""
+
+    source: Source
+    dtype: torch.dtype
+    untouched: tuple[int, int] | None
+
+
+def mark(W_seed: Tensor, source: Source, *, untouched: bool = True) -> Tensor:
+    """The same tensor, marked as drawn from `source`; `untouched` if nothing has been written to it since."""
+    W_seed.drawn = Mark(source, W_seed.dtype, _state(W_seed) if untouched else None)
+    return W_seed
+
+
+def _state(W: Tensor) -> tuple[int, int] | None:
+    """What changes with every write to a tensor: its address and its count of writes."""
+    return None if W.is_inference() else (W.data_ptr(), W._version)
+
+
+class Frozen(nn.Module):
+    """The base of every module that holds a W_seed.
+
+    Frozen: W_seed, a buffer that is left out of `state_dict()`. In it is `identity`, a few hundred bytes
+    that say which scaffold the module's state belongs to.
+    """
+
+    W_seed: Tensor
+    identity: Tensor
+    source: Source | None
+
+    def __init__(self, W_seed: Tensor, source: Source | None) -> None:
+        super().__init__()
+        self.source = source
+        self._lost = False  # a W_seed that no source gives back
+        self._expected: Identity | None = None  # of a state that came before W_seed had values
+        self._fingerprint: tuple[object, Fingerprint] | None = None
+        self.register_buffer("W_seed", W_seed, persistent=False)
+
+    def record(self) -> Identity:
+        """What identifies the scaffold of this module, without a fingerprint."""
+        return Identity.of(self.source, tuple(self.W_seed.shape), None, [])
+
+    @torch.no_grad()
+    def redraw(self, source: Source) -> None:
+        """Set W_seed, in place, to what `source` gives.
+
+        On the meta device only the record changes; `materialize` draws later.
+        """
+        self.source = source
+        W_seed = self.W_seed
+        if not W_seed.is_meta:
+            fill(W_seed, source)
+            if not is_shared_out(W_seed):
+                mark(W_seed, source)
+        self._write_record()
+        self._settle()
+
+    def check(self, x: Tensor) -> None:
+        """Draw W_seed again if it may have been lost; the first line of every forward pass.
+
+        Nothing is read from the device. A W_seed that `torch.func.functional_call` or `vmap` passes in stays.
+        """
+        if torch.compiler.is_compiling() or (self.source is None and not self._lost):
+            return
+        W_seed = self.W_seed
+        if self._is_drawn(W_seed) or type(W_seed) is nn.Parameter:  # a parameter: FSDP's, see `shards`
+            return
+        if self._lost:
+            raise ValueError(
+                "W_seed of this layer was given, not drawn, and has lost its values on the meta device: "
+                "build the model with its weights, or assign layer.W_seed."
+            )
+        if W_seed.is_meta and not x.is_meta:
+            raise ValueError(
+                "W_seed is on the meta device: call materialize(model), or model.to_empty(device=…)."
+            )
+        if self._may_draw(W_seed) and not _inside_functional_call():
+            self.redraw(self.source)
+
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint of the float32 draw; of a weight that was given, of its bits as they are."""
+        key = self._fingerprint_key()
+        if self._fingerprint is None or self._fingerprint[0] != key:
+            self._fingerprint = key, self._make_fingerprint()
+        return self._fingerprint[1]
+
+    def differs(self) -> bool:
+        """Whether W_seed, or a fingerprint made of it, is another than its source gives."""
+        known = self._fingerprint[1] if self._fingerprint else None
+        if self.source is None:
+            return not agree(known, self._make_fingerprint())
+        W = draw(self.source, rows_of(self.W_seed))
+        held = own_part(self.W_seed)
+        if held.is_meta:
+            return True
+        whole = len(W) == len(self.W_seed)
+        if known is not None and whole and not agree(known, fingerprint_of(W, exact=self.source.exact)):
+            return True
+        W = self._finished(W).to(held.dtype)
+        return not (torch.equal(held.cpu(), W) or (not self.source.exact and torch.allclose(held.cpu(), W)))
+
+    def place(self, device: torch.device | str, *, drawn: bool = True) -> None:
+        """Give it memory on a device, and W_seed its values unless `drawn` is False."""
+        nn.Module._apply(self, lambda tensor: torch.empty_like(tensor, device=device), recurse=False)
+        if drawn:
+            self.redraw(self.source)
+        self._write_record()
+
+    def compare(self, state: Identity, layer: str) -> None:
+        """A ValueError if a state's record is not of this scaffold.
+
+        Where this W_seed has no values yet, or other processes hold parts of it, the sources decide; without
+        values the fingerprints are compared once it has.
+        """
+        ours = self.record()
+        refuse_another(state, ours, layer)
+        if state.fingerprint is None or is_shared_out(self.W_seed):
+            return
+        if self.W_seed.is_meta or state.redraw != ours.redraw:
+            self._expected = state
+            return
+        refuse_another(state, replace(ours, fingerprint=self.fingerprint()), layer)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "W_seed" and type(value) is Tensor:
+            self._lost = False
+            if self.source is not None and not self._is_drawn(value) and self._may_draw(value):
+                self.redraw(self.source)
+        elif name == "identity" and isinstance(value, Tensor) and not value.is_meta:
+            layer = self.source.name if self.source else type(self).__name__
+            self.compare(Identity.from_tensor(value, layer), layer)
+
+    def _finished(self, W: Tensor) -> Tensor:
+        """Rows of the draw as this module holds them."""
+        return W
+
+    def _is_drawn(self, W_seed: Tensor) -> bool:
+        """Whether the tensor carries this module's mark."""
+        drawn = getattr(W_seed, "drawn", None)
+        if drawn is None or drawn.dtype is not W_seed.dtype:
+            return False
+        return drawn.source is self.source or drawn.source == self.source
+
+    def _may_draw(self, W_seed: Tensor) -> bool:
+        """Whether it is a tensor with memory of its own: no tracer's, no transform's, no replica's."""
+        return (
+            type(W_seed) is Tensor
+            and not W_seed.is_meta
+            and not torch._C._functorch.is_functorch_wrapped_tensor(W_seed)
+            and not getattr(self, "_is_replica", False)
+        )
+
+    def _make_fingerprint(self) -> Fingerprint:
+        if self.source is None:
+            return f"{str(self.W_seed.dtype).removeprefix('torch.')}:{bits(self.W_seed)}"
+        W = self.W_seed if self._is_the_draw() else draw(self.source)
+        return fingerprint_of(W, exact=self.source.exact)
+
+    def _fingerprint_key(self) -> object:
+        if self.source is not None:
+            return self.source
+        return self.W_seed.dtype, self.W_seed.device, _state(self.W_seed)
+
+    def _is_the_draw(self) -> bool:
+        """Whether W_seed holds the float32 draw, and nothing has written to it since."""
+        W = self.W_seed
+        if W.dtype is not torch.float32 or W.is_inference() or not self._is_drawn(W):
+            return False
+        return W.drawn.untouched == _state(W)
+
+    def _write_record(self, fingerprint: Fingerprint | None = None) -> None:
+        record = replace(self.record(), fingerprint=fingerprint).to_tensor()
+        device = self.W_seed.device
+        record = torch.empty_like(record, device=device) if device.type == "meta" else record.to(device)
+        if "identity" in self._buffers:
+            self._buffers["identity"] = record
+        else:
+            self.register_buffer("identity", record)
+
+    def _settle(self) -> None:
+        """Compare with the state that came before W_seed had values."""
+        if self._expected is None or self.W_seed.is_meta:
+            return
+        expected, self._expected = self._expected, None
+        self.compare(expected, expected.name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
+        before = self.W_seed
+        like = torch.empty(0, dtype=before.dtype, device=before.device)
+        drawn, untouched = getattr(before, "drawn", None), not before.is_meta and self._is_the_draw()
+        if recurse:
+            for child in self.children():
+                child._apply(fn)
+        super()._apply(self._own_fn(fn), recurse=False)
+        if self.W_seed is not before or is_shared_out(before):
+            self._arrived(like, drawn, untouched, fn)
+            self._write_record()
+        return self
+
+    def _own_fn(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """`fn` as it is applied to the tensors that the module holds itself."""
+        return fn
+
+    def _arrived(
+        self, like: Tensor, drawn: Mark | None, untouched: bool, fn: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Mark a W_seed that `fn` has made of a drawn one, or draw it again.
+
+        Args:
+            like: of the dtype and device that W_seed had.
+            drawn: the mark that it had.
+            untouched: whether nothing had been written to it.
+            fn: what was applied to it.
+        """
+        after = self.W_seed
+        if after.is_meta:
+            return
+        kept = not like.is_meta and _keeps_values(fn, like)
+        if self.source is None:
+            self._lost = self._lost or not kept
+            return
+        faithful = kept and (like.dtype == after.dtype or like.dtype in HOLDS_FLOAT32)
+        if is_shared_out(after):
+            if not faithful:
+                self.redraw(self.source)
+        elif faithful and drawn is not None and drawn.source == self.source:
+            mark(after, self.source, untouched=untouched)
+        elif self._may_draw(after):
+            self.redraw(self.source)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        if not self.W_seed.is_meta:
+            self._write_record(self.fingerprint())
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *rest: object
+    ) -> None:
+        given = state_dict.get(f"{prefix}identity")
+        if isinstance(given, Tensor) and not given.is_meta:
+            layer = prefix.removesuffix(".")
+            state = Identity.from_tensor(given, layer)
+            self.compare(state, layer)
+            if self.source is not None and state.redraw != self.source.redraw:
+                self.redraw(replace(self.source, redraw=state.redraw))
+        if any(key.startswith(prefix) for key in state_dict):
+            state_dict[f"{prefix}identity"] = self._buffers["identity"]  # the state of before has none
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
+    """Whether `fn` copies values, as `to` does, or not, as `to_empty`: tried on random ones."""
+    values = torch.tensor(list(os.urandom(16)), dtype=like.dtype, device=like.device)
+    moved = fn(values)
+    return torch.equal(moved.cpu().double(), values.cpu().double())
+
+
+def _inside_functional_call() -> bool:
+    """Whether `torch.func.functional_call` is under way, which puts tensors of the caller's into modules."""
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.nn.utils.stateless":
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,58 @@
+"""What a module was before `wrap` turned it into a layer of ours."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch import nn
+
+TENSORS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+NOT_CARRIED = ("training", "forward", "replaced", *TENSORS)
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A module's class and attributes, without its weights.
+
+    Args:
+        cls: its class.
+        attributes: what its `__dict__` held, hooks and settings, without tensors and modules.
+        further: buffers, vectors and modules that somebody put on it, by the dict that holds them.
+        unsaved: which of those buffers stay out of `state_dict()`.
+    """
+
+    cls: type[nn.Module]
+    attributes: dict[str, object]
+    further: dict[str, dict[str, Tensor | nn.Module | None]]
+    unsaved: frozenset[str]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Replaced":
+        attributes = {name: value for name, value in vars(module).items() if name not in NOT_CARRIED}
+        known = _own_names(module)
+        further = {
+            kind: {name: value for name, value in getattr(module, kind).items() if name not in known}
+            for kind in ("_parameters", "_buffers", "_modules")
+        }
+        unsaved = module._non_persistent_buffers_set & further["_buffers"].keys()
+        return cls(type(module), attributes, further, frozenset(unsaved))
+
+    def carried_into(self, other: nn.Module) -> dict[str, object]:
+        """The `__dict__` of `other` with what was put on the replaced module before."""
+        result = vars(other)
+        for name, value in self.attributes.items():
+            ours = name in result or hasattr(type(other), name)
+            if "hook" in name or not ours:
+                result[name] = value
+        for kind, values in self.further.items():
+            result[kind].update({name: value for name, value in values.items() if name not in result[kind]})
+        result["_non_persistent_buffers_set"] |= self.unsaved
+        return result
+
+
+def _own_names(module: nn.Module) -> set[str]:
+    """The parameters, buffers and modules that the layer's class gives it."""
+    names = {"weight", "bias"}
+    if isinstance(module, nn.MultiheadAttention):
+        names |= {"in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight"}
+        names |= {"bias_k", "bias_v", "out_proj"}
+    return names

@@ -1,0 +1,28 @@
+"""The name under which a layer's W_seed is drawn: its dotted name without PyTorch's wrappers."""
+
+from torch import nn
+
+ALWAYS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # nobody else uses these names
+HOLD_MODULE = ("DataParallel", "DistributedDataParallel", "AveragedModel")  # call what they hold `module`
+
+
+def stream_names(model: nn.Module) -> dict[str, str]:
+    """The stream's name of every module, by its dotted name.
+
+    A part `module` is left out only where one of PyTorch's wrappers put it: a model's own may be called so.
+    """
+    names: dict[str, str] = {"": ""}
+    for name, _ in model.named_modules(remove_duplicate=False):
+        if not name:
+            continue
+        parent, _, own = name.rpartition(".")
+        added = own in ALWAYS or (own == "module" and _is_wrapper(model.get_submodule(parent)))
+        names[name] = names[parent] if added else f"{names[parent]}.{own}".removeprefix(".")
+    return names
+
+
+def _is_wrapper(module: nn.Module) -> bool:
+    return any(
+        cls.__name__ in HOLD_MODULE and cls.__module__.partition(".")[0] == "torch"
+        for cls in type(module).__mro__
+    )

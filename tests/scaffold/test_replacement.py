@@ -1,0 +1,171 @@
+"""A layer behaves like the one that it replaced."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import prune
+
+from lottalora.scaffold import Adapter
+from lottalora.scaffold import LottaLinear
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import wrap
+from lottalora.scaffold.lazy_weight import LazyWeight
+
+
+def wrapped(net, **options):
+    torch.manual_seed(0)
+    wrap(net, Scaffold(**{"rank": 2, "seed": 1, **options}))
+    return net
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"dora": True}, {"residual": True}, {"layer_norm": True}, {"dropout": 0.5}], ids=str
+)
+@pytest.mark.parametrize("dense", [lambda: nn.Linear(8, 8), lambda: nn.Conv1d(8, 8, 3, padding=1)])
+def test_under_autocast_a_layer_returns_the_dtype_of_the_dense_one(dense, options):
+    x = torch.randn(2, 8, 8)
+    layer = wrapped(nn.Sequential(dense()), **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert dense()(x).dtype == layer(x).dtype == torch.bfloat16
+
+
+def test_adapters_of_a_half_precision_model_train_as_in_float32():
+    nets = [wrapped(nn.Sequential(nn.Linear(8, 8)).to(dtype)) for dtype in (torch.bfloat16, torch.float32)]
+    nets[1][0].A.data.copy_(nets[0][0].A)
+    x = torch.randn(64, 8)
+    for net in nets:
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+        for _ in range(50):
+            optimizer.zero_grad()
+            net(x.to(net[0].W_seed.dtype)).float().sub(1).square().mean().backward()
+            optimizer.step()
+    half, full = (net[0].beta.item() for net in nets)
+    assert abs(full - 1) > 0.01 and abs(half - full) < 2e-3
+
+
+def test_adapter_dtype_is_kept_through_casts():
+    layer = wrapped(nn.Sequential(nn.Linear(8, 8)), adapter_dtype="bfloat16")[0]
+    assert layer.A.dtype == torch.bfloat16 and layer.W_seed.dtype == torch.float32
+    assert layer.double().A.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="adapter_dtype must be None or one of float64, .* got 'half'"):
+        Adapter(adapter_dtype="half")
+
+
+def test_cast_keeps_the_adapters_bits_and_gradients():
+    layer = wrapped(nn.Sequential(nn.Linear(8, 8)))[0]
+    layer(torch.randn(2, 8)).sum().backward()
+    A, gradient = layer.A.detach().clone(), layer.B.grad.clone()
+    layer.half()
+    assert torch.equal(layer.A, A) and torch.equal(layer.B.grad, gradient)
+
+
+def test_doras_gradients_are_finite_where_its_matrix_is_zero():
+    layer = wrapped(nn.Sequential(nn.Linear(8, 8)), dora=True)[0]
+    layer.beta.data.zero_()
+    layer(torch.randn(2, 8)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+    assert layer.beta.grad != 0  # so that it can leave
+
+
+def test_reading_the_dtype_of_a_weight_composes_nothing_and_works_under_dropout():
+    layer = wrapped(nn.Sequential(nn.Linear(8, 4)), dropout=0.5).train()[0]
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor) and weight.dtype == torch.float32
+    assert weight.shape == (4, 8) and weight.device == layer.W_seed.device and weight.size(0) == 4
+    with pytest.raises(ValueError, match="no single matrix: call it instead"):
+        F.linear(torch.randn(2, 8), weight)
+    layer.eval()
+    torch.testing.assert_close(F.linear(torch.randn(2, 8), weight).shape, torch.Size([2, 4]))
+
+
+def test_values_of_a_read_weight_carry_gradients_and_can_be_copied():
+    layer = wrapped(nn.Sequential(nn.Linear(8, 4)))[0]
+    (layer.weight * 2).sum().backward()
+    assert layer.B.grad.abs().sum() > 0
+    assert type(layer.weight + 0) is torch.Tensor and isinstance(layer.weight, LazyWeight)
+    torch.testing.assert_close(copy.deepcopy(layer.weight), layer.weight.detach())
+    torch.testing.assert_close(torch.stack([layer.weight, layer.weight])[1], layer.weight + 0)
+
+
+def test_t5_trains_with_adapter_dropout():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.T5Config(
+        d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=20, decoder_start_token_id=0
+    )
+    net = transformers.T5ForConditionalGeneration(config)
+    wrap(net, Scaffold(rank=2, dropout=0.1), keep=["shared", "*relative_attention_bias*", "lm_head"])
+    net.train()(input_ids=torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2]])).loss.backward()
+
+
+def test_encoder_layer_with_layer_norm_computes_in_eval_what_it_does_in_training():
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    wrap(encoder, Scaffold(rank=2, layer_norm=True), keep=["self_attn"])
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.train()(x), encoder.eval()(x))
+
+
+def test_pruning_and_weight_norm_after_wrap_say_what_to_do():
+    layer = wrapped(nn.Sequential(nn.Linear(8, 4)))[0]
+    for change in (
+        lambda: prune.random_unstructured(layer, "weight", amount=0.5),
+        lambda: nn.utils.weight_norm(layer),
+    ):
+        with pytest.raises(ValueError, match="cannot be pruned or normalised in place: do that before wrap"):
+            change()
+
+
+def test_wrap_under_inference_mode_is_refused():
+    net = nn.Sequential(nn.Linear(8, 4))
+    with torch.inference_mode(), pytest.raises(ValueError, match="call wrap outside of it"):
+        wrap(net, Scaffold(rank=2))
+    assert type(net[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolution_with_layer_norm_takes_one_example_without_a_batch(dims):
+    dense = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    layer = wrapped(nn.Sequential(dense(2, 3, 3)), layer_norm=True)[0]
+    x = torch.randn(2, *(5 for _ in range(dims)))
+    torch.testing.assert_close(layer(x), layer(x.unsqueeze(0))[0])
+
+
+def test_what_was_put_on_a_module_stays():
+    linear = nn.Linear(8, 4)
+    linear.tag = "mine"
+    linear.register_buffer("count", torch.zeros(1))
+    linear.register_buffer("cache", torch.ones(1), persistent=False)
+    linear.gain = nn.Parameter(torch.ones(4))
+    wrap(linear, Scaffold(rank=2))
+    assert isinstance(linear, LottaLinear) and linear.tag == "mine" and linear.in_features == 8
+    assert {"count", "gain", "A"} <= linear.state_dict().keys() and "cache" not in linear.state_dict()
+    assert torch.equal(linear.cache, torch.ones(1))
+
+
+def test_pretrained_model_that_wraps_itself_comes_back_the_same(tmp_path):
+    transformers = pytest.importorskip("transformers")
+
+    class Net(transformers.PreTrainedModel):
+        config_class = transformers.PretrainedConfig
+
+        def __init__(self, config, seed=1):
+            super().__init__(config)
+            self.body = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+            wrap(self, Scaffold(rank=2, seed=seed))
+            self.post_init()
+
+        def forward(self, x):
+            return self.body(x)
+
+    net, x = Net(transformers.PretrainedConfig()), torch.randn(2, 8)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    net.save_pretrained(tmp_path)
+    assert torch.equal(Net.from_pretrained(tmp_path)(x), net(x))
+    with pytest.raises(Exception, match="another scaffold"):
+        Net.from_pretrained(tmp_path, seed=2)(x)
