@@ -6,9 +6,8 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.draw import Source
+from lottalora.scaffold.own_rows import clear_row
 from lottalora.scaffold.own_rows import fill
-from lottalora.scaffold.own_rows import own_part
-from lottalora.scaffold.own_rows import rows_of
 
 
 class FrozenEmbedding(nn.Module):
@@ -46,8 +45,5 @@ class FrozenEmbedding(nn.Module):
         return F.embedding(index, self.W_seed)  # (*) → (*, features)
 
     def _clear_padding(self) -> None:
-        if self.padding_idx is None or self.W_seed.is_meta:
-            return
-        first, last = rows_of(self.W_seed)
-        if first <= self.padding_idx < last:
-            own_part(self.W_seed)[self.padding_idx - first] = 0
+        if self.padding_idx is not None and not self.W_seed.is_meta:
+            clear_row(self.W_seed, self.padding_idx)
