@@ -4,7 +4,7 @@
     nice -n 10 python scripts/zoo.py transformers --table results/zoo.csv
 
 Each line says whether the model was built and wrapped with compose=["*"] and, where it has one,
-keep=[nn.Embedding]; its matrices, how many of them are composed or kept; and how many trained tensors of two or
+keep=[nn.Embedding]; its matrices, how many are composed or kept; and how many trained tensors of two or
 more long axes are left outside the account, which has to be 0. Lines of the other zoo stay in the table.
 """
 
