@@ -1,7 +1,7 @@
 """Wrap one model of every family of timm and every architecture of transformers, on the meta device.
 
-    nice -n 10 python scripts/zoo.py timm --table results/zoo.csv
-    nice -n 10 python scripts/zoo.py transformers --table results/zoo.csv
+    nice -n 10 python scripts/zoo.py timm --table docs/zoo.csv
+    nice -n 10 python scripts/zoo.py transformers --table docs/zoo.csv
 
 Each line says whether the model was built and wrapped with compose=["*"] and, where it has one,
 keep=[nn.Embedding]; its matrices, how many are composed or kept; and how many trained tensors of two or
@@ -48,13 +48,14 @@ def main() -> None:
 
 
 def timm_families() -> Iterator[tuple[str, Build]]:
-    """The first model of each module of timm that defines models."""
+    """The first model of each family of timm: of each name up to its first "_"."""
     import timm
 
-    for family in timm.list_modules():
-        names = timm.list_models(module=family)
-        if names:
-            yield names[0], lambda name=names[0]: timm.create_model(name)
+    families: dict[str, str] = {}
+    for name in timm.list_models():
+        families.setdefault(name.split("_")[0], name)
+    for name in families.values():
+        yield name, lambda name=name: timm.create_model(name)
 
 
 def transformers_architectures() -> Iterator[tuple[str, Build]]:
