@@ -92,11 +92,28 @@ def test_causal_hint_without_a_mask_is_refused():
         SplitAttention(attention())(*inputs(False), is_causal=True)
 
 
-def test_attention_with_learned_keys_is_refused():
-    with pytest.raises(ValueError, match="trained densely: q_proj.weight"):
-        wrap(attention(add_bias_kv=True), Scaffold(), keep=["bias_k", "bias_v"])
-    with pytest.raises(ValueError, match="add_bias_kv or add_zero_attn cannot be split"):
-        SplitAttention(attention(add_zero_attn=True))
+@pytest.mark.filterwarnings("ignore:.*mismatched.*:UserWarning")
+@pytest.mark.parametrize(
+    "masks",
+    [masks for masks in MASKS if "is_causal" not in masks],  # torch then hides the added keys
+    ids=lambda masks: "+".join(masks) or "none",
+)
+@pytest.mark.parametrize("options", [{"add_bias_kv": True}, {"add_zero_attn": True, "add_bias_kv": True}])
+def test_split_attention_adds_the_keys_that_do_not_come_from_the_input(options, masks):
+    original = attention(**options)
+    x = inputs(False)
+    expected = original(*x, **masks)
+    account = wrap(original, Scaffold(family="learned"))
+    assert {entry.place for entry in account.entries} == {"adapt"}
+    torch.testing.assert_close(original(*x, **masks), expected)
+
+
+def test_split_attention_shows_the_packed_weights():
+    original = attention()
+    split = SplitAttention(original)
+    assert torch.equal(split.in_proj_weight, original.in_proj_weight)
+    assert torch.equal(split.in_proj_bias, original.in_proj_bias)
+    assert (split.kdim, split.vdim, split.head_dim) == (12, 12, 4)
 
 
 def encoder():
@@ -122,6 +139,20 @@ def test_transformer_encoder_computes_the_same_in_training_and_evaluation():
     trained = net(x)
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(x), trained)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensor:UserWarning")
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}])
+@pytest.mark.parametrize("keep", [[], ["*.self_attn"]])
+def test_transformer_encoder_takes_padding_without_gradients(options, keep):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0, batch_first=True)
+    net = nn.TransformerEncoder(layer, 2)
+    wrap(net, Scaffold(rank=2, B_init="kaiming", **options), keep=keep)
+    x, padding = torch.randn(2, 7, 12), PADDING
+    expected = net.eval()(x, src_key_padding_mask=padding)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, src_key_padding_mask=padding), expected)
 
 
 def test_attention_that_is_kept_stays_whole():

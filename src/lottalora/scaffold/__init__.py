@@ -16,6 +16,7 @@ from lottalora.scaffold.backbone import resample
 from lottalora.scaffold.backbone import set_backbone_seed
 from lottalora.scaffold.backbone import verify
 from lottalora.scaffold.backbone import without_scaffold
+from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.convolution import LottaConv1d
 from lottalora.scaffold.convolution import LottaConv2d
 from lottalora.scaffold.convolution import LottaConv3d
@@ -26,6 +27,7 @@ from lottalora.scaffold.families import FAMILIES
 from lottalora.scaffold.families import Family
 from lottalora.scaffold.families import Law
 from lottalora.scaffold.families import family
+from lottalora.scaffold.kinds import register_layer
 from lottalora.scaffold.layers import LottaLinear
 from lottalora.scaffold.shards import shard
 from lottalora.scaffold.wrap import wrap
@@ -42,6 +44,7 @@ __all__ = [
     "LottaConv2d",
     "LottaConv3d",
     "LottaLinear",
+    "LottaWeight",
     "Scaffold",
     "Source",
     "SplitAttention",
@@ -49,6 +52,7 @@ __all__ = [
     "draw",
     "family",
     "materialize",
+    "register_layer",
     "resample",
     "set_backbone_seed",
     "shard",

@@ -20,7 +20,7 @@ class Entry:
             trained).
         rank: of the adapter; None where there is none.
         trained: numbers trained in its place: A, B, β and the options' own, or the matrix itself where kept.
-        frozen: numbers that are drawn from the seed.
+        frozen: numbers that are drawn from the seed, or constants of the model.
         note: what is unusual about it.
     """
 
@@ -39,7 +39,8 @@ class Account:
 
     Args:
         entries: every matrix, once each.
-        vectors_trained: numbers in trained parameters of one axis or none: biases, norms.
+        vectors_trained: numbers in trained parameters of at most one axis that counts: biases, norms, class
+            tokens, layer scales.
         vectors_frozen: the same, frozen at their value.
         full: the parameters of the model before it was wrapped.
     """
@@ -54,7 +55,8 @@ class Account:
         """The account of a model that is trained in full."""
         entries = tuple(kept(matrix) for matrix in find_matrices(model))
         full = sum(p.numel() for p in model.parameters())
-        return cls(entries, full - sum(entry.trained for entry in entries), 0, full)
+        matrices = sum(entry.trained + entry.frozen for entry in entries)
+        return cls(entries, full - matrices, 0, full)
 
     @property
     def trainable(self) -> int:
@@ -84,7 +86,15 @@ class Account:
         """The account as text: a line a matrix, then the totals."""
         head = ("matrix", "shape", "place", "rank", "trained", "frozen", "")
         lines = [head, *(_cells(entry) for entry in self.entries)]
-        vectors = ("biases, norms", "", "", "", f"{self.vectors_trained:,}", f"{self.vectors_frozen:,}", "")
+        vectors = (
+            "vectors",
+            "",
+            "",
+            "",
+            f"{self.vectors_trained:,}",
+            f"{self.vectors_frozen:,}",
+            "",
+        )
         frozen = sum(entry.frozen for entry in self.entries) + self.vectors_frozen
         lines += [vectors, ("total", "", "", "", f"{self.trainable:,}", f"{frozen:,}", "")]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -96,9 +106,13 @@ class Account:
 
 
 def kept(matrix: Matrix) -> Entry:
-    """The entry of a matrix that stays dense."""
-    note = f"tied: {', '.join(matrix.names[1:])}" if len(matrix.owners) > 1 else ""
-    return Entry(matrix.name, tuple(matrix.value.shape), "keep", None, matrix.value.numel(), 0, note)
+    """The entry of a matrix that stays as it is: dense and trained, or a constant."""
+    notes = [f"tied: {', '.join(matrix.names[1:])}"] if len(matrix.owners) > 1 else []
+    trained, frozen = matrix.value.numel(), 0
+    if matrix.fixed:
+        trained, frozen = frozen, trained
+        notes.append("a constant: requires_grad is False")
+    return Entry(matrix.name, tuple(matrix.value.shape), "keep", None, trained, frozen, "; ".join(notes))
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:

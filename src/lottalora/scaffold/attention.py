@@ -11,36 +11,43 @@ class SplitAttention(nn.Module):
 
     .. math:: \mathrm{softmax}(Q K^\top / \sqrt{d} + M)\, V \quad\text{in each head, then the projection}
 
-    Takes the same arguments as the original in `forward`, and returns the same. nn.TransformerEncoderLayer's
-    fused inference path, which bypasses the projections, stays off.
+    Takes the same arguments as the original in `forward`, and returns the same; the packed weights can be
+    read as before. nn.TransformerEncoderLayer's fused inference path, which bypasses the projections, stays
+    off.
 
     Args:
-        original: the attention to split; its parameters are taken over by value.
-
-    Raises:
-        ValueError: bias_kv or add_zero_attn is set, which the split form does not have.
+        original: the attention to split; its projections are taken over by value.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
     """
 
     PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
-    _qkv_same_embed_dim = False  # these two switch torch's fused path off
-    in_proj_bias = None
+    _qkv_same_embed_dim = False  # switches torch's fused path off
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
         super().__init__()
-        if not self.can_split(original):
-            raise ValueError("nn.MultiheadAttention with add_bias_kv or add_zero_attn cannot be split.")
         self.embed_dim, self.num_heads = original.embed_dim, original.num_heads
+        self.kdim, self.vdim, self.head_dim = original.kdim, original.vdim, original.head_dim
         self.batch_first, self.dropout = original.batch_first, original.dropout
+        self.add_zero_attn = original.add_zero_attn
         weights, biases = _projections(original)
         for name, weight, bias in zip(self.PROJECTIONS, weights, biases, strict=True):
             self.add_module(name, _linear(weight, bias))
+        self.bias_k, self.bias_v = original.bias_k, original.bias_v  # one more key and value, (1, 1, E)
 
-    @staticmethod
-    def can_split(original: nn.MultiheadAttention) -> bool:
-        """Whether the split form can compute the same."""
-        return original.bias_k is None and not original.add_zero_attn
+    @property
+    def in_proj_weight(self) -> Tensor | None:
+        """The first three projections below each other, as nn.MultiheadAttention packs them."""
+        same = self.kdim == self.vdim == self.embed_dim
+        return torch.cat([f.weight for f in self._inputs()]) if same else None
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        biases = [f.bias for f in self._inputs()]
+        return None if biases[0] is None else torch.cat(biases)
+
+    def _inputs(self) -> list[nn.Module]:
+        return [self.q_proj, self.k_proj, self.v_proj]
 
     def forward(
         self,
@@ -60,12 +67,12 @@ class SplitAttention(nn.Module):
             query, key, value = (x.unsqueeze(0) for x in (query, key, value))
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        q, k, v = (
-            self._heads(f(x)) for f, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
-        )
-        mask = self._mask(
-            q, k, key_padding_mask, attn_mask
-        )  # added to the scores; (N or 1, heads or 1, T, S)
+        q, k, v = (f(x) for f, x in zip(self._inputs(), (query, key, value), strict=True))
+        seen = k.shape[1]  # S, before what add_bias_kv and add_zero_attn add
+        q, k, v = (self._heads(x) for x in (q, self._longer(k, self.bias_k), self._longer(v, self.bias_v)))
+        mask = self._mask(q, key_padding_mask, attn_mask)  # added to the scores
+        if mask is not None:  # (N or 1, heads or 1, T, S)
+            mask = F.pad(mask, (0, k.shape[2] - seen))
         weights = None
         if need_weights:
             scores = q @ k.mT / q.shape[-1] ** 0.5  # (N, heads, T, S)
@@ -81,17 +88,23 @@ class SplitAttention(nn.Module):
             return h.squeeze(0), None if weights is None else weights.squeeze(0)
         return (h if self.batch_first else h.transpose(0, 1)), weights
 
+    def _longer(self, x: Tensor, one_more: Tensor | None) -> Tensor:
+        """Keys or values, (N, S, E), with those that do not come from the input at the end."""
+        if one_more is not None:
+            x = torch.cat([x, one_more.to(x.dtype).expand(len(x), 1, -1)], dim=1)
+        return F.pad(x, (0, 0, 0, 1)) if self.add_zero_attn else x
+
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, T, E) → (N, heads, T, E / heads)
 
-    def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, attention: Tensor | None) -> Tensor | None:
+    def _mask(self, q: Tensor, padding: Tensor | None, attention: Tensor | None) -> Tensor | None:
         mask = None
         if attention is not None:
             mask = _additive(attention, q.dtype)
             if mask.dim() == 3:  # (N · heads, T, S)
                 mask = mask.unflatten(0, (-1, self.num_heads))
         if padding is not None:
-            hidden = _additive(padding, q.dtype).view(-1, 1, 1, k.shape[-2])  # (N, 1, 1, S)
+            hidden = _additive(padding, q.dtype).view(-1, 1, 1, padding.shape[-1])  # (N, 1, 1, S)
             mask = hidden if mask is None else mask + hidden
         return mask
 

@@ -125,9 +125,19 @@ def without_scaffold(model: nn.Module) -> Iterator[None]:
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:
-    """β of each adapted matrix, by the layer's dotted name; empty for a model without a scaffold."""
-    layers = ((name, m) for name, m in model.named_modules() if isinstance(m, LottaLayer))
-    return {name: layer.beta.item() for name, layer in layers if layer.beta is not None}
+    """β of each adapted matrix, by the layer's dotted name; empty for a model without a scaffold.
+
+    The matrices of a stack are numbered: "experts.composed_weight[0]".
+    """
+    values = {}
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LottaLayer) or layer.beta is None:
+            continue
+        if layer.beta.dim() == 0:
+            values[name] = layer.beta.item()
+        else:
+            values |= {f"{name}[{i}]": beta for i, beta in enumerate(layer.beta.tolist())}
+    return values
 
 
 def materialize(

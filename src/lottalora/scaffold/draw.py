@@ -32,6 +32,7 @@ class Source:
         family: a key of FAMILIES.
         parameters: the family's parameters where they differ from the paper's.
         redraw: 0 for the backbone itself; k ≥ 1 for the k-th scaffold of `resample`.
+        stack: of how many matrices below each other, as of experts; each has the family's law by itself.
 
     Raises:
         ValueError: a seed or a redraw outside 0 … 2⁶⁴ − 1.
@@ -43,6 +44,7 @@ class Source:
     family: str = "normal"
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     redraw: int = 0
+    stack: int = 1
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -76,13 +78,13 @@ def draw(source: Source, rows: tuple[int, int] | None = None, dtype: torch.dtype
     Raises:
         ValueError: an unknown family or parameter, or rows outside the matrix.
     """
-    law = law_of(source.family, source.shape, source.parameters)
-    if law.finish:  # couples all entries, so a block needs the whole
-        return law.finish(_look_up(source, law.table, (0, source.shape[0])))[slice(*(rows or (None,)))].to(
-            dtype
-        )
+    out, columns = source.shape
+    law = law_of(source.family, (out // source.stack, columns), source.parameters)
+    if law.finish:  # couples all entries of a matrix, so a block needs the whole
+        matrices = _look_up(source, law.table, (0, out)).chunk(source.stack)
+        return torch.cat([law.finish(W) for W in matrices])[slice(*(rows or (None,)))].to(dtype)
     table = law.table * np.float32(law.scale)  # rounds as the product of each entry would
-    return _look_up(source, table, rows or (0, source.shape[0])).to(dtype)
+    return _look_up(source, table, rows or (0, out)).to(dtype)
 
 
 def _look_up(source: Source, table: np.ndarray, rows: tuple[int, int]) -> Tensor:

@@ -1,14 +1,11 @@
 """Embeddings that are random and frozen."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.own_rows import own_part
-from lottalora.scaffold.own_rows import rows_of
 
 
 class FrozenEmbedding(Frozen):
@@ -32,27 +29,6 @@ class FrozenEmbedding(Frozen):
         """The frozen rows, (entries, features)."""
         return self.W_seed
 
-    @torch.no_grad()
-    def redraw(self, source: Source) -> None:
-        """Set W_seed, in place, to what `source` gives."""
-        super().redraw(source)
-        self._clear_padding()
-
     def forward(self, index: Tensor) -> Tensor:
         self.check(index)
         return F.embedding(index, self.W_seed)  # (*) → (*, features)
-
-    def _is_the_draw(self) -> bool:
-        return self.padding_idx is None and super()._is_the_draw()
-
-    def _finished(self, W: Tensor) -> Tensor:
-        first, last = rows_of(self.W_seed)
-        if self.padding_idx is not None and first <= self.padding_idx < last:
-            W[self.padding_idx - first] = 0
-        return W
-
-    @torch.no_grad()
-    def _clear_padding(self) -> None:
-        if self.padding_idx is None or self.W_seed.is_meta:
-            return
-        self._finished(own_part(self.W_seed))

@@ -25,6 +25,7 @@ from lottalora.scaffold.identity import agree
 from lottalora.scaffold.identity import bits
 from lottalora.scaffold.identity import fingerprint_of
 from lottalora.scaffold.identity import refuse_another
+from lottalora.scaffold.own_rows import clear_row
 from lottalora.scaffold.own_rows import fill
 from lottalora.scaffold.own_rows import is_shared_out
 from lottalora.scaffold.own_rows import own_part
@@ -62,6 +63,7 @@ class Frozen(nn.Module):
     W_seed: Tensor
     identity: Tensor
     source: Source | None
+    padding_idx: int | None = None  # a row that stays 0, of an embedding
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:
         super().__init__()
@@ -87,6 +89,7 @@ class Frozen(nn.Module):
             fill(W_seed, source)
             if not is_shared_out(W_seed):
                 mark(W_seed, source)
+            self._clear_padding()
         self._write_record()
         self._settle()
 
@@ -167,8 +170,16 @@ class Frozen(nn.Module):
             self.compare(Identity.from_tensor(value, layer), layer)
 
     def _finished(self, W: Tensor) -> Tensor:
-        """Rows of the draw as this module holds them."""
+        """Rows of the draw as this module holds them: with the padding's at 0."""
+        first, last = rows_of(self.W_seed)
+        if self.padding_idx is not None and first <= self.padding_idx < last:
+            W[self.padding_idx - first] = 0
         return W
+
+    @torch.no_grad()
+    def _clear_padding(self) -> None:
+        if self.padding_idx is not None and not self.W_seed.is_meta:
+            clear_row(self.W_seed, self.padding_idx)
 
     def _is_drawn(self, W_seed: Tensor) -> bool:
         """Whether the tensor carries this module's mark."""
@@ -200,7 +211,9 @@ class Frozen(nn.Module):
     def _is_the_draw(self) -> bool:
         """Whether W_seed holds the float32 draw, and nothing has written to it since."""
         W = self.W_seed
-        if W.dtype is not torch.float32 or W.is_inference() or not self._is_drawn(W):
+        if self.padding_idx is not None or W.dtype is not torch.float32 or W.is_inference():
+            return False
+        if not self._is_drawn(W):
             return False
         return W.drawn.untouched == _state(W)
 

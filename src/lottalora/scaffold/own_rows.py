@@ -31,3 +31,11 @@ def rows_of(W_seed: Tensor) -> tuple[int, int]:
 def fill(W_seed: Tensor, source: Source) -> None:
     """Set the rows that are here to what `source` gives; no others are drawn."""
     own_part(W_seed).copy_(draw(source, rows_of(W_seed)))
+
+
+@torch.no_grad()
+def clear_row(W_seed: Tensor, row: int) -> None:
+    """Set one row of the whole to 0, if it is here."""
+    first, last = rows_of(W_seed)
+    if first <= row < last:
+        own_part(W_seed)[row - first] = 0

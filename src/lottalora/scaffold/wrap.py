@@ -16,41 +16,60 @@ from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.backbone import check_state
+from lottalora.scaffold.compose import Layout
+from lottalora.scaffold.compose import LottaWeight
+from lottalora.scaffold.compose import compose as compose_weights
+from lottalora.scaffold.compose import composed_class
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import mark
+from lottalora.scaffold.kinds import as_matrix
+from lottalora.scaffold.kinds import kind_of
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.layers import LottaLinear
 from lottalora.scaffold.matrices import Matrix
-from lottalora.scaffold.matrices import Places
-from lottalora.scaffold.matrices import as_matrix
+from lottalora.scaffold.matrices import Owner
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
-from lottalora.scaffold.matrices import kind_of
+from lottalora.scaffold.matrices import is_vector
+from lottalora.scaffold.places import Places
+from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.streams import stream_names
 
 CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
+LAYERS = {"linear", "transposed", "convolution"}  # kinds that we compute with two paths
 FROZEN = Adapter(rank=0, train_beta=False)  # h = W_seed x + b, nothing trained
+TRAINED = ("A", "B", "beta", "magnitude")
+PACKED = ("in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+REPLACED = ("weight", "bias", *PACKED)  # parameters of a layer that becomes one of ours
 
 
 def wrap(
     model: nn.Module,
     scaffold: Scaffold,
     *,
-    keep: Sequence[str] = (),
-    freeze: Sequence[str] = (),
+    keep: Sequence[str | type[nn.Module]] = (),
+    freeze: Sequence[str | type[nn.Module]] = (),
+    compose: Sequence[str | type[nn.Module]] = (),
     drawn: bool = True,
 ) -> Account:
     r"""Replace the weight matrices of a model, in place, by frozen random ones with trained adapters.
 
     .. math:: W x + b \;\to\; \beta W_{seed}\, x + s\, B A x + b
 
-    A matrix is any parameter of two or more axes. It is adapted unless a shell pattern over its dotted name,
-    or over a module that it lies in, says otherwise. Vectors (biases, norms) stay trained, but for the biases
-    that `scaffold.bias` freezes and those of frozen matrices; a vector that `freeze` names keeps its value
-    and becomes a buffer.
+    A matrix is any parameter of two or more axes; one that is no layer's weight and has at most one axis
+    longer than 1, such as a class token, is a vector. A matrix is adapted unless `keep` or `freeze` names it.
+    They take dotted names, shell patterns over these, and classes of modules with their subclasses; what
+    matches a module covers all below it. A name wins over a shell pattern.
+
+    Linear layers, convolutions and attention become layers of ours. Any other matrix, of a GRU, an embedding,
+    a stack of experts, has to be named: in `compose`, and its module then reads β W_seed + s B A in its
+    place, or in `keep`.
+
+    Vectors (biases, norms) stay trained, but for the biases that `scaffold.bias` freezes and those of frozen
+    matrices; a vector that `freeze` names keeps its value and becomes a buffer.
 
     Afterwards `model.parameters()` is what is trained, and `model.state_dict()` holds no scaffold. Modules
     are changed where they are, not exchanged, so a module used twice, a root module and references held
@@ -58,12 +77,14 @@ def wrap(
     is as it was.
 
     Args:
-        model: any module of linear layers, convolutions, attention; also Hugging Face's Conv1D and PyG's
-            Linear.
-        scaffold: rank, α, family, backbone seed and the options.
-        keep: what stays dense and trained, for example ["head"].
+        model: any module.
+        scaffold: rank, α, family, backbone seed and the options. A composed weight has no dropout, residual
+            or layer_norm.
+        keep: what stays dense and trained, for example ["head", nn.Embedding].
         freeze: what becomes random and frozen without an adapter, for example ["*.mlp.*"]; may name
             embeddings.
+        compose: which matrices may be composed where no layer of ours computes them, for example [nn.GRU,
+            "*.experts.*"]; ["*"] is all, or none if there are none. An embedding is composed row by row.
         drawn: False leaves W_seed as it lies in memory, for `shard`, which draws the rows of one process.
 
     Returns:
@@ -80,98 +101,146 @@ def wrap(
         )
     if any(isinstance(module, LottaLayer | FrozenEmbedding) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: wrap a fresh one, or call set_backbone_seed.")
-    places = Places(_patterns("keep", keep), _patterns("freeze", freeze))
     matrices = find_matrices(model)
-    names = [name for matrix in matrices for name in matrix.names]
-    names += [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    places.check(names, (name for name, _ in model.named_modules()))
-    place_of = {name: places.of(matrix.names) for matrix in matrices for name in matrix.names}
-    _refuse_what_cannot_be(matrices, place_of, scaffold)
+    places = Places(model, matrices, keep, freeze, compose)
+    place_of = {m.name: "keep" if m.fixed else places.of(m.names) for m in matrices}
+    way_of = {m.name: _way(m, place_of[m.name], places.composes(m.names)) for m in matrices}
+    refuse_what_cannot_be(matrices, place_of, way_of, scaffold)
+    _try_classes(matrices, place_of, way_of)
 
     full = sum(p.numel() for p in model.parameters())
-    for attention in [
-        owner for matrix in matrices for _, owner in matrix.owners if place_of[matrix.name] != "keep"
-    ]:
-        if type(attention) is nn.MultiheadAttention:
-            _become(attention, SplitAttention(attention))
-    streams = stream_names(model)
-    entries = tuple(
-        _convert(matrix, place_of[matrix.name], scaffold, drawn, streams) for matrix in find_matrices(model)
-    )
+    for matrix in matrices:
+        if place_of[matrix.name] != "keep" and way_of[matrix.name] == "attention":
+            _split(matrix.owners[0].module)
+    entries = _convert_all(model, place_of, way_of, scaffold, drawn)
     model.register_load_state_dict_pre_hook(check_state)
     _freeze_vectors(model, places)
+    _leave_fused_paths(model)
+    return _account(model, entries, full)
+
+
+def _convert_all(
+    model: nn.Module,
+    place_of: dict[str, str],
+    way_of: dict[str, str | None],
+    scaffold: Scaffold,
+    drawn: bool,
+) -> list[Entry]:
+    """Change the owners of every matrix into what their place says, and return the entries."""
+    streams = stream_names(model)
+    entries, composed = [], {}
+    for matrix in find_matrices(model):
+        place, way = place_of[matrix.name], way_of[matrix.name]
+        if place == "keep":
+            entries.append(kept(matrix))
+        else:
+            entries.append(_convert(matrix, place, way, scaffold, drawn, composed, streams))
+    for owner, weights in composed.values():
+        compose_weights(owner, weights)
+    return entries
+
+
+def _account(model: nn.Module, entries: list[Entry], full: int) -> Account:
+    """The account of a model of `full` parameters, after its matrices have become `entries`."""
     trained = sum(p.numel() for p in model.parameters())
-    inside = sum(entry.trained for entry in entries)
+    constants = sum(entry.frozen for entry in entries if entry.place == "keep")
+    vectors = trained - constants - sum(entry.trained for entry in entries)
     replaced = sum(entry.frozen or entry.trained for entry in entries)
-    return Account(entries, trained - inside, full - replaced - (trained - inside), full)
+    return Account(tuple(entries), vectors, full - replaced - vectors, full)
 
 
-def _patterns(kind: str, patterns: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(patterns, str):
-        raise ValueError(
-            f"{kind} takes a list of patterns, got the text {patterns!r}: write {kind}=[{patterns!r}]."
-        )
-    return tuple(patterns)
+Composed = dict[int, tuple[nn.Module, dict[str, LottaWeight]]]  # by the owner's id
 
 
-def _refuse_what_cannot_be(matrices: list[Matrix], place_of: dict[str, str], scaffold: Scaffold) -> None:
-    left = [m.name for m in matrices if place_of[m.name] != "keep" and not _can_be(m, place_of[m.name])]
-    if left:
-        weights = (
-            f"{len(left)} weight{'s'[: len(left) > 1]} would still be trained densely: {', '.join(left)}"
-        )
-        raise ValueError(
-            f"{weights}. Name each in keep=, or build it from nn.Linear (embeddings: keep= or freeze=)."
-        )
-    adapted = [m for m in matrices if place_of[m.name] == "adapt"]
-    if not adapted and not any(place == "freeze" for place in place_of.values()):
-        raise ValueError("No weight is left to adapt: keep= covers all of them.")
-    if scaffold.dora and scaffold.family == "zeros" and scaffold.B_init == "zeros":
-        raise ValueError(
-            "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
-        )
+def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
+    """How a matrix can be adapted or frozen: "attention", "layer", "compose", or None: not at all."""
+    kinds, owners = matrix.kinds, matrix.owners
+    if any(type(o.module) is nn.MultiheadAttention for o in owners):
+        return "attention" if len(owners) == 1 else None
+    if kinds <= LAYERS and len(kinds) == 1:
+        return "layer"
+    if place == "freeze" and (kinds <= LAYERS or kinds <= {"linear", "embedding"}):
+        return "layer" if all(o.module.max_norm is None for o in owners if o.kind == "embedding") else None
+    return "compose" if composes else None
 
 
-def _can_be(matrix: Matrix, place: str) -> bool:
-    """Whether all owners of a matrix can be adapted, or frozen."""
-    if any(type(owner) is nn.MultiheadAttention for _, owner in matrix.owners):
-        return len(matrix.owners) == 1 and SplitAttention.can_split(matrix.owners[0][1])
-    if any(not name.endswith("weight") or name.endswith("_weight") for name in matrix.names):
-        return False
-    kinds = {kind_of(owner) for _, owner in matrix.owners}
-    if place == "freeze":
-        return kinds <= {"linear", "transposed", "convolution"} or kinds <= {"linear", "embedding"}
-    return len(kinds) == 1 and kinds <= {"linear", "transposed", "convolution"}
+def _try_classes(matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None]) -> None:
+    """Make the classes that composing needs, so that one that cannot be made is refused in time."""
+    for matrix in matrices:
+        if place_of[matrix.name] == "keep" or way_of[matrix.name] != "compose":
+            continue
+        for owner in matrix.owners:
+            composed_class(type(owner.module), (owner.attribute,))
 
 
-def _convert(matrix: Matrix, place: str, scaffold: Scaffold, drawn: bool, streams: dict[str, str]) -> Entry:
-    """Change the owners of one matrix into what their place says; tied ones share W_seed, A, B and β."""
-    if place == "keep":
-        return kept(matrix)
-    layer, first = matrix.owners[0]
-    shape = tuple(matrix.value.shape)
-    source = _source(streams[layer], first, scaffold)
-    W_seed = as_matrix(first).detach().clone() if source is None else _frozen(source, matrix.value, drawn)
-    adapter = _adapter_for(first, scaffold) if place == "adapt" else FROZEN
+def _convert(
+    matrix: Matrix,
+    place: str,
+    way: str | None,
+    scaffold: Scaffold,
+    drawn: bool,
+    composed: Composed,
+    streams: dict[str, str],
+) -> Entry:
+    """Change the owners of one matrix into what their place says; tied ones share W_seed, A, B and β.
+
+    What is to be composed is added to `composed`, since a module may have several such matrices.
+    """
+    first, shape = matrix.owners[0], tuple(matrix.value.shape)
+    layout = Layout.of(first.module, matrix.value) if way == "compose" else None
+    source = None if scaffold.family == LEARNED else _source(first, layout, scaffold, streams)
+    if source is None:
+        dense = as_matrix(first.module) if layout is None else layout.to_matrix(matrix.value)
+        W_seed = dense.detach().clone()
+    else:
+        W_seed = _frozen(source, matrix.value, drawn)
+    adapter = scaffold if place == "adapt" else FROZEN
     frozen_bias = place == "freeze" or scaffold.bias == "frozen"
-    for _, owner in matrix.owners:
-        _become(owner, _replacement(owner, W_seed, adapter, source, frozen_bias))
-    for _, owner in matrix.owners[1:]:
-        for name in ("A", "B", "beta", "magnitude"):
-            if hasattr(first, name):
-                setattr(owner, name, getattr(first, name))
-    own = {id(p): p.numel() for _, o in matrix.owners for n, p in o.named_parameters() if n != "bias"}
-    note = _note(matrix, W_seed, adapter, scaffold) if place == "adapt" else ""
+    holders = []
+    if layout is not None:
+        padding = next((o.module.padding_idx for o in matrix.owners if o.kind == "embedding"), None)
+        holders.append(LottaWeight(W_seed, adapter, layout, source=source, padding_idx=padding))
+    for owner in matrix.owners:
+        if layout is not None and owner.kind != "linear":
+            composed.setdefault(id(owner.module), (owner.module, {}))[1][owner.attribute] = holders[0]
+            continue
+        own = _adapter_for(owner.module, scaffold) if place == "adapt" else FROZEN
+        _become(owner.module, _replacement(owner.module, W_seed, own, source, frozen_bias))
+        holders.append(owner.module)
+    _share(holders)
+    trained = {id(p): p.numel() for layer in holders for p in _own_parameters(layer)}
     rank = adapter.rank if place == "adapt" else None
-    return Entry(matrix.name, shape, place, rank, sum(own.values()), matrix.value.numel(), note)
+    note = _note(matrix, holders[0], scaffold, layout) if place == "adapt" else ""
+    return Entry(matrix.name, shape, place, rank, sum(trained.values()), matrix.value.numel(), note)
 
 
-def _source(layer: str, module: nn.Module, scaffold: Scaffold) -> Source | None:
-    """Where the weight of one layer comes from; None if it stays what it is."""
-    if scaffold.family == LEARNED:
-        return None
-    shape = tuple(as_matrix(module).shape)
-    return Source(scaffold.seed, layer, shape, scaffold.family, dict(scaffold.parameters))
+def _share(holders: list[nn.Module]) -> None:
+    """Let tied layers have the same trained parameters."""
+    for layer in holders[1:]:
+        for name in TRAINED:
+            if hasattr(holders[0], name):
+                setattr(layer, name, getattr(holders[0], name))
+
+
+def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
+    """What is trained in a layer in place of its weight: A, B, β, and the options' own."""
+    if isinstance(layer, FrozenEmbedding):
+        return []
+    own = [getattr(layer, name) for name in TRAINED]
+    norm = [] if layer.norm is None else layer.norm.parameters()
+    return [p for p in own if p is not None] + list(norm)
+
+
+def _source(owner: Owner, layout: Layout | None, scaffold: Scaffold, streams: dict[str, str]) -> Source:
+    """Where a weight comes from: a layer's `weight` under the layer's name, another one under its own."""
+    layer = streams[owner.layer]
+    name = layer if owner.attribute == "weight" else dotted(layer, owner.attribute)
+    if layout is None:
+        shape, stack = tuple(as_matrix(owner.module).shape), 1
+    else:
+        shape, stack = layout.matrix, layout.stack
+    parameters = dict(scaffold.parameters)
+    return Source(scaffold.seed, name, shape, scaffold.family, parameters, stack=stack)
 
 
 def _frozen(source: Source, like: Tensor, drawn: bool) -> Tensor:
@@ -208,11 +277,18 @@ def _replacement(
     return layer(W_seed, adapter, like=module, bias=bias, source=source)
 
 
-def _note(matrix: Matrix, W_seed: Tensor, adapter: Adapter, scaffold: Scaffold) -> str:
-    notes = []
-    if adapter.rank > min(W_seed.shape):
-        notes.append(f"rank over min(out, in) = {min(W_seed.shape)}")
-    if scaffold.residual and not adapter.residual:
+def _note(matrix: Matrix, layer: LottaLayer, scaffold: Scaffold, layout: Layout | None) -> str:
+    notes, adapter = [], layer.adapter
+    rows, columns = layer.W_seed.shape
+    if layout is not None:
+        left_out = [o for o in ("dropout", "residual", "layer_norm") if getattr(scaffold, o)]
+        notes.append("composed" + "".join(f", no {option}" for option in left_out))
+    if layout is not None and layout.stack > 1:
+        rows //= layout.stack
+        notes.append(f"{layout.stack} matrices")
+    if adapter.rank > min(rows, columns):
+        notes.append(f"rank over min(out, in) = {min(rows, columns)}")
+    if layout is None and scaffold.residual and not adapter.residual:
         notes.append("no residual: the shape changes")
     if len(matrix.owners) > 1:
         notes.append(f"tied: {', '.join(matrix.names[1:])}")
@@ -222,14 +298,30 @@ def _note(matrix: Matrix, W_seed: Tensor, adapter: Adapter, scaffold: Scaffold) 
 def _freeze_vectors(model: nn.Module, places: Places) -> None:
     """Turn the vectors that `freeze` names into buffers; they keep their value, which no seed gives back."""
     for layer, module in list(model.named_modules()):
+        if isinstance(module, LottaLayer):
+            continue
         for name, value in list(module.named_parameters(recurse=False)):
-            if (
-                value.dim() < 2
-                and not isinstance(module, LottaLayer)
-                and places.of([dotted(layer, name)]) == "freeze"
-            ):
+            if is_vector(module, name, value) and places.of([dotted(layer, name)]) == "freeze":
                 delattr(module, name)
                 module.register_buffer(name, value.detach())
+
+
+def _split(attention: nn.Module) -> None:
+    if type(attention) is nn.MultiheadAttention:  # once, though it has several matrices
+        _become(attention, SplitAttention(attention))
+
+
+def _leave_fused_paths(model: nn.Module) -> None:
+    """Let PyTorch's encoders call their layers: the fused path reads weights and skips what follows them,
+    and nested tensors are for the fused path alone.
+    """
+    for module in model.modules():
+        if not any(isinstance(inner, LottaLayer) for inner in module.modules()):
+            continue
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # "another activation": read by the fused path only
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
 
 
 def _become(module: nn.Module, other: nn.Module) -> None:

@@ -1,0 +1,271 @@
+r"""Weights of modules that no layer of ours computes: made when the module reads them.
+
+.. math:: W = \beta W_{seed} + s\, B A
+
+The owner becomes an object of a subclass of its own class, in which the parameter's name is a property that
+adds up W. A, B, β and W_seed lie in a child of the owner, `composed_` and the parameter's name. So
+`parameters()`, `state_dict()`, `functional_call`, `deepcopy` and `pickle` see ordinary modules.
+
+Letters: E matrices in a stack, r rank, g groups, k a kernel's extents.
+"""
+
+import functools
+import math
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from lottalora.scaffold.adapter import Adapter
+from lottalora.scaffold.draw import Source
+from lottalora.scaffold.identity import Identity
+from lottalora.scaffold.kinds import is_transposed_convolution
+from lottalora.scaffold.layers import LottaLayer
+
+PREFIX = "composed_"
+KERNELS = (_ConvNd, nn.Bilinear)  # whose weight is one matrix, (out, everything else)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor is read as a matrix, or as a stack of matrices below each other.
+
+    Args:
+        shape: of the tensor.
+        stack: E, the number of matrices; 1 for one matrix.
+        groups: g of a transposed convolution, whose kernel is (in, out / g, *k); 0 for all else.
+    """
+
+    shape: tuple[int, ...]
+    stack: int = 1
+    groups: int = 0
+
+    @classmethod
+    def of(cls, owner: nn.Module, tensor: Tensor) -> "Layout":
+        """Two axes are a matrix; of three that all count the first counts matrices, such as experts; of more,
+        and in a convolution, the first is out and all others are in. Axes of length 1 do not count.
+        """
+        shape = tuple(tensor.shape)
+        if is_transposed_convolution(owner):
+            return cls(shape, groups=owner.groups)
+        if len(shape) == 3 and min(shape) > 1 and not isinstance(owner, KERNELS):
+            return cls(shape, stack=shape[0])
+        return cls(shape)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """(rows of all matrices, columns)."""
+        size = math.prod(self.shape)
+        if self.groups:
+            rows = self.shape[1] * self.groups
+        elif self.stack > 1:
+            rows = self.shape[0] * self.shape[1]
+        else:
+            rows = next((n for n in self.shape if n > 1), 1)
+        return rows, size // rows
+
+    def to_matrix(self, tensor: Tensor) -> Tensor:
+        if self.groups:
+            tensor = tensor.unflatten(0, (self.groups, -1)).transpose(1, 2)  # (g, out / g, in / g, *k)
+        return tensor.reshape(self.matrix)
+
+    def to_tensor(self, matrix: Tensor) -> Tensor:
+        if not self.groups:
+            return matrix.view(self.shape)
+        inputs, outputs, *kernel = self.shape
+        parts = matrix.view(self.groups, outputs, inputs // self.groups, *kernel)
+        return parts.transpose(1, 2).reshape(self.shape)
+
+
+class LottaWeight(LottaLayer):
+    r"""One composed weight; calling it adds it up.
+
+    .. math:: W = \beta W_{seed} + s\, B A
+
+    Trained: A, B and β, of each matrix of a stack its own.  Frozen: W_seed.
+
+    Args:
+        W_seed: the frozen matrices below each other, (E · out, in).
+        adapter: rank, α and the options but for dropout, residual and layer_norm, which a weight cannot have.
+        layout: the tensor that the owner reads.
+        source: where W_seed comes from, so that it can be drawn again; None for a weight of one's own.
+        padding_idx: the row that stays 0, of an embedding.
+    """
+
+    def __init__(
+        self,
+        W_seed: Tensor,
+        adapter: Adapter,
+        layout: Layout,
+        *,
+        source: Source | None = None,
+        padding_idx: int | None = None,
+    ) -> None:
+        self.layout, self.padding_idx = replace(layout, stack=1), None
+        super().__init__(W_seed, without_activations(adapter), None, source, None)
+        self.layout, self.padding_idx = layout, padding_idx
+        if layout.stack > 1:
+            self._give_each_its_own()
+        self._clear_padding()
+        self._write_record()
+
+    def record(self) -> Identity:
+        record = super().record()
+        stack = [f"stack of {self.layout.stack}"] if self.layout.stack > 1 else []
+        return replace(record, options=[*record.options, *stack])
+
+    def _give_each_its_own(self) -> None:
+        """Shapes of a stack: A (E · r, in), B (E · out, r), β (E,)."""
+        E, r = self.layout.stack, self.adapter.rank
+        if self.A is not None:
+            self.A = nn.Parameter(self.A.new_empty(E * r, self.A.shape[1]))
+        if self.beta is not None:
+            self.beta = nn.Parameter(self.beta.new_empty(E))
+        self.reset_adapter()
+
+    def forward(self, index: Tensor | None = None, **options: bool) -> Tensor:
+        """The whole tensor, or the rows of an index; called, since FSDP gathers W_seed for a call."""
+        self.check(self.W_seed)
+        if index is not None:
+            return self.rows(index, **options)
+        return self.layout.to_tensor(self._renormalised())
+
+    @property
+    def weight(self) -> Tensor:
+        return self()
+
+    def _matrix(self) -> Tensor:
+        E = self.layout.stack
+        if E == 1:
+            return super()._matrix()
+        W = self.W_seed.unflatten(0, (E, -1))  # (E, out, in)
+        if self.beta is not None:
+            W = self.beta.to(W.dtype).view(E, 1, 1) * W
+        if self.A is not None:
+            A, B = (x.unflatten(0, (E, -1)) for x in (self.A, self.B))  # (E, r, in), (E, out, r)
+            W = W + self.adapter.scale * (B @ A).to(W.dtype)
+        return W.flatten(0, 1)
+
+    def rows(self, index: Tensor, *, sparse: bool = False, by_frequency: bool = False) -> Tensor:
+        """W[index], (*) → (*, features), without the rest of W: β W_seed[i] + s B[i] A."""
+        padding = self.padding_idx
+        h = F.embedding(index, self.W_seed)
+        if self.beta is not None:
+            h = self.beta.to(h.dtype) * h
+        if self.A is not None:
+            B = F.embedding(index, self.B, padding, scale_grad_by_freq=by_frequency, sparse=sparse)
+            h = h + self.adapter.scale * (B @ self.A).to(h.dtype)
+        if self.magnitude is not None:
+            length = h.detach().norm(dim=-1).clamp_min(torch.finfo(h.dtype).tiny)
+            h = h * (F.embedding(index, self.magnitude[:, None], padding)[..., 0] / length)[..., None]
+        return h
+
+    @torch.no_grad()
+    def reset_adapter(self) -> None:
+        super().reset_adapter()
+        self._clear_padding()
+
+    @torch.no_grad()
+    def _clear_padding(self) -> None:
+        super()._clear_padding()
+        if self.padding_idx is not None and self.B is not None and not self.B.is_meta:
+            self.B[self.padding_idx] = 0
+
+
+class LookUp(nn.Embedding):
+    """An embedding whose table is composed: it adds up the rows that are asked for, and no others."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        table: LottaWeight = self.get_submodule(PREFIX + "weight")
+        h = table(input, sparse=self.sparse, by_frequency=self.scale_grad_by_freq)
+        if self.max_norm is None:
+            return h
+        length = h.detach().norm(self.norm_type, dim=-1, keepdim=True)
+        return h * (self.max_norm / (length + 1e-7)).clamp_max(1)  # 1e-7: as in torch's renorm
+
+
+def without_activations(adapter: Adapter) -> Adapter:
+    """The adapter without the options that need the input or the output of a layer."""
+    return replace(adapter, dropout=0.0, residual=False, layer_norm=False)
+
+
+def compose(owner: nn.Module, weights: dict[str, LottaWeight]) -> None:
+    """Let a module read composed weights in place of its parameters of these names."""
+    cls = composed_class(type(owner), tuple(weights))
+    for name, weight in weights.items():
+        del owner._parameters[name]
+        owner._modules[PREFIX + name] = weight
+    if isinstance(owner, nn.RNNBase):
+        owner.__dict__.pop("_flat_weights", None)  # else the dense weights would live on in it
+        owner.__dict__["_flat_weight_refs"] = []
+    owner.__class__ = cls
+
+
+def composed_weights(module: nn.Module) -> dict[str, LottaWeight]:
+    """The composed weights that a module reads, by the parameter's name."""
+    names = getattr(type(module), "composed_names", ())
+    return {name: module._modules[PREFIX + name] for name in names}
+
+
+@functools.cache
+def composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    """The subclass of `base` in which each of `names` is read from the child that composes it."""
+    body: dict[str, object] = {name: property(_reader(PREFIX + name)) for name in names}
+    body |= {"plain_class": base, "composed_names": names, "__reduce_ex__": _reduce}
+    body |= {"__module__": base.__module__, "__doc__": base.__doc__}
+    bases = (base,)
+    if issubclass(base, nn.RNNBase):
+        nothing = {name: _do_nothing for name in RECURRENT_CACHE}
+        body |= nothing | {"_flat_weights": property(_flat_weights, _do_nothing)}
+    if issubclass(base, nn.ModuleDict):
+        views = ("keys", "values", "items", "__iter__", "__len__")
+        body |= {name: _of_items(getattr(dict, name)) for name in views}
+    if issubclass(base, nn.Sequential | nn.ModuleList):
+        body |= {"__iter__": _of_items(lambda items: iter(items.values())), "__len__": _of_items(len)}
+    if issubclass(base, nn.Embedding) and "weight" in names:
+        # LookUp comes right before nn.Embedding, so that base's own forward finds it through super().
+        bases = (LookUp,) if base is nn.Embedding else (base, LookUp)
+    return types.new_class(f"Composed{base.__name__}", bases, exec_body=lambda space: space.update(body))
+
+
+RECURRENT_CACHE = ("_init_flat_weights", "_update_flat_weights", "flatten_parameters")
+
+
+def _reader(child: str) -> Callable[[nn.Module], Tensor]:
+    def read(self: nn.Module) -> Tensor:
+        return self._modules[child]()
+
+    return read
+
+
+def _of_items(view: Callable[[dict[str, nn.Module]], object]) -> Callable[[nn.Module], object]:
+    """A method of a container, on its children without those that compose."""
+
+    def method(self: nn.Module) -> object:
+        return view({name: child for name, child in self._modules.items() if not name.startswith(PREFIX)})
+
+    return method
+
+
+def _flat_weights(self: nn.RNNBase) -> list[Tensor]:
+    return [getattr(self, name) for name in self._flat_weights_names]
+
+
+def _do_nothing(self: nn.Module, *_: object) -> None:
+    return None
+
+
+def _reduce(self: nn.Module, protocol: int) -> tuple:
+    cls = type(self)
+    return _rebuild, (cls.plain_class, cls.composed_names), self.__getstate__()
+
+
+def _rebuild(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    cls = composed_class(base, names)
+    return cls.__new__(cls)

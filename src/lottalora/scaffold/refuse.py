@@ -1,0 +1,50 @@
+"""What `wrap` cannot do: found before anything is changed, and said with the argument to paste."""
+
+from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.matrices import Matrix
+from lottalora.scaffold.places import shown
+
+NAMES = 4  # of one class, in a message
+
+
+def refuse_what_cannot_be(
+    matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None], scaffold: Scaffold
+) -> None:
+    """A ValueError if a matrix would stay dense by accident, or if nothing is left to adapt."""
+    left = [m for m in matrices if place_of[m.name] != "keep" and way_of[m.name] is None]
+    if left:
+        raise ValueError(_left_dense(left))
+    if all(place == "keep" for place in place_of.values()):
+        raise ValueError("No weight is left to adapt: keep= covers all of them.")
+    if scaffold.dora and scaffold.family == "zeros" and scaffold.B_init == "zeros":
+        raise ValueError(
+            "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
+        )
+
+
+def _left_dense(left: list[Matrix]) -> str:
+    """Grouped by the class that holds the weights."""
+    groups: dict[type, list[Matrix]] = {}
+    for matrix in left:
+        groups.setdefault(type(matrix.owners[0].module), []).append(matrix)
+    paste: dict[str, list[str]] = {"compose": [], "keep": []}
+    texts = []
+    for cls, matrices in groups.items():
+        names = [matrix.name for matrix in matrices]
+        more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+        texts.append(f"{', '.join(names[:NAMES])}{more} ({cls.__name__})")
+        embeddings = all("embedding" in matrix.kinds for matrix in matrices)
+        argument = paste["keep" if embeddings else "compose"]
+        shorts = [shown(cls)] if cls.__module__.startswith("torch.nn.modules") else _numbers_as_stars(names)
+        argument += [short for short in shorts if short not in argument]
+    arguments = ", ".join(f"{name}=[{', '.join(given)}]" for name, given in paste.items() if given)
+    return (
+        f"{len(left)} weight{'s'[: len(left) > 1]} would still be trained densely: {'; '.join(texts)}. "
+        f"Name each in keep= or compose=, for example {arguments}. Embeddings can also be named in freeze=."
+    )
+
+
+def _numbers_as_stars(names: list[str]) -> list[str]:
+    """ "blocks.0.w" and "blocks.1.w" as "blocks.*.w"."""
+    starred = (".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names)
+    return [repr(name) for name in dict.fromkeys(starred)]
