@@ -50,7 +50,7 @@ CHOICES = {
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
     "model", "model.size", "model.depth", "model.shortcut", "model.place",
-    "data", "data.split", "data.variant", "data.name",
+    "data", "data.split", "data.variant", "data.name", "data.hold_out",
     "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
 }  # fmt: skip
@@ -242,7 +242,7 @@ def scored(cfg: DictConfig) -> dict:
         scaffold = chosen(scaffold, "scaffold") | {"keep": model["keep"], "freeze": model["freeze"]}
     steps = chosen({key: trainer[key] for key in LATER["trainer"]}, "trainer")
     return {
-        "data": without_root(plain["data"]),
+        "data": chosen(without_root(plain["data"]), "data"),
         "model": without(without_root(model["net"]), SPEED) | model["sizes"][model["size"]],
         "task": plain["task"],
         "scaffold": scaffold,
@@ -284,9 +284,8 @@ def changes(cfg: DictConfig) -> dict:
     untouched = flatten(scored(compose(job.job.config_name, overrides=identity)))
     ours = flatten(scored(cfg))
     first = flatten({"scaffold": LATER["scaffold"], "steps": LATER["trainer"]})
-    ours |= {
-        key: first[key] for key in first.keys() & untouched.keys() - ours.keys()
-    }  # set back to the default
+    back = first.keys() & untouched.keys() - ours.keys()  # what was set back to the default
+    ours |= {key: first[key] for key in back}
     for key, value in ours.items():
         if isinstance(value, str) and isinstance(before := untouched.get(key), bool | int | float):
             wanted = "true or false" if isinstance(before, bool) else "a number"

@@ -84,7 +84,7 @@ class ImageSplits:
     """The three parts of a data set, mean and std of its bytes, and what changes the training images."""
 
     train: Images
-    validation: Images
+    validation: Images | None  # None: all training images are trained on
     test: Images
     mean: float | Tensor
     std: float | Tensor
@@ -101,7 +101,9 @@ class ImageSplits:
             augment=self.augment,
         )
 
-    def validation_batches(self) -> Batches:
+    def validation_batches(self) -> Batches | None:
+        if self.validation is None:
+            return None
         return Batches(self.validation, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
 
     def test_batches(self) -> Batches:
@@ -111,10 +113,10 @@ class ImageSplits:
         return fingerprint(self.train, self.validation, self.test)
 
 
-def fingerprint(*parts: Images) -> str:
+def fingerprint(*parts: Images | None) -> str:
     """SHA-256 over shapes, pixels and labels of all parts: data and split in one number."""
     digest = hashlib.sha256()
-    for part in parts:
+    for part in filter(None, parts):
         digest.update(str(tuple(part.pixels.shape)).encode())
         digest.update(part.pixels.contiguous().numpy())
         digest.update(part.labels.contiguous().numpy())
