@@ -76,7 +76,7 @@ def test_csv_of_rows_has_the_agreed_columns_and_one_line_per_row():
     text = rows_csv(ROWS)
     assert text.splitlines()[0] == (
         "model,size,data,sample,mode,init,rank,seed,recipe,metric,score,trainable,full,full_plus_adapters,"
-        "validation_score,best_epoch,seconds,device,digest"
+        "validation_score,best_epoch,diverged,seconds,device,digest"
     )
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["digest"] for line in lines] == [row["digest"] for row in ROWS]
