@@ -242,7 +242,8 @@ def test_verdict_is_agreement_within_half_a_point_of_accuracy(score, verdict):
 
 def test_verdict_follows_the_direction_of_the_metric():
     pair = {"model": "decision_transformer", "data": "halfcheetah", "size": "small", "init": "normal"}
-    row = make_row(**pair, metric="mse", higher_is_better=False, score=0.02, alpha=8.0)
+    config = {"data": {"source": "d4rl", "id": None}}
+    row = make_row(**pair, metric="mse", higher_is_better=False, score=0.02, alpha=8.0, config=config)
     (line,) = lines_of([row])
     assert (line.paper.mean, line.verdict) == (0.02832, "better")
 

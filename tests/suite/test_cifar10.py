@@ -101,10 +101,21 @@ def test_choosing_a_network_or_an_option_of_the_table_leaves_the_recipe_the_pape
 def test_the_recipe_is_the_papers_protocol(composed):
     cfg = composed(*PAIR)
     assert cfg.recipe.name == "paper"
-    assert cfg.trainer.epochs == cfg.schedule.T_max == 164
     assert cfg.data.batch_size == 128
     assert cfg.scaffold.family == "normal"
     assert cfg.scaffold.parameters == {"std": 1.0, "fan_in": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [(["mode=baseline"], 164), (["mode=head"], 164)]
+    + [([f"rank={rank}"], 150) for rank in (1, 4, 8, 16)]
+    + [([f"rank={rank}"], 164) for rank in (2, 32)]
+    + [(["mode=zero", "rank=4"], 150), (["rank=8", "trainer.epochs=3"], 3)],
+)
+def test_epochs_are_the_papers_for_the_rank_and_the_schedule_ends_with_them(composed, words, epochs):
+    cfg = composed(*PAIR, *words)
+    assert cfg.trainer.epochs == cfg.schedule.T_max == epochs
 
 
 def test_a_depth_that_is_not_6n_plus_2_is_refused():

@@ -17,14 +17,14 @@ from lottalora.results.schema import chosen
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
     "model", "model.size", "model.depth", "model.shortcut", "model.place",
-    "data", "data.split", "data.variant", "data.name",
+    "data", "data.split", "data.variant", "data.name", "data.hold_out",
     "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
 }  # fmt: skip
 PLACES = ("root", "tokenizers")  # keys that say where files lie
 SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
 DIGEST_TARGETS = {  # target → the name it had when the first rows were written, which their digests hold
-    "lottalora.tasks.schedules.PerStep": "lottalora.tasks.schedules.PerStep",
+    "lottalora.tasks.schedules.PerStep": "lottalora.schedules.PerStep",
     "lottalora.tasks.binary.balanced": "lottalora.tasks.screening.Screening",
     "lottalora.data.batches.augmentation.Augmentation": "lottalora.data.augmentation.Augmentation",
 }
@@ -80,7 +80,7 @@ def digest_config(cfg: DictConfig) -> dict:
         scaffold = chosen(scaffold, "scaffold") | {"keep": model["keep"], "freeze": model["freeze"]}
     steps = chosen({key: trainer[key] for key in DIGEST_DEFAULTS["trainer"]}, "trainer")
     return {
-        "data": without_root(plain["data"]),
+        "data": chosen(without_root(plain["data"]), "data"),
         "model": without(without_root(model["net"]), SPEED) | model["sizes"][model["size"]],
         "task": plain["task"],
         "scaffold": scaffold,

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lottalora.data.batches.held_out import checked_hold_out
+from lottalora.data.batches.held_out import parts_of
 from lottalora.data.batches.images import Images
 from lottalora.data.batches.images import ImageSplits
 from lottalora.data.batches.images import crop_and_flip
@@ -46,20 +48,24 @@ class CIFAR10:
     Args:
         root: folder that holds cifar-10-batches-py as torchvision lays it out.
         batch_size: images.
+        hold_out: whether a tenth of the training examples is held out to choose the epoch by; if not, all are
+            trained on and the last epoch counts.
         sample: scikit-learn's digits, enlarged to 32×32 in three equal channels, in place of the real data.
     """
 
     spec = DataSpec(in_shape=(3, 32, 32), out_dim=10, metric="accuracy", higher_is_better=True, chance=0.1)
     train_examples = 45_000
 
-    def __init__(self, *, root: str, batch_size: int, sample: bool = False) -> None:
+    def __init__(self, *, root: str, batch_size: int, hold_out: bool = True, sample: bool = False) -> None:
         self.root = Path(root)
         self.batch_size = batch_size
+        self.hold_out = checked_hold_out(hold_out)
         self.sample = checked_sample(sample)
 
     def read(self) -> ImageSplits:
         """The three parts. Nothing is read, looked for or downloaded before this call."""
         train, validation, test = enlarged_digits(32, channels=3) if self.sample else self._official()
+        train, validation = parts_of(self.hold_out, train, validation)
         return ImageSplits(
             train=train,
             validation=validation,

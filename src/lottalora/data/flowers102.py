@@ -15,7 +15,9 @@ from torch import Tensor
 from lottalora.data.batches import order
 from lottalora.data.batches.augmentation import Augmentation
 from lottalora.data.batches.augmentation import drawn_from
+from lottalora.data.batches.held_out import checked_hold_out
 from lottalora.data.batches.held_out import held_out
+from lottalora.data.batches.held_out import parts_of
 from lottalora.data.batches.images import Batches
 from lottalora.data.batches.images import Images
 from lottalora.data.batches.images import fingerprint_of_images
@@ -57,13 +59,22 @@ class Flowers102:
         image_size: pixels, square.
         batch_size: images.
         augmentation: of the training images.
+        hold_out: whether a tenth of the training examples is held out to choose the epoch by; if not, all are
+            trained on and the last epoch counts.
         sample: made images, stripes in two colours for each class, in place of the real data.
     """
 
     train_examples = 1836
 
     def __init__(
-        self, *, root: str, image_size: int, batch_size: int, augmentation: Augmentation, sample: bool = False
+        self,
+        *,
+        root: str,
+        image_size: int,
+        batch_size: int,
+        augmentation: Augmentation,
+        hold_out: bool = True,
+        sample: bool = False,
     ) -> None:
         if type(image_size) is not int or image_size < 1:
             raise ValueError(f"data.image_size must be a whole number of pixels, got {image_size!r}.")
@@ -71,6 +82,7 @@ class Flowers102:
         self.image_size = image_size
         self.batch_size = batch_size
         self.augmentation = augmentation
+        self.hold_out = checked_hold_out(hold_out)
         self.sample = checked_sample(sample)
         self.spec = DataSpec(
             in_shape=(3, image_size, image_size),
@@ -83,6 +95,7 @@ class Flowers102:
     def read(self) -> "FlowerSplits":
         """The three parts. Nothing is read, looked for or downloaded before this call."""
         train, validation, test = stripes(self.image_size) if self.sample else self._official()
+        train, validation = parts_of(self.hold_out, train, validation)
         return FlowerSplits(
             train=train,
             validation=validation,
@@ -106,7 +119,7 @@ class FlowerSplits:
     """Train, validation and test part; the training images are changed anew in each epoch."""
 
     train: Images
-    validation: Images
+    validation: Images | None  # None: all training images are trained on
     test: Images
     batch_size: int
     augmentation: Augmentation
@@ -116,7 +129,9 @@ class FlowerSplits:
             self.train, augmentation=self.augmentation, batch_size=self.batch_size, seed=seed
         )
 
-    def validation_batches(self) -> Batches:
+    def validation_batches(self) -> Batches | None:
+        if self.validation is None:
+            return None
         return evaluated(self.validation)
 
     def test_batches(self) -> Batches:

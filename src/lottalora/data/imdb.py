@@ -16,7 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from lottalora.data.batches.batch import Texts
 from lottalora.data.batches.by_length import EVALUATION_BATCH
 from lottalora.data.batches.by_length import Batches
+from lottalora.data.batches.held_out import checked_hold_out
 from lottalora.data.batches.held_out import held_out
+from lottalora.data.batches.held_out import parts_of
 from lottalora.data.fingerprint import fingerprint
 from lottalora.data.fingerprint import with_shapes
 from lottalora.data.sources.hub import read_tokenizer
@@ -54,6 +56,8 @@ class IMDB:
             What is not there is downloaded.
         batch_size: reviews.
         max_length: tokens of a review, [CLS] and [SEP] among them; a longer one loses its end.
+        hold_out: whether a tenth of the training examples is held out to choose the epoch by; if not, all are
+            trained on and the last epoch counts.
         sample: 384 made sequences in place of the real data.
     """
 
@@ -63,7 +67,13 @@ class IMDB:
     train_examples = REVIEWS - 2 * HELD_OUT
 
     def __init__(
-        self, *, root: str, batch_size: int, max_length: int = LONGEST, sample: bool = False
+        self,
+        *,
+        root: str,
+        batch_size: int,
+        max_length: int = LONGEST,
+        hold_out: bool = True,
+        sample: bool = False,
     ) -> None:
         if type(max_length) is not int or not 3 <= max_length <= LONGEST:
             raise ValueError(
@@ -72,6 +82,7 @@ class IMDB:
         self.root = Path(root)
         self.batch_size = batch_size
         self.max_length = max_length
+        self.hold_out = checked_hold_out(hold_out)
         self.sample = checked_sample(sample)
 
     def read(self) -> "TextSplits":
@@ -80,6 +91,7 @@ class IMDB:
             train, validation, test = (made_reviews(part, self.max_length) for part in range(3))
         else:
             train, validation, test = self._official()
+        train, validation = parts_of(self.hold_out, train, validation)
         return TextSplits(train=train, validation=validation, test=test, batch_size=self.batch_size)
 
     def _official(self) -> tuple["Reviews", "Reviews", "Reviews"]:
@@ -133,14 +145,16 @@ class TextSplits:
     """Train, validation and test part."""
 
     train: Reviews
-    validation: Reviews
+    validation: Reviews | None  # None: all training reviews are trained on
     test: Reviews
     batch_size: int
 
     def train_batches(self, seed: int) -> Batches:
         return Batches(self.train, batch_size=self.batch_size, seed=seed, pool=POOL)
 
-    def validation_batches(self) -> Batches:
+    def validation_batches(self) -> Batches | None:
+        if self.validation is None:
+            return None
         return Batches(self.validation, batch_size=EVALUATION_BATCH)
 
     def test_batches(self) -> Batches:
@@ -148,7 +162,7 @@ class TextSplits:
 
     def fingerprint(self) -> str:
         """SHA-256 over shapes and values of all parts: texts, tokenizer, cut and split in one number."""
-        parts = (self.train, self.validation, self.test)
+        parts = filter(None, (self.train, self.validation, self.test))
         arrays = [each for part in parts for each in (part.tokens, part.lengths, part.labels)]
         return fingerprint(with_shapes(arrays))
 

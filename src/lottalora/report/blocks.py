@@ -21,6 +21,7 @@ from lottalora.report.grouping import block_key
 from lottalora.report.grouping import changed_of_training
 from lottalora.report.grouping import find_baseline
 from lottalora.report.grouping import grouped
+from lottalora.report.grouping import held_out
 from lottalora.report.grouping import line_key
 from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
@@ -97,6 +98,7 @@ class Block:
     size: str
     data: str
     stand_in: str  # what took the place of the official data; mostly ""
+    held_out: str  # what becomes of the training examples, where it is not as in the paper; mostly ""
     recipe: str
     changed: dict  # of the training; what was changed of the scaffold stands with its line
     precision: str  # of the steps; "" for float32
@@ -178,6 +180,7 @@ def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block
         size=first["size"],
         data=first["data"],
         stand_in=stand_in(first),
+        held_out=held_out(first),
         recipe=recipe_of(first),
         changed=changed_of_training(first),
         precision=precision_of(first),

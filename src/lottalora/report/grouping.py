@@ -26,6 +26,11 @@ FIRST_READING = {
     "kaiming_normal": ("a", 0.0, False),
     "sparse_erdos_renyi": ("density", 0.2, False),
 }
+HELD_OUT = {
+    "cifar10": "45,000 of 50,000 images",
+    "imdb": "22,500 of 25,000 reviews",
+    "flowers102": "1,836 of 2,040 images",
+}
 OF_THE_ADAPTER = ("B_init", "dora", "layer_norm", "residual", "rslora")  # what the paper calls a condition
 
 
@@ -80,8 +85,25 @@ def stand_in(row: Row) -> str:
     """What took the place of the official data, in words; "" where they are the official ones."""
     if row["sample"]:
         return "built-in sample"
-    features = row["config"].get("data", {}).get("features", "official")
+    data = row["config"].get("data", {})
+    if row["data"] == "halfcheetah" and not is_expert_v2(data):
+        return f"{data['source']}'s {(data.get('id') or 'expert-v0').rpartition('/')[2]} episodes"
+    features = data.get("features", "official")
     return "" if features == "official" else f"{features} features"
+
+
+def is_expert_v2(data: dict) -> bool:
+    """Whether these are D4RL's HalfCheetah-expert-v2, the paper's; Minari's expert is another one."""
+    return data.get("source") == "d4rl" and data.get("id") in (None, "halfcheetah-expert-v2")
+
+
+def held_out(row: Row) -> str:
+    """What becomes of the training examples where the paper names no part to choose the epoch by, or ""."""
+    if row["sample"] or row["data"] not in HELD_OUT:
+        return ""
+    if row["config"].get("data", {}).get("hold_out") is False:
+        return "All training examples are trained on, and the last epoch counts."
+    return f"Trained on {HELD_OUT[row['data']]}; the others choose the epoch. The paper trains on all."
 
 
 def find_baseline(cells: dict[str, list[Row]]) -> list[Row]:

@@ -70,6 +70,8 @@ def notes(block: Block) -> list[str]:
             f"{block.stand_in[0].upper()}{block.stand_in[1:]} in place of the official data: these scores "
             "stand beside no number of the paper's."
         )
+    if block.held_out:
+        said.append(block.held_out)
     if block.baseline is None:
         said.append("No full training under this recipe yet, so no recovery: run it with mode=baseline.")
     if any(line.paper and line.paper.all_sizes for line in block.lines):

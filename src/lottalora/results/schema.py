@@ -63,6 +63,7 @@ class Row(TypedDict):
 
 # What was not a choice when the first rows were written. It is part of a digest only where it is not this.
 DIGEST_DEFAULTS = {
+    "data": {"hold_out": True},
     "scaffold": {
         "rslora": False,
         "B_init": "zeros",

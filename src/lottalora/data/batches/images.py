@@ -86,7 +86,7 @@ class ImageSplits:
     """The three parts of a data set, mean and std of its bytes, and what changes the training images."""
 
     train: Images
-    validation: Images
+    validation: Images | None  # None: all training images are trained on
     test: Images
     mean: float | Tensor
     std: float | Tensor
@@ -103,7 +103,9 @@ class ImageSplits:
             augment=self.augment,
         )
 
-    def validation_batches(self) -> Batches:
+    def validation_batches(self) -> Batches | None:
+        if self.validation is None:
+            return None
         return Batches(self.validation, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH)
 
     def test_batches(self) -> Batches:
@@ -113,10 +115,12 @@ class ImageSplits:
         return fingerprint_of_images(self.train, self.validation, self.test)
 
 
-def fingerprint_of_images(*parts: Images) -> str:
+def fingerprint_of_images(*parts: Images | None) -> str:
     """SHA-256 over shapes, pixels and labels of all parts: data and split in one number."""
     return fingerprint(
-        each for part in parts for each in (str(tuple(part.pixels.shape)), part.pixels, part.labels)
+        each
+        for part in filter(None, parts)
+        for each in (str(tuple(part.pixels.shape)), part.pixels, part.labels)
     )
 
 
