@@ -294,10 +294,10 @@ def find(
     if init is None and benchmark and condition in ("scaffold", "no_scaffold"):
         init = benchmark.init
     lines = [line for line in lines if init is None or line.init == init]
-    said = f"alpha={options['alpha']}" if "alpha" in options else ""
-    lines = [line for line in lines if line.options == said] or [
-        line for line in lines if not said and len(lines) == 1
-    ]
+    if "alpha" in options:
+        lines = [line for line in lines if line.alpha == float(options["alpha"])]
+    elif len(lines) > 1:
+        lines = [line for line in lines if not line.options]
     if len(lines) != 1:
         raise ValueError(
             f"{len(lines)} lines of the rows are {' '.join((model, data, size, condition, rank, *rest))}."
