@@ -1,6 +1,6 @@
 """MkDocs hook: equations become MathML when the site is built, so that pages need no script and no network.
 
-Handled are `$…$`, `$$…$$` and, since docstrings are read by Python's own help too, Sphinx's `.. math::` blocks.
+It handles `$…$`, `$$…$$` and, as the docstrings have them, Sphinx's `.. math::` blocks.
 """
 
 import re
@@ -14,7 +14,9 @@ from markdown.extensions import Extension
 from markdown.inlinepatterns import InlineProcessor
 from markdown.preprocessors import Preprocessor
 
-DIRECTIVE = re.compile(r"^(?P<indent> *)\.\. math:: *(?P<first>.*)\n(?P<rest>(?:(?P=indent) +\S.*(?:\n|$))*)", re.M)
+DIRECTIVE = re.compile(
+    r"^(?P<indent> *)\.\. math:: *(?P<first>.*)\n(?P<rest>(?:(?P=indent) +\S.*(?:\n|$))*)", re.M
+)
 
 
 def on_config(config: dict) -> dict:
@@ -27,7 +29,9 @@ class Equations(Extension):
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802  the name is Markdown's
         md.preprocessors.register(Directives(md), "math_directives", 28)  # after code blocks are taken out
         md.inlinePatterns.register(Formula(r"\$\$(.+?)\$\$", md, "block"), "math_block", 186)
-        md.inlinePatterns.register(Formula(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", md, "inline"), "math", 185)
+        md.inlinePatterns.register(
+            Formula(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", md, "inline"), "math", 185
+        )
 
 
 class Directives(Preprocessor):
@@ -50,5 +54,6 @@ class Formula(InlineProcessor):
         self.display = display
 
     def handleMatch(self, found: re.Match, text: str) -> tuple[Element, int, int]:  # noqa: N802  as above
-        math = fromstring(re.sub(r' xmlns="[^"]*"', "", convert(found[1], display=self.display)))
+        latex = found[1].replace("_{seed}", r"_{\mathrm{seed}}")  # one word, not a product of four letters
+        math = fromstring(re.sub(r' xmlns="[^"]*"', "", convert(latex, display=self.display)))
         return math, found.start(0), found.end(0)
