@@ -206,7 +206,7 @@ def table(blocks: list[Block], model: str, data: str, size: str) -> str:
                 share(line.percent_of_full),
                 runs_text(scores_of(line), block.metric),
                 percent(100 * line.recovery),
-                block.metric.text(arm.scores.mean) if arm else "",
+                runs_text(scores_of(arm), block.metric).partition(" (")[0] if arm else "",
                 paper_cell(line, block.metric),
                 signed(line.difference, block.metric),
             ]
