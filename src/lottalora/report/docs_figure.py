@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.evidence import ENOUGH
+from lottalora.report.evidence import paper_block
+from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import scores_of
 from lottalora.report.figures import COLOURS
 from lottalora.report.figures import GREY
@@ -44,9 +46,6 @@ class Panel:
 
 def panels(blocks: list[Block]) -> list[Panel]:
     """Benchmarks with full training and three ranks or more, by the paper's protocol."""
-    from lottalora.report.docs import paper_block
-    from lottalora.report.docs import protocol_lines
-
     found = []
     for benchmark in NINE:
         block = paper_block(blocks, benchmark.model, benchmark.data, benchmark.variant)
