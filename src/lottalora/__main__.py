@@ -109,11 +109,11 @@ def print_report(asked: argparse.Namespace) -> int:
 
 def write_docs(asked: argparse.Namespace) -> int:
     """Bring README and docs up to date with the rows or, with --check, say what is not."""
-    from lottalora.report import docs
+    from lottalora.report import docs_pages
     from lottalora.report.make import blocks_of
 
     rows, problems = readable_rows(asked.results)
-    pages = (docs.stale if asked.check else docs.write)(asked.docs, blocks_of(rows))
+    pages = (docs_pages.stale if asked.check else docs_pages.write)(asked.docs, blocks_of(rows))
     for page in pages:
         print(f"{page}: stale. Run: python -m lottalora report --docs" if asked.check else f"{page}: written")
     return 1 if problems or (asked.check and pages) else 0
