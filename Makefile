@@ -17,7 +17,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test slow lint report smoke bench clean
+.PHONY: help install demo test slow lint report docs smoke bench clean
 
 help:  ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,10 +40,14 @@ slow: $(VENV)/test.stamp  ## run the slow tests
 lint: $(VENV)/lint.stamp  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-cache
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
 report: $(VENV)/suite.stamp  ## make tables and figures from results/rows
 	$(BIN)/python -m lottalora report
+
+docs: $(VENV)/docs.stamp  ## bring the numbers of README and docs up to date, and build the site into site/
+	$(BIN)/python -m lottalora report --docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 smoke: $(VENV)/suite.stamp  ## one epoch of each mode on made data of MNIST's form, in seconds
 	$(BIN)/python run.py -m model=mlp model.size=tiny data=mnist data.sample=true trainer.epochs=1 \
@@ -56,7 +60,7 @@ bench: $(VENV)/suite.stamp  ## time the suite's loop, the CfC, a convolutional n
 	$(BIN)/python scripts/bench_generator.py
 
 clean:  ## remove .venv and what the demo and the smoke run wrote
-	rm -rf $(VENV) $(DEMO) $(SMOKE) outputs multirun
+	rm -rf $(VENV) $(DEMO) $(SMOKE) outputs multirun site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -73,10 +77,15 @@ $(VENV)/suite.stamp: $(SETUP_FILES) | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.stamp: $(SETUP_FILES) | $(BIN)/python
-	$(INSTALL) -e '.[suite,slurm,dashboard,test]'
+	$(INSTALL) -e '.[suite,slurm,dashboard,docs,test]'
 	$(BIN)/python scripts/repair_torchvision.py
-	@touch $(VENV)/suite.stamp $(VENV)/lint.stamp $@
+	@touch $(VENV)/suite.stamp $(VENV)/docs.stamp $(VENV)/lint.stamp $@
+
+$(VENV)/docs.stamp: $(SETUP_FILES) | $(BIN)/python
+	$(INSTALL) -e '.[suite,docs]'
+	$(BIN)/python scripts/repair_torchvision.py
+	@touch $(VENV)/suite.stamp $@
 
 $(VENV)/lint.stamp: constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt ruff
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt ruff import-linter
 	@touch $@

@@ -30,7 +30,7 @@ def executable(path, text):
     path.chmod(0o755)
 
 
-@pytest.mark.parametrize("target", ["help", "demo", "test", "lint", "report", "bench", "smoke"])
+@pytest.mark.parametrize("target", ["help", "demo", "test", "lint", "report", "docs", "bench", "smoke"])
 def test_help_lists_the_target_with_what_it_does(target):
     assert re.search(rf"^make {target} +\w.{{10,}}$", make("help").stdout, flags=re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""What the README shows works: code, commands and the diffs for additions."""
+"""What README and docs show works: code, commands and the diffs for additions."""
 
 import json
 import os
@@ -14,16 +14,25 @@ import pytest
 from tests.commands import run as forked
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))
+}
+README = PAGES["README.md"]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language, *names):
+    pages = [PAGES[name] for name in names or sorted(PAGES)]
+    found = [
+        re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE) for page in pages
+    ]
+    return [block for each in found for block in each]
 
 
 def commands(start):
     lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith(start)]
+    return list(
+        dict.fromkeys(line for line in lines if line.startswith(start) and not line.endswith("--help"))
+    )
 
 
 def python(*arguments, folder=ROOT):
@@ -41,18 +50,19 @@ def without_sweep(command):
     return [re.sub(r",.*", "", word) for word in words if word != "-m"]
 
 
-def test_readme_has_the_blocks_that_these_tests_read():
-    assert len(blocks("python")) == 2
-    assert len(blocks("diff")) == 4
+def test_pages_have_the_blocks_that_these_tests_read():
+    assert (len(blocks("python", "README.md")), len(blocks("python", "library.md"))) == (1, 3)
+    assert len(blocks("diff")) == len(blocks("diff", "extending.md")) == 4
     assert len(commands("make")) == 2
-    assert len(commands("python run.py")) == 22
-    assert len(commands("python -m lottalora")) == 8
+    assert len(commands("python run.py")) == 23
+    assert len(commands("python -m lottalora")) == 9
 
 
-def test_python_blocks_run_in_order_in_one_process():
-    ran = python("-c", "".join(blocks("python")))
+@pytest.mark.parametrize(("page", "printed"), [("README.md", "head.weight"), ("library.md", "loss")])
+def test_python_blocks_of_a_page_run_in_order_in_one_process(page, printed):
+    ran = python("-c", "".join(blocks("python", page)))
     assert ran.returncode == 0, ran.stderr
-    assert "head.weight" in ran.stdout and "loss" in ran.stdout
+    assert printed in ran.stdout
 
 
 @pytest.mark.parametrize("command", commands("python run.py"))
@@ -70,8 +80,9 @@ def test_report_command_exists(command):
 
 
 def test_every_make_target_that_is_named_exists():
-    named = set(re.findall(r"\bmake ([a-z]+)\b(?=`|\s+#|\n)", README))
-    assert {"demo", "test", "help", "lint", "report", "bench", "install"} <= named
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bmake ([a-z]+)\b(?=`|\s+#|\n)", "\n".join([contributing, *PAGES.values()])))
+    assert {"demo", "test", "help", "lint", "report", "bench", "install", "docs"} <= named
     help_text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     assert named <= set(re.findall(r"^make ([a-z]+)", help_text, flags=re.MULTILINE))
 
@@ -79,8 +90,9 @@ def test_every_make_target_that_is_named_exists():
 def test_families_are_all_listed():
     from lottalora.scaffold import FAMILIES
 
-    table = README[
-        README.index("| group | families |") : README.index("`orthogonal` and `spectral_radius` need")
+    guide = PAGES["library.md"]
+    table = guide[
+        guide.index("| group | families |") : guide.index("`orthogonal` and `spectral_radius` need")
     ]
     listed = re.findall(r"`(\w+)`", table)
     assert len(listed) == len(set(listed))

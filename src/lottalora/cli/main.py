@@ -53,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where all of it goes (default: as --results)"
     )
+    report.add_argument("--docs", nargs="?", const=Path("."), type=Path, metavar="DIR",
+                        help="instead, write the numbers of README.md and docs/ of a repository")  # fmt: skip
+    report.add_argument(
+        "--check", action="store_true", help="with --docs: write nothing, and fail where they are stale"
+    )
     for name, module in PARTS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
     return made
@@ -77,6 +82,10 @@ def print_rows(asked: argparse.Namespace) -> int:
 
 
 def print_report(asked: argparse.Namespace) -> int:
+    if asked.docs is not None:
+        return write_docs(asked)
+    if asked.check:
+        raise ValueError("--check goes with --docs: lottalora report --docs --check.")
     from lottalora.report.make import blocks_of
     from lottalora.report.make import summary_of
     from lottalora.report.make import write_report
@@ -96,6 +105,18 @@ def print_report(asked: argparse.Namespace) -> int:
         f"{summary} Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True
     )
     return 1 if problems else 0
+
+
+def write_docs(asked: argparse.Namespace) -> int:
+    """Bring README and docs up to date with the rows or, with --check, say what is not."""
+    from lottalora.report import docs_pages
+    from lottalora.report.make import blocks_of
+
+    rows, problems = readable_rows(asked.results)
+    pages = (docs_pages.stale if asked.check else docs_pages.write)(asked.docs, blocks_of(rows))
+    for page in pages:
+        print(f"{page}: stale. Run: python -m lottalora report --docs" if asked.check else f"{page}: written")
+    return 1 if problems or (asked.check and pages) else 0
 
 
 def write_html(blocks: list, problems: list[str], results: Path, out: Path) -> Path:

@@ -253,21 +253,27 @@ def verdict_of(difference: float, row: Row) -> str:
 
 
 def paper_of(row: Row, condition: str) -> PaperNumber | None:
-    """The paper's number, if this row ran the paper's protocol, on the real data, with its scaffold and α."""
-    benchmark = BENCHMARKS.get((row["model"], row["data"]))
-    if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
+    """The paper's number for what this row measured; None where its protocol is not the paper's."""
+    if not keeps_protocol(row, condition):
         return None
-    if place_of(row):
-        return None
-    if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
-        return None
-    if condition != "full" and row["alpha"] not in (None, benchmark.alpha(row["rank"])):
-        return None
+    benchmark = BENCHMARKS[row["model"], row["data"]]
     rank = None if condition == "full" else row["rank"]
     size, options = row["size"], adapter_of(row)
     if size + options in benchmark.variants:  # the paper calls these options a variant, not a condition
         size, options = size + options, ""
     return paper_number(benchmark, size, condition + options, rank, metric_of(row["metric"]))
+
+
+def keeps_protocol(row: Row, condition: str) -> bool:
+    """Whether the row ran the paper's protocol, on the real data, with the paper's scaffold and α."""
+    benchmark = BENCHMARKS.get((row["model"], row["data"]))
+    if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
+        return False
+    if place_of(row):
+        return False
+    if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
+        return False
+    return condition == "full" or row["alpha"] in (None, benchmark.alpha(row["rank"]))
 
 
 def line_order(line: Line) -> tuple:

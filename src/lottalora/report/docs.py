@@ -1,0 +1,263 @@
+"""The blocks that README and docs are filled with: one function each, from rows to Markdown."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Collection
+
+from lottalora.analysis.benchmarks import BENCHMARKS
+from lottalora.analysis.benchmarks import NINE
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.report.evidence import KINDS
+from lottalora.report.evidence import cells
+from lottalora.report.evidence import evidence_of
+from lottalora.report.evidence import paper_block
+from lottalora.report.evidence import protocol_lines
+from lottalora.report.evidence import runs_text
+from lottalora.report.evidence import scores_of
+from lottalora.report.tables import paper_cell
+from lottalora.report.tables import percent
+from lottalora.report.tables import share
+from lottalora.report.tables import signed
+
+MakeBlock = Callable[..., str]
+MAKERS: dict[str, MakeBlock] = {}
+
+
+def fills(make: MakeBlock) -> MakeBlock:
+    """Register a block under the name of its function: (blocks, *words of the marker) → Markdown."""
+    MAKERS[make.__name__] = make
+    return make
+
+
+@fills
+def score(
+    blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str = "-", *rest: str
+) -> str:
+    """One score in a sentence: `score mlp mnist medium scaffold 8`, then init=, recipe=, alpha=, metric=."""
+    block, line = find(blocks, model, data, size, condition, rank, *rest)
+    unit = f" {block.metric.unit}" if block.metric.unit == "%" else ""
+    values = runs_text(scores_of(line), block.metric)
+    return values.replace(" (n", f"{unit} (n")
+
+
+@fills
+def difference(blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str = "-") -> str:
+    """Our mean minus the paper's number."""
+    block, line = find(blocks, model, data, size, condition, rank)
+    return signed(line.difference, block.metric)
+
+
+@fills
+def recovery(
+    blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str, *rest: str
+) -> str:
+    """Recovery in percent."""
+    _, line = find(blocks, model, data, size, condition, rank, *rest)
+    return f"{percent(100 * line.recovery)} %"
+
+
+@fills
+def trainable(blocks: list[Block], model: str, data: str, size: str, rank: str) -> str:
+    """The share of the full model's parameters that a scaffold trains."""
+    _, line = find(blocks, model, data, size, "scaffold", rank)
+    return f"{share(line.percent_of_full)} %"
+
+
+@fills
+def beta(blocks: list[Block], model: str, data: str, size: str) -> str:
+    """The least and the greatest β of the paper's scaffold, over ranks, seeds and layers."""
+    lines = protocol_lines(find_block(blocks, model, data, size))
+    values = [value for line in lines for run in line.runs for value in run["beta"].values()]
+    values = [value for value in values if value is not None]
+    return f"{min(values):.2f} and {max(values):.2f}"
+
+
+@fills
+def figure_runs(blocks: list[Block]) -> str:
+    """How many runs stand behind a point of the README's figure."""
+    from lottalora.report.docs_figure import panels
+
+    counts = [point.line.scores.n for panel in panels(blocks) for point in panel.points]
+    return f"n = {min(counts)} to {max(counts)} seeds"
+
+
+@fills
+def headline(blocks: list[Block]) -> str:
+    """What was run by the paper's protocol: full training and a few ranks of each benchmark."""
+    head = ["benchmark", "", "trained, % of full", "test score", "recovery, %", "paper"]
+    lines = []
+    for benchmark in NINE:
+        block = paper_block(blocks, benchmark.model, benchmark.data, benchmark.variant)
+        if block is None or block.baseline is None:
+            continue
+        chosen = [line for line in protocol_lines(block) if line.rank in (1, 8, 32)]
+        for place, line in enumerate([block.baseline, *chosen]):
+            unit = block.metric.unit or block.metric.name
+            name = f"{benchmark.title}, {unit}" if place == 0 else ""
+            said = "full training" if line.rank is None else f"scaffold, r = {line.rank}"
+            ours = runs_text(scores_of(line), block.metric)
+            paper = paper_cell(line, block.metric)
+            lines.append([name, said, share(line.percent_of_full), ours, percent(100 * line.recovery), paper])
+    return table_text(head, lines, numbers=(2, 3, 4, 5))
+
+
+@fills
+def table(blocks: list[Block], model: str, data: str, size: str) -> str:
+    """Full training and every rank of the paper's scaffold, beside the paper's numbers."""
+    block = find_block(blocks, model, data, size)
+    removed = {line.rank: line for line in protocol_lines(block, "no_scaffold")}
+    score_name = block.metric.label
+    head = [
+        "",
+        "rank",
+        "trained, % of full",
+        score_name,
+        "recovery, %",
+        "scaffold removed",
+        "paper",
+        "ours − paper",
+    ]
+    lines = []
+    for line in [*([block.baseline] if block.baseline else []), *protocol_lines(block)]:
+        arm = removed.get(line.rank) if line.rank is not None else None
+        lines.append(
+            [
+                line.label,
+                "" if line.rank is None else str(line.rank),
+                share(line.percent_of_full),
+                runs_text(scores_of(line), block.metric),
+                percent(100 * line.recovery),
+                runs_text(scores_of(arm), block.metric).partition(" (")[0] if arm else "",
+                paper_cell(line, block.metric),
+                signed(line.difference, block.metric),
+            ]
+        )
+    return table_text(head, lines, numbers=range(1, 8))
+
+
+@fills
+def families(blocks: list[Block], model: str, data: str, size: str, ranks: str) -> str:
+    """The scaffold's score for every family of W_seed: `families mlp mnist medium 2,8`."""
+    block = find_block(blocks, model, data, size)
+    asked = [int(rank) for rank in ranks.split(",")]
+    plain = [line for line in block.lines if line.condition == "scaffold" and not line.adapter]
+    found = {(line.init, line.rank): line for line in plain if not line.options}
+    inits = sorted({init for init, rank in found if rank in asked})
+    head = ["W_seed", *(f"rank {rank}" for rank in asked), *(f"rank {rank}, removed" for rank in asked)]
+    arms = {(line.init, line.rank): line for line in block.lines if line.condition == "no_scaffold"}
+    lines = [
+        [
+            f"`{init}`",
+            *(cell_text(block, source.get((init, rank))) for source in (found, arms) for rank in asked),
+        ]
+        for init in inits
+    ]
+    return table_text(head, lines, numbers=range(1, len(head)))
+
+
+@fills
+def shortened(blocks: list[Block]) -> str:
+    """Runs of another recipe or data set than the paper's, which stand beside no number of it."""
+    titles = {(each.model, each.data): each.title for each in NINE}
+    titles |= {("vit_random", "flowers102"): "Flowers-102, ViT from a random start"}
+    head = ["", "recipe", "full training", "scaffold", "scaffold removed"]
+    lines = []
+    for block in blocks:
+        if block.recipe == "paper" or not (block.own or block.metric.paper_name == "d4rl_score"):
+            continue
+        title = titles.get((block.model, block.data), f"{block.model} on {block.data}")
+        title += f", {block.size}" if block.size != "base" else ""
+        cells_ = [f"{title}: {block.metric.of_part}{percent_sign(block)}", f"`{block.recipe}`"]
+        for condition in ("full", "scaffold", "no_scaffold"):
+            group = [line for line in block.lines if line.condition == condition]
+            cells_.append("<br>".join(short_text(block, line) for line in group))
+        lines.append(cells_)
+    return table_text(head, lines)
+
+
+@fills
+def evidence(blocks: list[Block]) -> str:
+    """Every number of the paper, table by table."""
+    found = evidence_of(blocks)
+    head = ["benchmark", "condition", "rank", "metric", "paper", "ours", "verdict"]
+    tables: dict[str, list[list[str]]] = {}
+    for cell in cells():
+        finding, line = found.find(cell), cell.line
+        name = f"{line['benchmark']}, {line['variant']}"
+        columns = [name, line["condition"], line["rank"] or "–", line["metric"], line["mean"]]
+        tables.setdefault(line["table"], []).append([*columns, finding.ours, finding.verdict])
+    parts = []
+    for number in sorted(tables, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0)):
+        title = f"## Table {number}" if number.isdigit() else f"## Section {number.removeprefix('sec')}"
+        parts += [title, table_text(head, tables[number], numbers=(4, 5))]
+    return "\n\n".join(parts)
+
+
+@fills
+def evidence_counts(blocks: list[Block]) -> str:
+    """How many of the paper's numbers have which verdict."""
+    found = evidence_of(blocks)
+    kinds = Counter(found.find(cell).kind for cell in cells())
+    lines = [[said, str(kinds[kind])] for kind, said in KINDS.items()]
+    return table_text(["the paper's numbers", str(kinds.total())], lines, numbers=[1])
+
+
+def find(
+    blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str, *rest: str
+) -> tuple[Block, Line]:
+    """The one line that is asked for: of the paper's recipe and scaffold unless said otherwise."""
+    options = dict(word.split("=", 1) for word in rest)
+    block = find_block(blocks, model, data, size, options.get("recipe", "paper"), options.get("metric"))
+    wanted = None if rank == "-" else int(rank)
+    lines = [line for line in block.lines if (line.condition, line.rank) == (condition, wanted)]
+    init = options.get("init")
+    benchmark = BENCHMARKS.get((model, data))
+    if init is None and benchmark and condition in ("scaffold", "no_scaffold"):
+        init = benchmark.init
+    lines = [line for line in lines if init is None or line.init == init]
+    if "alpha" in options:
+        lines = [line for line in lines if line.alpha == float(options["alpha"])]
+    elif len(lines) > 1:
+        lines = [line for line in lines if not line.options]
+    if len(lines) != 1:
+        raise ValueError(
+            f"{len(lines)} lines of the rows are {' '.join((model, data, size, condition, rank, *rest))}."
+        )
+    return block, lines[0]
+
+
+def find_block(
+    blocks: list[Block], model: str, data: str, size: str, recipe: str = "paper", metric: str | None = None
+) -> Block:
+    found = [block for block in blocks if (block.model, block.data, block.size) == (model, data, size)]
+    found = [block for block in found if block.recipe == recipe]
+    found = [block for block in found if block.own or block.metric.name.replace(" ", "_") == metric]
+    found = [block for block in found if not metric or block.metric.name.replace(" ", "_") == metric]
+    if not found:
+        raise ValueError(f"no rows of {model} on {data}, {size}, recipe {recipe}.")
+    return found[0]
+
+
+def cell_text(block: Block, line: Line | None) -> str:
+    return "" if line is None else runs_text(scores_of(line), block.metric)
+
+
+def short_text(block: Block, line: Line) -> str:
+    rank = "" if line.rank is None else f"r = {line.rank}"
+    options = re.sub(r"=\[.*?\]", "", line.options)
+    said = ", ".join(word for word in (rank, f"other {options}" if "[" in line.options else options) if word)
+    values = ", ".join(block.metric.text(value) for value in scores_of(line))
+    return f"{said}: {values}" if said else values
+
+
+def percent_sign(block: Block) -> str:
+    return f", {block.metric.unit}" if block.metric.unit else ""
+
+
+def table_text(head: list[str], lines: list[list[str]], numbers: Collection[int] = ()) -> str:
+    """A Markdown table; the columns of `numbers` are set to the right."""
+    rule = ["--:" if column in numbers else ":--" for column in range(len(head))]
+    safe = [[cell.replace("|", "&#124;") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *safe))

@@ -1,0 +1,232 @@
+"""Every number of the paper with ours beside it, and what can be said of the two."""
+
+import math
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from lottalora.analysis.benchmarks import BENCHMARKS
+from lottalora.analysis.metrics import METRICS
+from lottalora.analysis.metrics import Metric
+from lottalora.analysis.paper import ALL_SIZES
+from lottalora.analysis.paper import lines
+from lottalora.analysis.recovery import summary
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.report.blocks import keeps_protocol
+
+ENOUGH = 3  # runs, for a standard deviation and for a statement
+MNIST_SIZES = ("tiny", "small", "medium")  # over which Tables 2 and 3 average
+BY_METRIC = {metric.paper_name: metric for metric in METRICS.values() if metric.paper_name}
+# The paper's condition → ours, where the same run goes by another name.
+SAME_RUN = {
+    "resample_static": "scaffold",
+    "b_init_zeros": "scaffold",
+    "b_init_kaiming": "scaffold+B_init=kaiming",
+    "head_full": "scaffold",
+    "scaffold_min": "scaffold",
+    "scaffold_max": "scaffold",
+}
+# Condition → what to type for it; options of the adapters follow from their names.
+TYPED = {
+    "full": "mode=baseline",
+    "scaffold": "",
+    "no_scaffold": "",
+    "zero_scaffold": "mode=zero",
+    "resample_epoch": "mode=resample_epoch",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the paper, in the paper's unit, in the suite's words.
+
+    Args:
+        line: of paper.csv.
+        model: as in conf/model.
+        data: as in conf/data.
+        sizes: of the model; several where the paper averages over them.
+        condition: with the options of the adapters, such as "scaffold+dora".
+        rank: r; None for full training.
+        metric: None for a cost, such as memory, which no row is scored by.
+    """
+
+    line: Mapping[str, str]
+    model: str
+    data: str
+    sizes: tuple[str, ...]
+    condition: str
+    rank: int | None
+    metric: Metric | None
+
+    @property
+    def paper(self) -> float:
+        return float(self.line["mean"])
+
+    @property
+    def typed(self) -> str | None:
+        """The command that fills this cell; None if the suite cannot yet."""
+        condition, *options = self.condition.split("+")
+        if self.metric is None or condition not in TYPED:
+            return None
+        several = len(self.sizes) > 1
+        words = ["python run.py", "-m" if several else "", f"model={self.model}", f"data={self.data}"]
+        words += [f"model.size={','.join(self.sizes)}", TYPED[condition]]
+        words += [] if self.rank is None else [f"rank={self.rank}"]
+        words += [f"adapter.{option}" + ("" if "=" in option else "=true") for option in options]
+        return " ".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What we have for a cell: our number as text, and what it says about the paper's."""
+
+    ours: str
+    verdict: str
+    kind: str  # one of KINDS
+
+
+KINDS = {
+    "within": "within the margin",
+    "outside": "outside the margin",
+    "untested": "too few runs for a statement (n < 3)",
+    "part": "an average of which a part is missing",
+    "other": "another data set or a shortened recipe",
+    "open": "not run",
+}
+
+
+def cells() -> Iterator[Cell]:
+    """All numbers of paper.csv, in its order."""
+    for line in lines():
+        model, data, size, option = place_of_variant(line["benchmark"], line["variant"])
+        condition = SAME_RUN.get(line["condition"], line["condition"]) + option
+        sizes = MNIST_SIZES if line["variant"] in (ALL_SIZES, "families") else (size,)
+        rank = int(line["rank"]) if line["rank"] else None
+        yield Cell(line, model, data, sizes, condition, rank, BY_METRIC.get(line["metric"]))
+
+
+def place_of_variant(name: str, variant: str) -> tuple[str, str, str, str]:
+    """Our model, data and size for a variant of the paper, and the adapter option that it implies."""
+    pairs = [(pair, benchmark) for pair, benchmark in BENCHMARKS.items() if benchmark.name == name]
+    for (model, data), benchmark in pairs:
+        for ours, theirs in benchmark.variants.items():
+            if theirs == variant:
+                size, plus, option = ours.partition("+")
+                return model, data, size, plus + option
+    (model, data), _ = pairs[0]
+    return model, data, variant, ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Our lines, to be found by what a cell of the paper asks."""
+
+    by_protocol: Mapping[tuple, Line]
+    otherwise: Mapping[tuple, tuple[Block, Line]]  # another data set or recipe: no number to compare
+
+    def find(self, cell: Cell) -> Finding:
+        if cell.metric is None:
+            return Finding("–", missing_text(cell), "open")
+        keys = [(cell.model, size, cell.condition, cell.rank, cell.metric.paper_name) for size in cell.sizes]
+        found = [self.by_protocol[key] for key in keys if key in self.by_protocol]
+        if len(found) == len(keys):
+            return compared(cell, found)
+        if found:
+            sizes = ", ".join(key[1] for key in keys if key in self.by_protocol)
+            return Finding("–", f"in part: {sizes}; the rest by `{cell.typed}`", "part")
+        if keys[0] in self.otherwise:
+            block, line = self.otherwise[keys[0]]
+            return Finding(runs_text(scores_of(line), block.metric), why_not(cell, block), "other")
+        return Finding("–", missing_text(cell), "open")
+
+
+def evidence_of(blocks: list[Block]) -> Evidence:
+    by_protocol, otherwise = {}, {}
+    for block in blocks:
+        for line in block.lines:
+            key = (block.model, block.size, line.condition + line.adapter, line.rank, block.metric.paper_name)
+            if keeps_protocol(line.runs[0], line.condition) and not line.options:
+                by_protocol[key] = line
+            elif block.recipe != "paper" and not line.options:
+                otherwise.setdefault(key, (block, line))
+    return Evidence(by_protocol, otherwise)
+
+
+def compared(cell: Cell, found: list[Line]) -> Finding:
+    """Our runs beside the paper's number: of one size, or averaged over sizes as the paper does."""
+    metric = cell.metric
+    samples = [[score * metric.scale for score in scores_of(line)] for line in found]
+    samples = [sample for sample in samples if sample]
+    if not samples:
+        return Finding("diverged", "outside the margin: no run has a finite score", "outside")
+    runs = min(len(sample) for sample in samples)
+    ours = OVER_SIZES.get(cell.line["condition"], fmean)([fmean(sample) for sample in samples])
+    text = runs_text(scores_of(found[0]), metric)
+    if len(found) > 1:
+        text = f"{ours:.{metric.decimals}f} (over sizes, n = {runs} each)"
+    said, kind = verdict(ours, runs, cell.paper, metric)
+    return Finding(text, said, kind)
+
+
+OVER_SIZES = {"scaffold_min": min, "scaffold_max": max}
+
+
+def verdict(ours: float, runs: int, paper: float, metric: Metric) -> tuple[str, str]:
+    """What the mean of our runs says against the margin `metric.agrees`, and its kind."""
+    apart, side = abs(ours - paper), "above" if ours > paper else "below"
+    within = apart <= metric.agrees
+    said = "within the margin" if within else f"outside the margin, {apart:.{metric.decimals}f} {side}"
+    if runs < ENOUGH:
+        return f"{said}, n = {runs}, untested", "untested"
+    return said, "within" if within else "outside"
+
+
+def scores_of(line: Line) -> list[float]:
+    """The finite scores behind a line, in the unit of rows."""
+    removed = line.condition == "no_scaffold"
+    runs = [row for row in line.runs if not removed or "scaffold_removed" in row["arms"]]
+    scores = [row["arms"]["scaffold_removed"] if removed else row["score"] for row in runs]
+    return [score for score in scores if score is not None and math.isfinite(score)]
+
+
+def runs_text(scores: list[float], metric: Metric) -> str:
+    """Mean ± sample standard deviation from three runs on; below that the runs themselves."""
+    if len(scores) < ENOUGH:
+        return ", ".join(metric.text(score) for score in scores) + f" (n = {len(scores)})"
+    made = summary(scores)
+    return f"{metric.text(made.mean)} ± {metric.text(made.std)} (n = {made.n})"
+
+
+def paper_block(blocks: list[Block], model: str, data: str, size: str) -> Block | None:
+    """What was run of a benchmark by the paper's protocol on the real data; None if nothing was."""
+    same = [block for block in blocks if (block.model, block.data, block.size) == (model, data, size)]
+    return next(
+        (block for block in same if block.recipe == "paper" and block.own and not block.stand_in), None
+    )
+
+
+def protocol_lines(block: Block, condition: str = "scaffold") -> list[Line]:
+    """The lines with the paper's scaffold and nothing changed, by rank."""
+    init = BENCHMARKS[block.model, block.data].init
+    lines = [line for line in block.lines if line.condition == condition and line.init == init]
+    return [line for line in lines if line.rank and not line.adapter and not line.options]
+
+
+def why_not(cell: Cell, block: Block) -> str:
+    if block.data != cell.data:
+        return f"another data set: {block.data}, recipe `{block.recipe}`"
+    if block.stand_in:
+        return f"another data set: {block.stand_in}"
+    if "data.id" in block.changed:
+        return f"another data set: `{block.changed['data.id']}`, recipe `{block.recipe}`"
+    return f"a shortened recipe, `{block.recipe}`"
+
+
+def missing_text(cell: Cell) -> str:
+    if cell.line["variant"] == "families":
+        return "not run in full: `python run.py -m sweeps=table3`"
+    if cell.metric is None:
+        return "not measured yet"
+    return f"not run: `{cell.typed}`" if cell.typed else "not in the suite yet"

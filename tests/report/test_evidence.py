@@ -1,0 +1,110 @@
+"""Every number of the paper has a verdict, and the verdict follows from the runs alone."""
+
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from lottalora.analysis.metrics import metric_of
+from lottalora.report.blocks import blocks_of
+from lottalora.report.evidence import KINDS
+from lottalora.report.evidence import cells
+from lottalora.report.evidence import evidence_of
+from lottalora.report.evidence import verdict
+from lottalora.sweeps.cells import Composer
+from tests.rows.factory import make_row
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCURACY = metric_of("accuracy")
+
+
+def cell(table, condition, rank, variant="medium"):
+    asked = (table, condition, str(rank or ""), variant)
+    keys = ("table", "condition", "rank", "variant")
+    return next(each for each in cells() if tuple(each.line[key] for key in keys) == asked)
+
+
+def scaffolds(*scores, **fields):
+    return [make_row(seed=42 + place, score=score, **fields) for place, score in enumerate(scores)]
+
+
+def find(asked, rows):
+    return evidence_of(blocks_of(rows)).find(asked)
+
+
+def test_every_number_of_the_paper_has_one_cell_and_a_known_verdict():
+    found = evidence_of([])
+    kinds = [found.find(each).kind for each in cells()]
+    assert len(kinds) == 277
+    assert set(kinds) == {"open"} <= set(KINDS)
+
+
+def test_three_runs_within_the_margin_agree_and_two_are_untested():
+    asked = cell("14", "scaffold", 8)
+    assert find(asked, scaffolds(0.965, 0.968, 0.971)).kind == "within"
+    two = find(asked, scaffolds(0.965, 0.968))
+    assert (two.kind, two.ours) == ("untested", "96.50, 96.80 (n = 2)")
+    assert two.verdict == "within the margin, n = 2, untested"
+
+
+@pytest.mark.parametrize(
+    ("ours", "runs", "said"),
+    [
+        (97.30, 3, "within the margin"),
+        (97.31, 3, "outside the margin, 0.51 above"),
+        (96.29, 5, "outside the margin, 0.51 below"),
+        (90.00, 1, "outside the margin, 6.80 below, n = 1, untested"),
+    ],
+)
+def test_verdict_holds_the_mean_against_the_margin(ours, runs, said):
+    assert verdict(ours, runs, 96.8, ACCURACY)[0] == said
+
+
+def test_average_over_sizes_waits_for_every_size():
+    asked = cell("2", "no_scaffold", 8, variant="all")
+    arms = {"tiny": 0.8, "small": 0.6, "medium": 0.4}
+    each = {size: make_row(size=size, arms={"scaffold_removed": arm}) for size, arm in arms.items()}
+    part = find(asked, [each["tiny"], each["medium"]])
+    assert part.kind == "part" and part.verdict.startswith("in part: tiny, medium;")
+    assert find(asked, list(each.values())).ours == "60.00 (over sizes, n = 1 each)"
+
+
+def test_ends_of_a_range_are_the_least_and_the_greatest_size():
+    rows = [
+        make_row(size=size, score=score)
+        for size, score in (("tiny", 0.95), ("small", 0.96), ("medium", 0.97))
+    ]
+    assert find(cell("2", "scaffold_min", 8, "all"), rows).ours.startswith("95.00")
+    assert find(cell("2", "scaffold_max", 8, "all"), rows).ours.startswith("97.00")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"recipe": "short", "changed": {"epochs": 2}}, {"init": "normal"}, {"sample": True}, {"alpha": 1.0}],
+)
+def test_a_run_of_another_protocol_fills_no_cell(fields):
+    finding = find(cell("14", "scaffold", 8), scaffolds(0.968, 0.968, 0.968, **fields))
+    assert finding.kind in ("other", "open")
+
+
+def test_a_shortened_run_is_shown_and_compared_with_nothing():
+    finding = find(cell("14", "scaffold", 8), scaffolds(0.9, recipe="short", changed={"epochs": 2}))
+    assert (finding.ours, finding.verdict) == ("90.00 (n = 1)", "a shortened recipe, `short`")
+
+
+def test_the_command_of_each_cell_is_one_that_the_suite_accepts():
+    """One command for each table, condition and size; ranks alone change nothing that could be refused."""
+    typed = {(each.line["table"], each.condition, each.sizes): each.typed for each in cells() if each.typed}
+    assert len(typed) > 40
+    before = HydraConfig.instance().cfg
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        master = hydra.compose_config("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        composer = Composer(hydra.config_loader, master, jobs=True)
+        for command in typed.values():
+            words = [word.partition(",")[0] for word in command.split()[2:] if word != "-m"]
+            assert composer.cell(words).problem is None, command
+    HydraConfig.instance().cfg = before
