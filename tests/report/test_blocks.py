@@ -233,18 +233,50 @@ def test_a_further_score_has_a_block_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("score", "verdict"), [(0.9631, "agrees"), (0.9731, "better"), (0.9629, "worse"), (None, "")]
+    ("score", "verdict"),
+    [
+        (0.9631, "within the margin (n = 1, untested)"),
+        (0.9629, "outside the margin (n = 1, untested)"),
+        (0.9731, "outside the margin (n = 1, untested)"),
+        (None, ""),
+    ],
 )
-def test_verdict_is_agreement_within_half_a_point_of_accuracy(score, verdict):
+def test_verdict_of_one_run_says_that_nothing_was_tested(score, verdict):
     (line,) = lines_of([make_row(score=score)])
     assert line.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "verdict"),
+    [
+        (0.968, 0.001, "agrees"),
+        (0.968, 0.01, "undecided"),  # as near as can be, and three such runs do not show it
+        (0.976, 0.001, "better"),
+        (0.960, 0.001, "worse"),
+        (0.972, 0.002, "undecided"),  # within half a point of 96.8 %, which three runs do not show
+    ],
+)
+def test_verdict_of_three_runs_is_that_of_the_test_of_equivalence(mean, spread, verdict):
+    scores = (mean - spread, mean, mean + spread)
+    (line,) = lines_of([make_row(seed=seed, score=score) for seed, score in enumerate(scores)])
+    assert line.verdict == verdict
+
+
+def test_scores_by_seed_average_the_scaffolds_of_a_seed():
+    seeds = [(1, 1, 0.8), (1, 2, 0.9), (2, 1, 0.7), (3, 1, None)]
+    rows = [make_row(seed=seed, backbone_seed=other, score=score) for seed, other, score in seeds]
+    (line,) = lines_of(rows)
+    assert line.by_seed == {1: pytest.approx(0.85), 2: 0.7, 3: None}
+    (removed,) = lines_of(rows, "no_scaffold")
+    assert removed.by_seed == {1: pytest.approx(0.963), 2: 0.963, 3: None}
 
 
 def test_verdict_follows_the_direction_of_the_metric():
     pair = {"model": "decision_transformer", "data": "halfcheetah", "size": "small", "init": "normal"}
     config = {"data": {"source": "d4rl", "id": None}}
     row = make_row(**pair, metric="mse", higher_is_better=False, score=0.02, alpha=8.0, config=config)
-    (line,) = lines_of([row])
+    rows = [row | {"seed": seed, "score": 0.02 + 0.0001 * seed, "digest": str(seed)} for seed in range(3)]
+    (line,) = lines_of(rows)
     assert (line.paper.mean, line.verdict) == (0.02832, "better")
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from lottalora.analysis.recovery import recovery
 from lottalora.analysis.recovery import share_above_chance
-from lottalora.analysis.recovery import summary
 
 
 def test_recovery_is_the_score_over_the_baseline():
@@ -34,19 +33,3 @@ def test_share_above_chance_serves_scores_where_lower_is_better():
 def test_a_share_without_a_denominator_is_not_a_number():
     assert math.isnan(recovery(0.5, 0.0, higher_is_better=True))
     assert math.isnan(share_above_chance(0.5, 0.1, chance=0.1))
-
-
-def test_summary_takes_the_sample_standard_deviation():
-    result = summary([1.0, 2.0, 4.0])
-    assert (result.n, result.mean) == (3, pytest.approx(7 / 3))
-    assert result.std == pytest.approx(math.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
-
-
-def test_summary_of_one_run_has_no_standard_deviation():
-    assert math.isnan(summary([1.0]).std)
-
-
-def test_diverged_runs_are_counted_apart_from_the_mean():
-    result = summary([0.5, None, float("nan")])
-    assert (result.n, result.mean, result.diverged) == (1, 0.5, 2)
-    assert math.isnan(summary([None]).mean)

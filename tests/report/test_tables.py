@@ -6,12 +6,12 @@ import pytest
 from rich.console import Console
 
 from lottalora.report.blocks import blocks_of
+from lottalora.report.csv_text import rows_csv
 from lottalora.report.screen import show
 from lottalora.report.tables import headings
 from lottalora.report.tables import latex
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
-from lottalora.report.tables import rows_csv
 from lottalora.report.tables import tex
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
@@ -60,7 +60,12 @@ def test_accuracy_is_shown_in_percent_with_its_deviation_and_the_paper_beside_it
     scaffold = next(line for line in markdown(BLOCKS, "").splitlines() if line.startswith("| scaffold |"))
     cells = [cell.strip() for cell in scaffold.strip("|").split("|")]
     expected = ["scaffold", "normal_0.1", "8", "2", "96.50 ± 0.71", "98.0", "97.7", "21,774"]
-    assert cells == [*expected, "3.79", "3.65", "96.80", "-0.30", "agrees"]
+    assert cells == [*expected, "3.79", "3.65", "96.80", "-0.30", "within the margin (n = 2, untested)"]
+
+
+def test_score_of_three_runs_has_its_interval():
+    rows = [make_row(seed=seed, score=score) for seed, score in enumerate((0.96, 0.97, 0.98))]
+    assert "| 97.00 ± 1.00 [94.52, 99.48] |" in markdown(blocks_of(rows), "")  # 4.303 × 1 / √3 = 2.484
 
 
 def test_csv_of_the_table_keeps_the_unit_of_rows_and_every_digit():

@@ -13,7 +13,7 @@ class Metric:
     unit: str = ""
     decimals: int = 4  # in tables, of the shown number
     part: str = "test"  # of the data, which the score is of
-    agrees: float = float("nan")  # a mean this near to the paper's agrees with it, in the shown unit
+    agrees: float = float("nan")  # the margin within which two means match, in the shown unit
     higher_is_better: bool = True  # of a further score; a row says it of its own
     chance: float = float("nan")  # likewise: the score of guessing, in the unit of rows
 
@@ -25,6 +25,11 @@ class Metric:
     def of_part(self) -> str:
         """What was scored: test accuracy."""
         return f"{self.part} {self.name}".strip()
+
+    @property
+    def margin(self) -> float:
+        """Within which two means match, in the unit of rows."""
+        return self.agrees / self.scale
 
     def text(self, score: float) -> str:
         """The shown number; – for one that does not exist."""

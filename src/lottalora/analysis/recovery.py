@@ -1,9 +1,6 @@
 """How much of full training a scaffold recovers."""
 
 import math
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 
 def recovery(score: float, baseline: float, higher_is_better: bool) -> float:
@@ -27,25 +24,6 @@ def share_above_chance(score: float, baseline: float, chance: float) -> float:
     where the baseline is at chance.
     """
     return ratio(score - chance, baseline - chance)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Scores of runs that differ in their seeds alone."""
-
-    n: int  # runs with a finite score
-    mean: float  # NaN for n = 0
-    std: float  # of the sample, with n − 1 in the denominator; NaN for n < 2
-    diverged: int = 0  # runs without a finite score; they are in neither n nor mean
-
-
-def summary(scores: Iterable[float | None]) -> Summary:
-    """Mean and sample standard deviation over runs; None stands for a run that diverged."""
-    scores = list(scores)
-    finite = [score for score in scores if score is not None and math.isfinite(score)]
-    mean = statistics.fmean(finite) if finite else math.nan
-    std = statistics.stdev(finite) if len(finite) > 1 else math.nan
-    return Summary(len(finite), mean, std, len(scores) - len(finite))
 
 
 def ratio(above: float, below: float) -> float:

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+HINT = "Make one: python run.py model=mlp data=digits rank=8"
+
 
 def add_overrides(parser: argparse.ArgumentParser, *, none: str | None = None) -> None:
     """Add the overrides that `run.py -m` would take, and --results.
@@ -33,3 +35,18 @@ def overrides_of(asked: argparse.Namespace) -> list[str]:
 
 def print_json(found: dict) -> None:
     sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def readable_rows(results: Path) -> tuple[list, list[str]]:
+    """All rows; those that cannot be read are named on stderr. None at all is an error."""
+    from lottalora.results import rows
+
+    found, problems = rows.read_all(results)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not found:
+        readable = "readable " if problems else ""
+        raise FileNotFoundError(
+            f"No {readable}rows in {results / 'rows'}. {HINT}, or name another folder with --results DIR."
+        )
+    return found, problems

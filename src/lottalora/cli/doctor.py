@@ -32,7 +32,7 @@ NEEDED = (
 )
 OPTIONAL = (
     *("ncps", "torch-geometric", "ogb", "transformers", "minari", "gymnasium", "mujoco"),  # of benchmarks
-    *("wandb", "tensorboard", "matplotlib", "hydra-submitit-launcher"),
+    *("wandb", "tensorboard", "matplotlib", "statsmodels", "hydra-submitit-launcher"),
 )
 LITTLE_DISK = 2e9  # bytes
 MIRROR = "ossci-datasets.s3.amazonaws.com"  # where torchvision downloads MNIST from

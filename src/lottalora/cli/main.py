@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora.cli import analyse
 from lottalora.cli import cancel
 from lottalora.cli import doctor
 from lottalora.cli import plan
 from lottalora.cli import status
 from lottalora.cli import submit
 from lottalora.cli import sync
-
-HINT = "Make one: python run.py model=mlp data=digits rank=8"
+from lottalora.cli.arguments import readable_rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def unknown_command(arguments: list[str]) -> str | None:
 
 
 def print_rows(asked: argparse.Namespace) -> int:
-    from lottalora.report.tables import rows_csv
+    from lottalora.report.csv_text import rows_csv
 
     rows, problems = readable_rows(asked.results)
     sys.stdout.write(rows_csv(rows))
@@ -129,22 +129,8 @@ def write_html(blocks: list, problems: list[str], results: Path, out: Path) -> P
     return write_page(blocks, problems, results, out, shlex.join(typed))
 
 
-def readable_rows(results: Path) -> tuple[list, list[str]]:
-    """All rows; those that cannot be read are named on stderr. None at all is an error."""
-    from lottalora.results import rows
-
-    found, problems = rows.read_all(results)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if not found:
-        readable = "readable " if problems else ""
-        raise FileNotFoundError(
-            f"No {readable}rows in {results / 'rows'}. {HINT}, or name another folder with --results DIR."
-        )
-    return found, problems
-
-
 PARTS = {
+    "analyse": analyse,
     "plan": plan,
     "status": status,
     "submit": submit,

@@ -7,12 +7,12 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from lottalora.report.blocks import Block
+from lottalora.report.csv_text import csv_text
 from lottalora.report.figures import COLOURS
 from lottalora.report.figures import GREY
 from lottalora.report.figures import STYLE
 from lottalora.report.figures import add_title
 from lottalora.report.figures import save
-from lottalora.report.tables import csv_text
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from dataclasses import replace
 
 from lottalora.analysis.benchmarks import BENCHMARKS
+from lottalora.analysis.equivalence import Equivalence
+from lottalora.analysis.equivalence import published_equivalence
 from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
 from lottalora.analysis.metrics import metric_of
 from lottalora.analysis.paper import PaperNumber
 from lottalora.analysis.paper import paper_number
-from lottalora.analysis.recovery import Summary
 from lottalora.analysis.recovery import recovery
 from lottalora.analysis.recovery import share_above_chance
-from lottalora.analysis.recovery import summary
+from lottalora.analysis.statistics import Interval
+from lottalora.analysis.statistics import finite
+from lottalora.analysis.statistics import interval
 from lottalora.report.grouping import adapter_of
 from lottalora.report.grouping import block_key
 from lottalora.report.grouping import changed_of_training
@@ -55,14 +58,17 @@ class Line:
     rank: int | None
     alpha: float | None
     options: str  # what tells this line from another of the same name, such as "std=0.2"; mostly ""
-    scores: Summary  # in the row's unit
+    scores: Interval  # in the row's unit
     recovery: float  # NaN without a baseline
     share_above_chance: float  # NaN without a baseline
     trainable: int
     full: int
     full_plus_adapters: int
     paper: PaperNumber | None
-    verdict: str  # agrees, better or worse than the paper; "" where there is nothing to compare
+    beside_paper: (
+        Equivalence | None
+    )  # the test of whether the means match; None where there is nothing to compare
+    verdict: str  # of that test: agrees, better, worse, undecided or untested; mostly ""
     runs: list[Row]  # behind the scores, one for each pair of seeds
     older: list[Row]  # of the same seeds, left out
     lost: int  # counted runs whose commit is in no history here
@@ -83,6 +89,17 @@ class Line:
     @property
     def percent_of_full_plus_adapters(self) -> float:
         return 100 * self.trainable / self.full_plus_adapters
+
+    @property
+    def by_seed(self) -> dict[int, float | None]:
+        """Score by training seed, a mean over its scaffold seeds; None where every one of them diverged."""
+        scores = {}
+        for run in self.runs:
+            if self.condition != "no_scaffold" or run["diverged"]:
+                scores.setdefault(run["seed"], []).append(run["score"])
+            elif "scaffold_removed" in run["arms"]:
+                scores.setdefault(run["seed"], []).append(run["arms"]["scaffold_removed"])
+        return {seed: interval(each).mean if len(finite(each)) else None for seed, each in scores.items()}
 
     @property
     def difference(self) -> float:
@@ -172,7 +189,7 @@ def scored_by(name: str, metric: Metric, score: float | None) -> dict:
 def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block:
     first = rows[0]
     cells = grouped(rows, line_key)
-    baseline = summary(row["score"] for row in newest(find_baseline(cells)))
+    baseline = interval(row["score"] for row in newest(find_baseline(cells)))
     lines = [line for cell in cells.values() for line in lines_of(cell, baseline, cells, own=own)]
     lines = [replace(line, lost=sum(row["commit"] in lost for row in line.runs)) for line in lines]
     return Block(
@@ -194,7 +211,7 @@ def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block
     )
 
 
-def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]], *, own: bool) -> list[Line]:
+def lines_of(cell: list[Row], baseline: Interval, cells: dict[str, list[Row]], *, own: bool) -> list[Line]:
     """A line for the mode itself, and one for the test-time arm without the scaffold where rows have it."""
     mode = cell[0]["mode"]
     options = options_of(cell[0], cells)
@@ -209,11 +226,12 @@ def lines_of(cell: list[Row], baseline: Summary, cells: dict[str, list[Row]], *,
 
 
 def line_of(
-    cell: list[Row], condition: str, scores: list, baseline: Summary, options: str, *, own_rows: bool
+    cell: list[Row], condition: str, scores: list, baseline: Interval, options: str, *, own_rows: bool
 ) -> Line:
-    row, ours, runs = cell[0], summary(scores), newest(cell)
+    row, ours, runs = cell[0], interval(scores), newest(cell)
     counted = {run["digest"] for run in runs}
     paper = paper_of(row, condition) if not options else None
+    beside_paper = equivalence_of(scores, paper, row)
     return Line(
         condition=condition,
         adapter=adapter_of(row),
@@ -228,7 +246,8 @@ def line_of(
         full=row["counts"]["full"],
         full_plus_adapters=row["counts"]["full_plus_adapters"],
         paper=paper,
-        verdict=verdict_of(difference(ours.mean, paper), row),
+        beside_paper=beside_paper,
+        verdict=beside_paper.verdict(row["higher_is_better"]) if beside_paper else "",
         runs=runs,
         older=[row for row in cell if row["digest"] not in counted],
         lost=0,
@@ -242,14 +261,12 @@ def difference(ours: float, paper: PaperNumber | None) -> float:
     return ours - paper.mean
 
 
-def verdict_of(difference: float, row: Row) -> str:
-    """In one word, from ours minus the paper's; see `Metric.agrees`."""
-    metric = metric_of(row["metric"])
-    if math.isnan(difference) or math.isnan(metric.agrees):
-        return ""
-    if abs(difference) * metric.scale <= metric.agrees:
-        return "agrees"
-    return "better" if (difference > 0) == row["higher_is_better"] else "worse"
+def equivalence_of(scores: list, paper: PaperNumber | None, row: Row) -> Equivalence | None:
+    """The test of our scores against the paper's number for this size, by the margin `Metric.agrees`."""
+    margin = metric_of(row["metric"]).margin
+    if paper is None or paper.all_sizes or math.isnan(margin):
+        return None
+    return published_equivalence(scores, paper.mean, margin, paper.std, paper.n)
 
 
 def paper_of(row: Row, condition: str) -> PaperNumber | None:

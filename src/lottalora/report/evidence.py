@@ -11,7 +11,7 @@ from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
 from lottalora.analysis.paper import ALL_SIZES
 from lottalora.analysis.paper import lines
-from lottalora.analysis.recovery import summary
+from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.blocks import keeps_protocol
@@ -195,7 +195,7 @@ def runs_text(scores: list[float], metric: Metric) -> str:
     """Mean ± sample standard deviation from three runs on; below that the runs themselves."""
     if len(scores) < ENOUGH:
         return ", ".join(metric.text(score) for score in scores) + f" (n = {len(scores)})"
-    made = summary(scores)
+    made = interval(scores)
     return f"{metric.text(made.mean)} ± {metric.text(made.std)} (n = {made.n})"
 
 

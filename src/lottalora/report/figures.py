@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lottalora.report.blocks import LABELS
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.tables import csv_text
+from lottalora.report.csv_text import csv_text
 
 # Okabe & Ito 2008: told apart with every common colour blindness. Markers differ as well, for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D")

@@ -11,7 +11,7 @@ from jinja2 import Environment
 from jinja2 import PackageLoader
 from jinja2 import StrictUndefined
 
-from lottalora.analysis.recovery import summary
+from lottalora.analysis.statistics import interval
 from lottalora.report import charts
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
@@ -88,7 +88,7 @@ def section(block: Block, rank_chart: str, beta_chart: str) -> dict:
 
 def cost(line: Line) -> list[str]:
     """Seconds and memory of the counted runs, beside what was trained."""
-    seconds = summary(run["seconds"] for run in line.runs)
+    seconds = interval(run["seconds"] for run in line.runs)
     spread = "" if seconds.std != seconds.std else f" ± {seconds.std:,.0f}"
     memory = [run["peak_memory_mb"] for run in line.runs if run["peak_memory_mb"] is not None]
     return [

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from lottalora.analysis.benchmarks import NINE
 from lottalora.analysis.benchmarks import Benchmark
+from lottalora.analysis.metrics import Metric
 from lottalora.analysis.paper import numbers
 from lottalora.analysis.recovery import recovery
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.recovery_bars import bars_of
+from lottalora.report.tables import limits
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,16 @@ class Card:
         unit = f" {metric.unit}" if metric.unit else ""
         return (
             f"{self.block.size}, r = {line.rank}: {metric.name} "
-            f"{metric.text(line.scores.mean)}{unit} (n = {line.scores.n}) "
-            f"against {metric.text(full.scores.mean)}{unit} (n = {full.scores.n}), "
+            f"{metric.text(line.scores.mean)}{unit} (n = {line.scores.n}{within(line, metric)}) "
+            f"against {metric.text(full.scores.mean)}{unit} (n = {full.scores.n}{within(full, metric)}), "
             f"training {line.percent_of_full:#.3g} % of the parameters"
         )
+
+
+def within(line: Line, metric: Metric) -> str:
+    """The 95 % interval of a mean, where there is one."""
+    found = limits(line.scores, metric)
+    return f",{found}" if found else ""
 
 
 def cards_of(blocks: list[Block]) -> list[Card]:

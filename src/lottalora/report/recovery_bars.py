@@ -13,11 +13,11 @@ from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.recovery import recovery
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.csv_text import csv_text
 from lottalora.report.figures import COLOURS
 from lottalora.report.figures import GREY
 from lottalora.report.figures import STYLE
 from lottalora.report.figures import save
-from lottalora.report.tables import csv_text
 
 SAID = "bar: mean score over seeds against the mean of full training; whisker: ± std of the score, same scale"
 

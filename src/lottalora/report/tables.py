@@ -1,24 +1,18 @@
 """Blocks as text: the same cells serve the terminal, Markdown and LaTeX; CSV keeps the raw numbers."""
 
-import csv
-import io
-import math
 from collections.abc import Iterable
-from collections.abc import Mapping
 
 from lottalora.analysis.metrics import Metric
+from lottalora.analysis.statistics import Interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.results.rows import Row
+from lottalora.report.csv_text import csv_text
+from lottalora.report.csv_text import is_nan
 
 LOST = "†"
 LEFT = 2  # the first columns are words, the others numbers
 CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"
-ROW_COLUMNS = (
-    "model", "size", "data", "sample", "mode", "init", "rank", "seed", "recipe", "metric", "score",
-    "trainable", "full", "full_plus_adapters", "validation_score", "best_epoch", "diverged", "seconds",
-    "device", "digest",
-)  # fmt: skip
+INTERVAL = "[low, high]: 95 % interval of the mean, by {}; none below n = 3."
 
 
 def headings(metric: Metric) -> list[str]:
@@ -47,7 +41,7 @@ def cells(line: Line, metric: Metric) -> list[str]:
         ", ".join(part for part in (line.init, line.options) if part) or "–",
         "–" if line.rank is None else str(line.rank),
         f"{line.scores.n}{LOST if line.lost else ''}",
-        with_std(line.scores.mean, line.scores.std, metric),
+        with_interval(line.scores, metric),
         percent(100 * line.recovery),
         percent(100 * line.share_above_chance),
         f"{line.trainable:,}",
@@ -65,6 +59,8 @@ def notes(block: Block) -> list[str]:
     chance = block.metric.text(block.chance)
     what = block.metric.of_part
     said = [f"{what[0].upper()}{what[1:]}, {direction} is better, chance {chance}; {CAPTION}."]
+    if methods := sorted({line.scores.method for line in block.lines if not is_nan(line.scores.low)}):
+        said.append(INTERVAL.format(" or ".join(methods)))
     if block.stand_in:
         said.append(
             f"{block.stand_in[0].upper()}{block.stand_in[1:]} in place of the official data: these scores "
@@ -78,7 +74,11 @@ def notes(block: Block) -> list[str]:
         said.append("* the paper averages this over model sizes, so there is no difference to state.")
     if any(line.verdict for line in block.lines):
         limit = f"{block.metric.agrees:g} {block.metric.unit}".strip()
-        said.append(f"agrees: the two means differ by {limit} or less.")
+        said.append(
+            f"Verdicts, each by itself at 5 %: agrees, a difference of {limit} or more from the paper's mean "
+            "is ruled out (TOST); better or worse, it is not, and the t-test finds a difference; undecided, "
+            "neither; untested, fewer than three runs or no spread."
+        )
     diverged = sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold")
     if diverged:
         said.append(f"Runs without a finite score (diverged): {diverged}; in neither n nor the mean.")
@@ -142,7 +142,7 @@ def csv_line(block: Block, line: Line) -> dict:
     }
     scores = line.scores
     ours = {"metric": block.metric.name, "n": scores.n, "diverged": scores.diverged, "lost": line.lost}
-    ours |= {"mean": scores.mean, "std": scores.std}
+    ours |= {"mean": scores.mean, "std": scores.std, "low": scores.low, "high": scores.high}
     derived = ("recovery", "share_above_chance", "trainable", "full", "full_plus_adapters")
     shares = ("percent_of_full", "percent_of_full_plus_adapters")
     paper = line.paper
@@ -164,23 +164,14 @@ def csv_line(block: Block, line: Line) -> dict:
     )
 
 
-def rows_csv(rows: Iterable[Row]) -> str:
-    """All rows, one a line, for `python -m lottalora rows`."""
-    lines = [{key: (row | row["counts"])[key] for key in ROW_COLUMNS} for row in rows]
-    return csv_text(lines, ROW_COLUMNS)
+def with_interval(scores: Interval, metric: Metric) -> str:
+    """mean ± std [low, high], as far as n allows."""
+    spread = "" if is_nan(scores.std) else f" ± {metric.text(scores.std)}"
+    return f"{metric.text(scores.mean)}{spread}{limits(scores, metric)}"
 
 
-def csv_text(lines: list[Mapping], columns: Iterable[str] | None = None) -> str:
-    """CSV with a header; an empty cell for what does not exist."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns or list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if is_nan(value) else value for key, value in line.items()} for line in lines)
-    return text.getvalue()
-
-
-def with_std(mean: float, std: float, metric: Metric) -> str:
-    return metric.text(mean) if is_nan(std) else f"{metric.text(mean)} ± {metric.text(std)}"
+def limits(scores: Interval, metric: Metric) -> str:
+    return "" if is_nan(scores.low) else f" [{metric.text(scores.low)}, {metric.text(scores.high)}]"
 
 
 def paper_cell(line: Line, metric: Metric) -> str:
@@ -200,10 +191,6 @@ def share(value: float) -> str:
 
 def signed(value: float, metric: Metric) -> str:
     return "–" if is_nan(value) else f"{value * metric.scale:+.{metric.decimals}f}"
-
-
-def is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def markdown_text(text: str) -> str:

@@ -1,0 +1,50 @@
+"""Analyse finished rows: tables on the terminal, and as Markdown and CSV in RESULTS/analyses/NAME/."""
+
+import argparse
+import difflib
+from importlib import import_module
+from pathlib import Path
+
+HELP = "tests, intervals and other analyses of finished rows"
+# name → module with `analyse(blocks) -> Analysis`, and what it finds
+ANALYSES = {
+    "statistics": (
+        "lottalora.analysis.statistics_table",
+        "intervals; tests against full training and the paper; the power they had",
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    known = "; ".join(f"{name}: {about}" for name, (_, about) in ANALYSES.items())
+    parser.add_argument("name", metavar="NAME", help=known)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
+                        help="folder that holds rows/ (default: results)")  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where analyses/ goes (default: as --results)"
+    )
+
+
+def run(asked: argparse.Namespace) -> int:
+    check_name(asked.name)
+    from lottalora.cli.arguments import readable_rows
+    from lottalora.report.analyses import show
+    from lottalora.report.analyses import write
+    from lottalora.report.blocks import blocks_of
+    from lottalora.report.screen import console_for_tables
+
+    rows, problems = readable_rows(asked.results)
+    module, _ = ANALYSES[asked.name]
+    found = import_module(module).analyse(blocks_of(rows))
+    console = console_for_tables()
+    show(found, console)
+    paths = write(found, (asked.out or asked.results) / "analyses" / asked.name)
+    console.print("Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True)
+    return 1 if problems else 0
+
+
+def check_name(name: str) -> None:
+    if name not in ANALYSES:
+        near = difflib.get_close_matches(name, ANALYSES, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown analysis {name!r}.{meant} Known: {', '.join(sorted(ANALYSES))}.")
