@@ -21,7 +21,7 @@ RESAMPLES = 9999
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of every test
 POWER = 0.8  # asked of an experiment
-DIGITS = 12  # after the point: differences that agree so far are ties, whatever their last bits
+DIGITS = 6  # after the point, of a difference: scores were computed in float32, which tells equal ones apart
 
 
 @dataclass(frozen=True)
