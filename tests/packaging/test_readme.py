@@ -55,7 +55,7 @@ def test_pages_have_the_blocks_that_these_tests_read():
     assert len(blocks("diff")) == len(blocks("diff", "extending.md")) == 4
     assert len(commands("make")) == 2
     assert len(commands("python run.py")) == 23
-    assert len(commands("python -m lottalora")) == 9
+    assert len(commands("python -m lottalora")) == 10
 
 
 @pytest.mark.parametrize(("page", "printed"), [("README.md", "head.weight"), ("library.md", "loss")])
