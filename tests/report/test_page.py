@@ -64,7 +64,7 @@ def test_page_counts_unreadable_rows_and_says_what_was_not_run(written):
 
 def test_verdict_and_card_state_recovery_beside_the_paper(written):
     recovered = 100 * (0.9 + 16 / 500) / 0.9838
-    assert f"{recovered:.1f} % on MNIST digits, MLP (paper 9" in written.read_text()
+    assert f"{recovered:.1f} % on MNIST, MLP (paper 9" in written.read_text()
 
 
 def test_payload_is_json_and_holds_every_readable_row(written):

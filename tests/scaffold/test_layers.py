@@ -301,3 +301,26 @@ def test_adapter_refuses_what_has_no_meaning(options, message):
 def test_layer_says_what_it_is():
     layer = LottaLinear(torch.zeros(8, 16), Adapter(rank=4), source=Source(7, "fc", (8, 16), "binary"))
     assert repr(layer) == "LottaLinear(16 → 8, rank 4, scale 1, binary, seed 7)"
+
+
+class Doubled(torch.autograd.Function):
+    """A custom function, which PyTorch hands its tensors without asking a subclass."""
+
+    @staticmethod
+    def forward(ctx, W):
+        return 2 * W
+
+    @staticmethod
+    def backward(ctx, dW):
+        return 2 * dW
+
+
+def test_gradients_reach_the_adapter_through_a_custom_function_of_the_weight():
+    layer = LottaLinear(torch.randn(4, 3, dtype=torch.float64), Adapter(rank=2, B_init="kaiming"))
+    layer = layer.double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    trained = [layer.A, layer.B, layer.beta]
+    found = torch.autograd.grad((x @ Doubled.apply(layer.weight)).square().sum(), trained)
+    expected = torch.autograd.grad((x @ (2 * layer._matrix())).square().sum(), trained)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.to(ours.dtype))

@@ -101,11 +101,11 @@ def test_batches_mix_the_classes_although_negative_reviews_come_first_in_the_fil
 
 def test_an_epoch_holds_every_review_once_in_an_order_of_seed_and_epoch(sample):
     one, same, other = (sample.train_batches(seed) for seed in (1, 1, 2))
-    members = [[each.tolist() for each in batches.batches()] for batches in (one, same, other)]
+    members = [[each.tolist() for each in batches.index()] for batches in (one, same, other)]
     assert sorted(sum(members[0], [])) == list(range(256))
     assert members[0] == members[1] != members[2]
     one.sampler.set_epoch(1)
-    assert [each.tolist() for each in one.batches()] != members[0]
+    assert [each.tolist() for each in one.index()] != members[0]
 
 
 def test_batches_go_on_in_the_middle_of_an_epoch(sample):
@@ -202,7 +202,7 @@ class TestRealReviews:
 
     def test_little_of_an_epoch_is_padding(self, official):
         batches = official.train_batches(seed=42)
-        longest = [int(official.train.lengths[index].max()) * len(index) for index in batches.batches()]
+        longest = [int(official.train.lengths[index].max()) * len(index) for index in batches.index()]
         assert sum(longest) < 1.03 * int(official.train.lengths.sum())
 
     def test_data_and_split_are_those_of_the_recorded_rows(self, official):

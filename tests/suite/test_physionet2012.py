@@ -138,7 +138,7 @@ def test_another_split_is_another_fingerprint_and_the_same_one_is_the_same(sampl
 
 
 def members(batches) -> list[list[int]]:
-    return [each.tolist() for each in batches.batches()]
+    return [each.tolist() for each in batches.index()]
 
 
 def test_an_epoch_holds_every_record_once_and_little_padding(sample):

@@ -21,7 +21,7 @@ from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Identity
-from lottalora.scaffold.lazy_weight import LazyWeight
+from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.lazy_weight import refuse_reparametrization
 from lottalora.scaffold.own_rows import is_shared_out
 
@@ -106,7 +106,8 @@ class LottaLayer(Frozen):
         refuse_reparametrization(sys._getframe(1))
         if torch.compiler.is_compiling():  # which leaves out what is not used
             return self._composed() if self._is_matrix() else self._shape_only()
-        return LazyWeight(self._shape_only(), self.W_seed.device, self._composed)
+        trained = [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
+        return lazy_weight(self._shape_only(), self.W_seed.device, self._composed, trained)
 
     def _is_matrix(self) -> bool:
         adapter = self.adapter

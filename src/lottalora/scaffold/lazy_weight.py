@@ -2,9 +2,12 @@
 
 import types
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 from torch.utils._pytree import tree_map_only
 
 WITHOUT_VALUES = {
@@ -58,6 +61,41 @@ class LazyWeight(Tensor):
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         return self.compose().detach().__reduce_ex__(protocol)
+
+
+def lazy_weight(
+    like: Tensor, device: torch.device, compose: Callable[[], Tensor], trained: Sequence[Tensor]
+) -> Tensor:
+    """Return a `LazyWeight` through which gradients reach `trained`, also from a custom autograd function.
+
+    PyTorch's operations take the composed values, with their graph. An `autograd.Function` takes the tensor as
+    it is, so the tensor has a node of its own in the graph. Under a transform of `torch.func` the values are
+    composed at once.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return compose()
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in trained):
+        return Composition.apply(like, device, compose, *trained)
+    return LazyWeight(like, device, compose)
+
+
+class Composition(Function):
+    """The node of a lazy weight: its gradient, taken through the composition."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, like: Tensor, device: torch.device, compose: Callable[[], Tensor], *trained: Tensor
+    ) -> Tensor:
+        ctx.compose, ctx.trained = compose, trained
+        return LazyWeight(like, device, compose)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, dW: Tensor) -> tuple[Tensor | None, ...]:
+        trained = [parameter for parameter in ctx.trained if parameter.requires_grad]
+        with torch.enable_grad():
+            W = ctx.compose()
+        found = iter(torch.autograd.grad(W, trained, dW, create_graph=torch.is_grad_enabled()))
+        return None, None, None, *(next(found) if p.requires_grad else None for p in ctx.trained)
 
 
 def refuse_reparametrization(frame: types.FrameType) -> None:
