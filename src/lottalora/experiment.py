@@ -29,6 +29,7 @@ from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import beta_values
 from lottalora.scaffold import materialize
+from lottalora.scaffold import set_fused
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
 from lottalora.scaffold.adapter import LEARNED
@@ -137,6 +138,7 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     drawn = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"  # by fsdp each process draws its rows
     account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=drawn)
     give_values(net, drawn=drawn)
+    set_fused(net, cfg.fused)
     return net, account
 
 

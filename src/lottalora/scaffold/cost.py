@@ -4,6 +4,7 @@ Letters: n rows of x, r rank.
 """
 
 from enum import StrEnum
+from functools import cache
 
 import torch
 
@@ -20,6 +21,7 @@ class Form(StrEnum):
     MERGE = "merge"  # β W + s B A, and the gradient of that matrix
 
 
+@cache
 def cheapest(
     out: int, columns: int, rank: int, rows: int, *, dtype: torch.dtype, dropout: bool, first: bool
 ) -> Form:

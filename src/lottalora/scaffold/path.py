@@ -82,9 +82,10 @@ def choose(layer: "LottaLayer", x: Tensor) -> Form:
     dropping = layer.training and layer.adapter.dropout > 0
     if mode in ("compose", "merge") and dropping and layer.A is not None:
         obstacle = obstacle or f"with adapter dropout there is no single matrix to {mode}"
-    layer.taken = _settle(layer, mode, obstacle)
-    if layer.taken is not None:
-        return layer.taken
+    settled = _settle(layer, mode, obstacle)
+    if settled is not None:
+        layer.taken = settled
+        return settled
     out, columns = layer.W_seed.shape
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
