@@ -3,11 +3,12 @@
     python benchmarks/train_step.py --rounds 15 --only mlp cfc
 
 The arms of a benchmark have the same batch and optimizer, and one thread. They take turns in one process, so
-that whatever else the machine does falls on all of them, after two steps of each that are not counted; what is
-compared are the processor's seconds of each turn, as ratios to full training. Before anything is timed, every
+that whatever else the machine does falls on all of them, after two steps of each that are not counted; the
+processor's seconds of each turn are compared, as ratios to full training. Before anything is timed, every
 gradient of the fast path is compared with the reference's: if one is zero or differs, nothing is printed. The
-limit beside the ratios is that of the counted operations, as PyTorch counts them: fast path ÷ full training;
-PEFT has no β, and its dropout is nn.Dropout; where it cannot adapt a model, or is bypassed, its place is empty.
+limit beside the ratios is that of the counted operations of matrix products and convolutions: fast path ÷
+full training. PEFT has no β, and its dropout is nn.Dropout; where it cannot adapt a model, or is bypassed, its
+place is empty.
 """
 
 import argparse
@@ -180,16 +181,21 @@ def compare_gradients(name: str, task: nn.Module, batch: object) -> None:
         error = (ours[parameter_name] - true).norm()
         if true.norm() == 0 or error > 1e-3 * true.norm() + 1e-6 * largest:
             raise SystemExit(
-                f"{name}: the gradient of {parameter_name} is zero or differs by {error / true.norm():.1e} of "
-                "its norm between the reference and the fast path. Nothing was timed."
+                f"{name}: the gradient of {parameter_name} is zero or differs by {error / true.norm():.1e} "
+                "of its norm between the reference and the fast path. Nothing was timed."
             )
 
 
 def count(step: Arm) -> int:
     """The floating-point operations of matrix products and convolutions in one step."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: of_addmm}) as counter:
         step()
     return counter.get_total_flops()
+
+
+def of_addmm(_: torch.Size, left: torch.Size, right: torch.Size, **__: object) -> int:
+    """For addmm in place, which PyTorch's counter leaves out."""
+    return 2 * left[0] * left[1] * right[1]
 
 
 def write(lines: list[Line], folder: Path) -> None:
