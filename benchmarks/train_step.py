@@ -7,8 +7,8 @@ that whatever else the machine does falls on all of them, after two steps of eac
 processor's seconds of each turn are compared, as ratios to full training. Before anything is timed, every
 gradient of the fast path is compared with the reference's: if one is zero or differs, nothing is printed. The
 limit beside the ratios is that of the counted operations of matrix products and convolutions: fast path ÷
-full training. PEFT has no β, and its dropout is nn.Dropout; where it cannot adapt a model, or is bypassed, its
-place is empty.
+full training. PEFT has no β, and its dropout is nn.Dropout; where it cannot adapt a model, or is bypassed,
+its place is empty.
 """
 
 import argparse

@@ -141,11 +141,11 @@ def _output(
     on_device = isinstance(factor, Tensor)
     t = Wx = None
     if how.form is Form.COMPOSE and A is not None and not keep_Wx:
-        h = F.linear(x, _add_product(factor * W, 1.0, how.scale * B, A), bias)
+        h = F.linear(x, _add_product(factor * W, 1.0, _scaled(B, how), A), bias)
         return h.view(*shape, len(W)), None, None
     start = x.new_zeros(()) if bias is None else bias  # broadcasts over (n, out)
     if A is not None:
-        t = (how.scale * A) @ _masked(x, how).T  # (r, n)
+        t = _scaled(A, how) @ _masked(x, how).T  # (r, n)
         tall = B.T.contiguous()  # (r, out)
         start = t.T @ tall if bias is None else torch.addmm(bias, t.T, tall)  # (n, out)
     if keep_Wx or on_device:
@@ -182,13 +182,13 @@ def _gradients(
     if wants_beta:
         dbeta = (_inner(dx, x) if Wx is None else _inner(dh, Wx)).to(beta.dtype)
     if A is not None and (wants_x or wants_A):
-        u = (how.scale * B.T).to(dtype).contiguous() @ dh.T  # (r, n)
+        u = _scaled(B.T, how).to(dtype).contiguous() @ dh.T  # (r, n)
     if wants_A or (wants_B and t is None):
         masked = _masked(x, how)
     if wants_A:
         dA = (u @ masked).to(A.dtype)  # (r, in)
     if wants_B:
-        t = (how.scale * A).to(dtype) @ masked.T if t is None else t
+        t = _scaled(A, how).to(dtype) @ masked.T if t is None else t
         dB = (t @ dh).T.to(B.dtype)  # (out, r)
     if wants_x:
         dx = dx.clone() if torch.is_grad_enabled() else dx  # g is then needed as it was
@@ -219,6 +219,10 @@ def _factor(beta: Tensor | None, like: Tensor) -> float | Tensor:
     if like.device.type == "cpu" and not torch.is_grad_enabled():
         return beta.item()
     return beta.to(like.dtype)
+
+
+def _scaled(part: Tensor, how: How) -> Tensor:
+    return part if how.scale == 1 else how.scale * part
 
 
 def _masked(x: Tensor, how: How) -> Tensor:
