@@ -53,7 +53,8 @@ smoke: $(VENV)/suite.stamp  ## one epoch of each mode on made data of MNIST's fo
 	$(BIN)/python run.py -m model=mlp model.size=tiny data=mnist data.sample=true trainer.epochs=1 \
 	    mode=baseline,scaffold,zero,head paths.results=$(SMOKE)
 
-bench: $(VENV)/suite.stamp  ## time the suite's loop, the CfC, a convolutional net and the weight generator
+bench: $(VENV)/suite.stamp  ## time training steps into docs/benchmarks.md, the suite's loop and the weight generator
+	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python scripts/bench_mnist_loop.py
 	$(BIN)/python scripts/bench_cfc.py
 	$(BIN)/python scripts/bench_conv_step.py

@@ -10,6 +10,7 @@ from lottalora.data.spec import DataSpec
 from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import materialize
+from lottalora.scaffold import set_fused
 from lottalora.scaffold import wrap
 from lottalora.scaffold.adapter import LEARNED
 
@@ -43,6 +44,7 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     drawn = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"  # by fsdp each process draws its rows
     account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=drawn)
     init_weights(net, drawn=drawn)
+    set_fused(net, cfg.fused)
     return net, account
 
 

@@ -30,6 +30,7 @@ SECTIONS = (
 CHOICES = {
     "dry_run": (True, False, "json"),
     "force": (True, False),
+    "fused": ("auto", "force", "off"),
     "adapter.rslora": (True, False),
     "adapter.dora": (True, False),
     "adapter.residual": (True, False),

@@ -29,6 +29,9 @@ from lottalora.scaffold.families import Law
 from lottalora.scaffold.families import family
 from lottalora.scaffold.kinds import register_layer
 from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.path import fused_as
+from lottalora.scaffold.path import paths_taken
+from lottalora.scaffold.path import set_fused
 from lottalora.scaffold.shards import shard
 from lottalora.scaffold.wrap import wrap
 
@@ -51,10 +54,13 @@ __all__ = [
     "beta_values",
     "draw",
     "family",
+    "fused_as",
     "materialize",
+    "paths_taken",
     "register_layer",
     "resample",
     "set_backbone_seed",
+    "set_fused",
     "shard",
     "verify",
     "without_scaffold",

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.adapter import Adapter
+from lottalora.scaffold.cost import Form
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.path import choose_convolution
 
 SKINNY = 64  # out · columns / (out + columns) up to which two paths lose to one kernel, for r → 0: measured
 
@@ -67,8 +69,8 @@ class LottaConv(LottaLayer):
 
     def _forward(self, x: Tensor) -> Tensor:
         features = (-1, *(1 for _ in self.kernel_size))  # (out,) broadcasts over (N, out, *)
-        dropping = self.training and self.adapter.dropout > 0  # then the paths see different inputs
-        if not dropping and composed_is_faster(*self.W_seed.shape, self.adapter.rank):
+        small = composed_is_faster(*self.W_seed.shape, self.adapter.rank)
+        if choose_convolution(self, x, small=small) is Form.MERGE:
             h = self._convolve(x, self._renormalised(), self.groups)  # (N, in, *) → (N, out, *)
             return self.finish(x, h, features)
         frozen = self._convolve(x, self.W_seed, self.groups)

@@ -17,13 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold import fused
 from lottalora.scaffold.adapter import Adapter
+from lottalora.scaffold.cost import Form
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.lazy_weight import refuse_reparametrization
 from lottalora.scaffold.own_rows import is_shared_out
+from lottalora.scaffold.path import choose
 
 
 class LottaLayer(Frozen):
@@ -34,6 +37,8 @@ class LottaLayer(Frozen):
     """
 
     bias: Tensor | None
+    fused: str = "auto"  # see `path`
+    taken: Form | None = None  # by the last call
 
     def __init__(
         self,
@@ -158,12 +163,12 @@ class LottaLayer(Frozen):
             h = h * self._renormalisation(self._matrix()).to(h.dtype).view(features)
         return self.finish(x, h, features)
 
-    def finish(self, x: Tensor, h: Tensor, features: tuple[int, ...]) -> Tensor:
+    def finish(self, x: Tensor, h: Tensor, features: tuple[int, ...], *, biased: bool = False) -> Tensor:
         """From W x to the output: what comes after the matrix, whichever way the product was taken.
 
         In the dtype of h: under autocast that of the product, as in a dense layer.
         """
-        if self.bias is not None:
+        if self.bias is not None and not biased:
             h = h + self.bias.to(h.dtype).view(features)
         if self.adapter.residual:
             h = h + x.to(h.dtype)
@@ -185,7 +190,9 @@ class LottaLayer(Frozen):
     def extra_repr(self) -> str:
         out, columns = self.W_seed.shape
         family = "given W_seed" if self.source is None else f"{self.source.family}, seed {self.source.seed}"
-        return f"{columns} → {out}, rank {self.adapter.rank}, scale {self.adapter.scale:g}, {family}"
+        text = f"{columns} → {out}, rank {self.adapter.rank}, scale {self.adapter.scale:g}, {family}"
+        text += "" if self.fused == "auto" else f", fused={self.fused}"
+        return text if self.taken is None else f"{text}, by {self.taken.value}"
 
 
 class LottaLinear(LottaLayer):
@@ -224,6 +231,9 @@ class LottaLinear(LottaLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
+        form = choose(self, x)
+        if form is not Form.REFERENCE:
+            return self._fused(x, form)
         frozen = F.linear(x, self.W_seed)  # (*, in) → (*, out)
         update = None
         if self.A is not None:
@@ -231,3 +241,15 @@ class LottaLinear(LottaLayer):
             A, B = self.A.to(x.dtype), self.B.to(x.dtype)
             update = F.linear(F.linear(dropped, A), B)  # (*, in) → (*, r) → (*, out)
         return self.combine(x, frozen, update, (-1,))
+
+    def _fused(self, x: Tensor, form: Form) -> Tensor:
+        """The same by the fast path."""
+        dora = self.magnitude is not None  # b comes after it
+        parts = (self.W_seed, self.beta, self.A, self.B, None if dora else self.bias)
+        dropout = self.adapter.dropout if self.training else 0.0
+        h = fused.linear(x, *parts, scale=self.adapter.scale, form=form, dropout=dropout)
+        if dora:
+            with torch.no_grad():
+                W = self._matrix()
+            h = h * self._renormalisation(W).to(h.dtype)
+        return self.finish(x, h, (-1,), biased=not dora)

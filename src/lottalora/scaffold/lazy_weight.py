@@ -68,9 +68,9 @@ def lazy_weight(
 ) -> Tensor:
     """Return a `LazyWeight` through which gradients reach `trained`, also from a custom autograd function.
 
-    PyTorch's operations take the composed values, with their graph. An `autograd.Function` takes the tensor as
-    it is, so the tensor has a node of its own in the graph. Under a transform of `torch.func` the values are
-    composed at once.
+    PyTorch's operations take the composed values, with their graph. An `autograd.Function` takes the tensor
+    as it is, so the tensor has a node of its own in the graph. Under a transform of `torch.func` the values
+    are composed at once.
     """
     if torch._C._are_functorch_transforms_active():
         return compose()

@@ -1,0 +1,163 @@
+"""Which way a layer takes to its output: the fast one where it can, else the reference in `layers.py`.
+
+`auto` counts the cost of each form and takes the cheapest; it leaves small products without adapter dropout
+to the reference. What has to run as written (under a transform of PyTorch's, on a device or in a dtype that
+was not tested) says so in one line of the log. `force` raises there instead, `off` is the reference, and the
+name of a form asks for that one.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch import nn
+from torch.autograd import forward_ad
+
+from lottalora.scaffold.cost import Form
+from lottalora.scaffold.cost import cheapest
+
+if TYPE_CHECKING:
+    from lottalora.scaffold.layers import LottaLayer
+
+log = logging.getLogger(__name__)
+
+MODES = ("auto", "force", "off", *(form.value for form in Form if form is not Form.REFERENCE))
+LEAST = 2**27  # multiply-adds of W x, below which choosing and one more call cost what a form saves: measured
+DEVICES = ("cpu", "cuda")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_mode: ContextVar[str | None] = ContextVar("fused", default=None)
+
+
+def set_fused(model: nn.Module, mode: str) -> int:
+    """Say how the layers of a scaffold compute: "auto", "force", "off", or one form by name.
+
+    Parameters and states are the same on every path, so a run may go on by another.
+
+    Returns:
+        The number of layers that were told.
+
+    Raises:
+        ValueError: an unknown mode, or a model without a scaffold.
+    """
+    _check(mode)
+    layers = [module for module in model.modules() if hasattr(module, "taken")]
+    if not layers:
+        raise ValueError("This model has no scaffold layer to speed up: call wrap first.")
+    for layer in layers:
+        layer.fused = mode
+    return len(layers)
+
+
+@contextmanager
+def fused_as(mode: str) -> Iterator[None]:
+    """The same for every layer that is called within, whatever it was told."""
+    _check(mode)
+    token = _mode.set(mode)
+    try:
+        yield
+    finally:
+        _mode.reset(token)
+
+
+def paths_taken(model: nn.Module) -> dict[str, int]:
+    """How many scaffold layers took which form when they were last called; "none" where not yet."""
+    taken = [module.taken for module in model.modules() if hasattr(module, "taken")]
+    return dict(Counter("none" if form is None else form.value for form in taken))
+
+
+def choose(layer: "LottaLayer", x: Tensor) -> Form:
+    """The form in which a linear layer computes h of this x.
+
+    Raises:
+        ValueError: mode "force", or a form by name, where it does not fit.
+    """
+    if torch.compiler.is_compiling():  # a compiler fuses the reference itself
+        return Form.REFERENCE
+    mode = _mode.get() or layer.fused
+    obstacle = "it is off" if mode == "off" else find_obstacle(layer, x)
+    dropping = layer.training and layer.adapter.dropout > 0
+    if mode in ("compose", "merge") and dropping and layer.A is not None:
+        obstacle = obstacle or f"with adapter dropout there is no single matrix to {mode}"
+    settled = _settle(layer, mode, obstacle)
+    if settled is not None:
+        layer.taken = settled
+        return settled
+    out, columns = layer.W_seed.shape
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    first = layer.beta is not None and layer.beta.requires_grad and not x.requires_grad
+    rank = 0 if layer.A is None else layer.adapter.rank
+    rows = x.numel() // max(columns, 1)
+    if mode == "auto" and not dropping and rows * out * columns < LEAST:
+        layer.taken = Form.REFERENCE
+        return layer.taken
+    layer.taken = cheapest(out, columns, rank, rows, dtype=dtype, dropout=dropping, first=first)
+    return layer.taken
+
+
+def choose_convolution(layer: "LottaLayer", x: Tensor, *, small: bool) -> Form:
+    """MERGE, or REFERENCE: the two forms that a convolution has.
+
+    Args:
+        layer: the convolution.
+        x: its input.
+        small: whether the merged kernel is counted as cheaper.
+    """
+    dropping = layer.training and layer.adapter.dropout > 0  # then the paths see different inputs
+    if torch.compiler.is_compiling():
+        return Form.MERGE if small and not dropping else Form.REFERENCE
+    mode = _mode.get() or layer.fused
+    obstacle = None
+    if mode in ("force", "accumulate", "compose") and (dropping or not small):
+        obstacle = "convolutions merge small kernels without adapter dropout, and have no other form"
+    elif mode == "merge" and dropping:
+        obstacle = "with adapter dropout there is no single kernel"
+    _settle(layer, mode, obstacle)
+    merges = not dropping and (small or mode == "merge") and mode != "off"
+    layer.taken = Form.MERGE if merges else Form.REFERENCE
+    return layer.taken
+
+
+def find_obstacle(layer: "LottaLayer", x: Tensor) -> str | None:
+    """Why the reference has to run, in words; None if nothing is in the way."""
+    W_seed = layer.W_seed
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return "torch.func and forward-mode derivatives transform the reference"
+    if torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter):
+        return f"x is traced, or a {type(x).__name__}"
+    if type(W_seed) not in (Tensor, nn.Parameter) or W_seed.requires_grad:
+        return "W_seed is not a plain frozen tensor"
+    if x.device.type not in DEVICES or x.device != W_seed.device:
+        return f"it was not tested for x on {x.device} and W_seed on {W_seed.device}"
+    if x.dtype not in DTYPES or (x.dtype != W_seed.dtype and not torch.is_autocast_enabled(x.device.type)):
+        return f"it was not tested for x of {x.dtype} and W_seed of {W_seed.dtype}"
+    return None
+
+
+def _settle(layer: "LottaLayer", mode: str, obstacle: str | None) -> Form | None:
+    """The form that mode or obstacle decide; None if the cost is to."""
+    if mode == "off":
+        return Form.REFERENCE
+    if obstacle is None:
+        return None if mode in ("auto", "force") else Form(mode)
+    if mode != "auto":
+        name = layer.source.name if layer.source else type(layer).__name__
+        raise ValueError(f"fused={mode} does not fit layer {name!r}: {obstacle}. Type fused=auto.")
+    _say(obstacle)
+    return Form.REFERENCE
+
+
+@cache
+def _say(obstacle: str) -> None:
+    log.info("Scaffold layers run as written, not fused: %s.", obstacle)
+
+
+def _check(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"Unknown mode fused={mode!r}. Known: {', '.join(MODES)}.")
