@@ -109,6 +109,7 @@ class Fused(Function):
         bias: Tensor | None,
         how: How,
     ) -> Tensor:
+        """h, (*, in) → (*, out); the arguments are those of `linear`."""
         wants_x, _, wants_beta, wants_A, wants_B, _, _ = ctx.needs_input_grad
         first = wants_beta and not wants_x  # no g is made for dx, so dβ comes from W x
         h, t, Wx = _output(x, W, beta, A, B, bias, how, keep_Wx=first)
@@ -119,6 +120,7 @@ class Fused(Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, dh: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of x, W, β, A, B and b, from dh, (*, out)."""
         with torch.autocast(dh.device.type, enabled=False):
             return _gradients(ctx.needs_input_grad, ctx.how, dh, *ctx.saved_tensors)
 

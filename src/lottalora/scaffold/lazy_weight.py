@@ -1,8 +1,11 @@
-"""A weight that is composed when its values are used."""
+"""A weight that is computed when its values are used."""
 
 import types
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
+from typing import Any
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -18,15 +21,15 @@ REPARAMETRIZATIONS = ("torch.nn.utils.prune", "torch.nn.utils.weight_norm")
 
 
 class LazyWeight(Tensor):
-    """A tensor with shape, dtype and device, whose values `compose` makes whenever an operation takes it.
+    """A tensor of known shape, dtype and device whose values are computed when an operation needs them.
 
-    T5 reads `wo.weight.dtype` in every layer, and `nn.TransformerEncoderLayer` gives the weights of its
-    layers to a function that does not use them: neither has to pay for a product.
+    T5 reads `wo.weight.dtype` in every layer, and `nn.TransformerEncoderLayer` passes the weights of its
+    layers to a function that does not use them. Neither should cost a matrix product.
 
     Args:
-        like: gives shape and dtype.
-        device: of the values.
-        compose: () → the values, with gradients.
+        like: a tensor of the weight's shape and dtype.
+        device: the device of the values.
+        compose: () → the values, of the shape of `like`, with gradients.
     """
 
     compose: Callable[[], Tensor]
@@ -35,13 +38,18 @@ class LazyWeight(Tensor):
     def __new__(
         cls: type["LazyWeight"], like: Tensor, device: torch.device, compose: Callable[[], Tensor]
     ) -> "LazyWeight":
+        """Make a tensor without values that has the shape and dtype of `like`."""
         lazy = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=device)
         lazy.compose = compose
         return lazy
 
     @classmethod
     def __torch_function__(
-        cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
+        cls,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
         with torch._C.DisableTorchFunctionSubclass():
             if func in WITHOUT_VALUES:
@@ -50,17 +58,22 @@ class LazyWeight(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares a disabled hook there, no classmethod
+        cls,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
         args, kwargs = tree_map_only(LazyWeight, lambda lazy: lazy.compose(), (args, kwargs or {}))
         return func(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict) -> Tensor:
+    def __deepcopy__(self, memo: dict[int, object]) -> Tensor:
         return self.compose().detach().clone()
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return self.compose().detach().__reduce_ex__(protocol)
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        reduced: tuple[Any, ...] = self.compose().detach().__reduce_ex__(protocol)
+        return reduced
 
 
 def lazy_weight(
@@ -86,11 +99,13 @@ class Composition(Function):
     def forward(
         ctx: FunctionCtx, like: Tensor, device: torch.device, compose: Callable[[], Tensor], *trained: Tensor
     ) -> Tensor:
+        """The lazy weight, (out, in), without values yet."""
         ctx.compose, ctx.trained = compose, trained
         return LazyWeight(like, device, compose)
 
     @staticmethod
     def backward(ctx: FunctionCtx, dW: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of what is trained, from dW, (out, in)."""
         trained = [parameter for parameter in ctx.trained if parameter.requires_grad]
         with torch.enable_grad():
             W = ctx.compose()
@@ -99,7 +114,14 @@ class Composition(Function):
 
 
 def refuse_reparametrization(frame: types.FrameType) -> None:
-    """A ValueError if it is one of PyTorch's functions that exchange a weight which reads ours."""
+    """Refuse to give a weight to those functions of PyTorch that replace the weight which they read.
+
+    Args:
+        frame: the frame of the function that reads the weight.
+
+    Raises:
+        ValueError: it is pruning or weight normalisation.
+    """
     if frame.f_globals.get("__name__") in REPARAMETRIZATIONS:
         raise ValueError(
             "The weight of a scaffold layer is composed from W_seed, A, B and β, so it cannot be pruned or "
