@@ -5,12 +5,14 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 WIDTH = 100
 INDENT = "  "
+SCRIPT = "python run.py"
 COMMAND = re.compile(r"python run\.py .*")
 PLAIN = {"True": "true", "False": "false", "None": "null"}  # as YAML spells them
 EVERY = re.compile(r"^Loaded by itself whenever \S+ meets [^.:]*[.:] ")  # recipe begins so
@@ -28,7 +30,8 @@ python run.py model.size=large rank=32 dry_run=true      where every weight goes
 python run.py -m mode=baseline,scaffold rank=1,2,4,8 seed=42,43
 python run.py KEY=VALUE … --cfg job                      all keys of a run with their values
 python run.py --hydra-help                               Hydra's own flags
-python -m lottalora --help                               report, plan, status, Slurm, W&B
+python -m lottalora --help                               report, plan, status, Slurm, W&B"""
+COMPLETION = """
 eval "$(python run.py -sc install=bash)"                 completion of keys and choices with Tab"""
 VARIABLES = """\
 LOTTALORA_DATA         folder of the data sets (~/.cache/lottalora)
@@ -41,30 +44,37 @@ results/runs      log and checkpoint of each run
 results/failures  cause of each failed run, until a repeated command has run it"""
 
 
-def is_asked(words: list[str]) -> bool:
-    return bool({"-h", "--help"} & set(words))
+def is_asked(arguments: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(arguments))
 
 
-def show(conf: Path) -> None:
+def show(conf: Path, *, typed: str) -> None:
     try:
-        sys.stdout.write(manual(conf))
+        sys.stdout.write(manual(conf, typed=typed))
         sys.stdout.flush()
     except BrokenPipeError:  # as in `run.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def manual(conf: Path) -> str:
+def manual(conf: Path, *, typed: str = SCRIPT) -> str:
+    """Return the page.
+
+    Args:
+        conf: folder of the config.
+        typed: how runs are started. Only a script has completion of its words.
+    """
     sections = {
         "WHAT TO TYPE": START,
         "BENCHMARKS": "\n\n".join(benchmark(path, conf) for path in files(conf, "recipe")),
         "TABLES OF THE PAPER": "\n\n".join(with_command(path) for path in files(conf, "sweeps")),
         **{f"{group}=": choices(conf, group) for group in GROUPS},
         "KNOBS AND THEIR DEFAULTS": knobs(conf),
-        "MORE TO TYPE": EXAMPLES,
+        "MORE TO TYPE": EXAMPLES + (COMPLETION if typed == SCRIPT else ""),
         "VARIABLES OF THE ENVIRONMENT": VARIABLES,
         "FILES": FILES,
     }
-    return "\n".join(f"{title}\n{textwrap.indent(text, INDENT)}\n" for title, text in sections.items())
+    page = "\n".join(f"{title}\n{textwrap.indent(text, INDENT)}\n" for title, text in sections.items())
+    return page.replace(SCRIPT, typed)
 
 
 def files(conf: Path, group: str) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from lottalora import CONF
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
@@ -76,15 +77,11 @@ def sweep_of(words: Sequence[str]) -> Iterator[tuple[list[Cell], Composer, DictC
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
-    from lottalora.errors import CONF
     from lottalora.errors import in_one_line
 
-    folder = next((path for path in (CONF, Path("conf").resolve()) if path.is_dir()), None)
-    if folder is None:
-        raise FileNotFoundError("There is no folder conf here. Call this in the folder that holds run.py.")
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             found = cells_of_words(words)
         except HydraException as error:
-            raise ValueError(in_one_line(error, folder)) from error
+            raise ValueError(in_one_line(error)) from error
         yield found

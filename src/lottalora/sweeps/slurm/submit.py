@@ -2,14 +2,13 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 
-from lottalora.errors import CONF
+from lottalora.distributed.environment import RUN
 from lottalora.results import rows
 from lottalora.results.atomic_write import write_whole
 from lottalora.sweeps.cells import Cell
@@ -130,7 +129,7 @@ def script_of(cells: Sequence[Cell], results: Path) -> str:
     return SCRIPT.format(
         tasks="\n".join(tasks),
         folder=shlex.quote(str(results / "slurm")),
-        command=shlex.join([sys.executable, str(CONF.parent / "run.py")]),
+        command=shlex.join(RUN),
         restarts=RESTARTS,
     )
 
