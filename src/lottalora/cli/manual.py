@@ -1,4 +1,9 @@
-"""`python run.py --help`: a manual page made from the files of conf/, so that it says what they say."""
+"""`python run.py --help`: a manual page made from the files of conf/, so that it says what they say.
+
+What a choice or a key means is read from the comment beside it. Hydra's own help knows the names of
+groups and the composed config, but not what they mean, and needs Hydra's import. A key for help in each
+file would become a part of the config, and so of rows.
+"""
 
 import os
 import re
@@ -13,6 +18,7 @@ import yaml
 WIDTH = 100
 INDENT = "  "
 SCRIPT = "python run.py"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where there is one, is ten times as fast
 COMMAND = re.compile(r"python run\.py .*")
 PLAIN = {"True": "true", "False": "false", "None": "null"}  # as YAML spells them
 EVERY = re.compile(r"^Loaded by itself whenever \S+ meets [^.:]*[.:] ")  # recipe begins so
@@ -81,6 +87,10 @@ def files(conf: Path, group: str) -> list[Path]:
     return sorted((conf / group).glob("*.yaml"))
 
 
+def read(path: Path) -> dict:
+    return yaml.load(path.read_text("utf-8"), LOADER)
+
+
 def header(path: Path) -> list[str]:
     """The comment lines at the top of a file, without the one for Hydra."""
     lines = []
@@ -94,7 +104,7 @@ def header(path: Path) -> list[str]:
 def benchmark(recipe: Path, conf: Path) -> str:
     """Its command, what to expect, its sizes, and what its protocol sets."""
     sizes = sizes_of(recipe.stem, conf)
-    protocol = [f"{key}={value}" for key, value in settings(yaml.safe_load(recipe.read_text("utf-8")))
+    protocol = [f"{key}={value}" for key, value in settings(read(recipe))
                 if "${" not in str(value)]  # fmt: skip
     parts = {"model.size": sizes, "protocol": protocol}
     lines = [f"{name}: {', '.join(words)}" for name, words in parts.items() if words]
@@ -105,7 +115,7 @@ def sizes_of(pair: str, conf: Path) -> list[str]:
     """The names for model.size=, the default one first; where others choose it, none is."""
     models = [path for path in files(conf, "model") if pair.startswith(f"{path.stem}_")]
     path = max(models, key=lambda path: len(path.stem))  # vit_random before vit
-    content = yaml.safe_load(path.read_text("utf-8"))
+    content = read(path)
     model = content.get("model", content)  # a file for the whole config, or for its part `model`
     default, sizes = str(model.get("size", "")), [str(size) for size in model.get("sizes", [])]
     return [f"{size} (default)" for size in sizes if size == default] + [
