@@ -119,13 +119,13 @@ def send_array(request: Request, cells: Sequence[Cell], results: Path, overrides
 
 
 def script_of(cells: Sequence[Cell], results: Path) -> str:
-    """The batch script, which holds the words of every cell, so that it needs no other file."""
+    """The batch script, which holds the overrides of every cell, so that it needs no other file."""
     tasks = []
     for index, cell in enumerate(cells):
         log = rows.run_folder(cell.identity, results) / "log.txt"
-        words = [word for word in cell.overrides if not word.startswith("paths.results=")]
-        words.append(f"paths.results={results}")
-        tasks.append(f"{index}) words=({shlex.join(words)}); log={shlex.quote(str(log))} ;;")
+        overrides = [each for each in cell.overrides if not each.startswith("paths.results=")]
+        overrides.append(f"paths.results={results}")
+        tasks.append(f"{index}) words=({shlex.join(overrides)}); log={shlex.quote(str(log))} ;;")
     return SCRIPT.format(
         tasks="\n".join(tasks),
         folder=shlex.quote(str(results / "slurm")),
