@@ -20,11 +20,12 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from lottalora import CONF
 from lottalora.messages import flatten
 from lottalora.messages import nearest_first
 
 PACKAGE = Path(__file__).parent
-CONF = PACKAGE.parents[1] / "conf"  # of the repository that this package was installed from
+AROUND = (Path(__file__), PACKAGE / "cli/run.py")  # files of ours that Hydra is called from
 SHOW_ALL = "LOTTALORA_TRACEBACK"
 # Exit codes of run.py beside 0 and 1.
 STOPPED = 75  # sysexits' EX_TEMPFAIL: nothing is wrong, run the same command again
@@ -115,7 +116,7 @@ def refused_by_hydra(error: Exception) -> str | None:
     """What Hydra meets before our code is reached: a value that is no choice, or a results folder that cannot
     be written, in which it wants to keep the record of a multirun."""
     places = [Path(place.filename) for place in traceback.extract_tb(error.__traceback__)]
-    if any(place.is_relative_to(PACKAGE) and place != Path(__file__) for place in places):
+    if any(place.is_relative_to(PACKAGE) and place not in AROUND for place in places):
         return None
     if isinstance(error, OSError) and error.filename:
         return (
@@ -143,7 +144,7 @@ def unknown_choice(error: MissingConfigException) -> str:
 def unknown_key(key: str, conf: Path) -> str:
     near = difflib.get_close_matches(key, known_keys(key, conf), n=3, cutoff=0.5)
     offer = f"Nearest: {', '.join(near)}. " if near else ""
-    return f"Unknown key {key!r}. {offer}`python run.py --cfg job` lists all keys."
+    return f"Unknown key {key!r}. {offer}The flag `--cfg job` lists all keys."
 
 
 def known_keys(mistyped: str, conf: Path) -> list[str]:

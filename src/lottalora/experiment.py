@@ -109,7 +109,9 @@ def fit_and_score(
 
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     if world_size() > 1:
-        splits = distribute(task, splits, cfg.trainer.strategy, device=build.device_kind(cfg.trainer))
+        splits = distribute(
+            task, splits, strategy=cfg.trainer.strategy, device=build.device_kind(cfg.trainer)
+        )
     fitted = fit.fit(
         task,
         splits,

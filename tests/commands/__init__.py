@@ -5,10 +5,11 @@ own with its own process group, folder, environment, descriptors and exit code. 
 (server.py) that has imported torch and Lightning once and done nothing else; each pytest process has one.
 
 Started cold, by subprocess, stay the tests to whose point it belongs: what is imported at all
-(tests/packaging/test_imports.py, `help` and `dry_run` in tests/suite/test_run.py), a changed source tree
-(the additions in tests/packaging/test_readme.py), a run from end to end (the forced run in
-tests/suite/test_run.py), torchrun and the processes of several devices (tests/suite/test_devices.py), the
-jobs of Slurm (tests/slurm), the benchmark scripts and scripts/kill_sweep.py.
+(tests/packaging/test_imports.py, `help` and `dry_run` in tests/suite/test_run.py), another source tree (the
+additions in tests/packaging/test_readme.py, the bug in tests/suite/test_bad_input.py, the wheel in
+tests/packaging/test_wheel.py), a run from end to end (the forced run in tests/suite/test_run.py), torchrun
+and the processes of several devices (tests/suite/test_devices.py), the jobs of Slurm (tests/slurm), the
+benchmark scripts and scripts/kill_sweep.py.
 """
 
 from tests.commands.client import Command

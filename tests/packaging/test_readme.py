@@ -100,8 +100,9 @@ def test_families_are_all_listed():
 
 
 def test_additions_apply_as_diffs_and_train(tmp_path):
-    for folder in ("src", "conf"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("src", "conf", "sweeps"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore, symlinks=True)
     shutil.copy(ROOT / "run.py", tmp_path)
     for diff in blocks("diff"):
         outside = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}  # plain files, no repository

@@ -68,7 +68,7 @@ def test_all_rows_are_asked_for_together(repository, monkeypatch):
     calls, run = [], subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda *words, **how: calls.append(words) or run(*words, **how))
     lost_commits([f"{number:040x}" for number in range(1000)], repository[0])
-    assert len(calls) == 2  # whether the history is whole, and the history
+    assert len(calls) == 3  # whether git tracks the folder, whether the history is whole, and the history
 
 
 def test_commit_is_that_of_the_code_and_says_whether_tracked_files_differ(repository, monkeypatch):
@@ -86,6 +86,16 @@ def test_commit_is_that_of_the_code_and_says_whether_tracked_files_differ(reposi
 def test_commit_is_empty_outside_of_a_repository(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "code.py"))
     assert provenance.commit() == ""
+
+
+def test_package_installed_inside_another_repository_has_no_commit_of_that(repository, monkeypatch):
+    folder, first, _, _ = repository
+    inside = folder / "site-packages"
+    inside.mkdir()
+    monkeypatch.setattr(provenance, "__file__", str(inside / "code.py"))
+    (inside / "code.py").write_text("not tracked")
+    assert provenance.commit() == ""
+    assert lost_commits(["a" * 40], inside) == frozenset()
 
 
 def test_tables_mark_a_line_whose_code_is_lost():

@@ -77,7 +77,7 @@ def queue() -> str:
 def process_of(rank: int) -> int:
     """The run itself, below the batch script."""
     found = subprocess.run(
-        ["pgrep", "--full", f"run.py .*rank={rank} .*test_slurm"], capture_output=True, text=True
+        ["pgrep", "--full", f"lottalora run .*rank={rank} .*test_slurm"], capture_output=True, text=True
     )
     return int(found.stdout.split()[0])
 

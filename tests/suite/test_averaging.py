@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
-from lottalora.tasks.ema import Average
+from lottalora.tasks.ema import EMA
 from lottalora.tasks.mixed_classification import MixedClassification
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
@@ -86,7 +86,7 @@ def test_the_average_is_over_steps_and_not_over_batches(tmp_path):
 
 
 def test_the_state_of_the_average_is_its_weights_and_their_number_of_steps():
-    average, other = Average(0.9), Average(0.9)
+    average, other = EMA(0.9), EMA(0.9)
     average.steps, average.weights = 7, [torch.ones(2)]
     other.load_state_dict(average.state_dict())
     assert other.steps == 7
@@ -96,7 +96,7 @@ def test_the_state_of_the_average_is_its_weights_and_their_number_of_steps():
 @pytest.mark.parametrize("decay", [1.0, -0.1])
 def test_a_decay_that_cannot_be_is_refused(decay):
     with pytest.raises(ValueError, match="task.average must be from 0 to below 1"):
-        Average(decay)
+        EMA(decay)
 
 
 def test_training_smooths_shares_of_classes_and_validation_takes_the_class_as_it_is():

@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,13 +124,15 @@ def test_a_damaged_row_is_refused_by_name(command, tmp_path):
     assert f"{row.name} is no usable row" in only_line(command("data=digits"))
 
 
-def test_a_bug_of_ours_keeps_its_traceback(command, tmp_path):
+def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
     broken = tmp_path / "broken"
     source = Path(__file__).resolve().parents[2]
     shutil.copytree(source / "src" / "lottalora", broken / "lottalora")
     (broken / "lottalora" / "models" / "mlp.py").write_text("int('a bug')\n")
-    finished = command("data=digits", PYTHONPATH=str(broken))
-    assert finished.returncode != 0
+    command = [sys.executable, source / "run.py", "data=digits"]
+    environment = os.environ | {"PYTHONPATH": str(broken)}
+    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 1
     assert "ValueError: invalid literal for int() with base 10: 'a bug'" in finished.stderr
     assert "Traceback" in finished.stderr
     assert not any(line.startswith("error: ") for line in finished.stderr.splitlines())

@@ -84,14 +84,14 @@ def test_a_step_sees_its_return_and_state_and_not_its_action(part, seen):
 def test_what_fills_up_changes_no_action():
     net, windows = net_of(), windows_of(3)
     filled = Windows(*(torch.cat([torch.ones_like(part[:, :2]), part], dim=1) for part in windows))
-    real = torch.tensor([False, False, True, True, True]).expand(4, -1)
-    torch.testing.assert_close(net(filled._replace(real=real))[:, 2:], net(windows))
+    mask = torch.tensor([False, False, True, True, True]).expand(4, -1)
+    torch.testing.assert_close(net(filled._replace(mask=mask))[:, 2:], net(windows))
 
 
 def test_actions_lie_between_minus_one_and_one():
-    said = net_of()(windows_of())
-    assert said.shape == (4, 5, 2)
-    assert said.abs().max() < 1
+    prediction = net_of()(windows_of())
+    assert prediction.shape == (4, 5, 2)
+    assert prediction.abs().max() < 1
 
 
 def test_the_last_block_gives_at_the_states_what_it_would_give_there_among_all_tokens():
@@ -138,7 +138,7 @@ def test_a_played_episode_fills_the_context_from_the_right_and_takes_off_what_wa
     )
     assert earned.shape == (2,)
     first, second, last = net.seen[0], net.seen[1], net.seen[-1]
-    assert first.real.tolist() == 2 * [[False, False, True]]
+    assert first.mask.tolist() == 2 * [[False, False, True]]
     assert second.steps.tolist() == 2 * [[0, 0, 1]]
     assert last.steps.tolist() == 2 * [[1, 2, 3]]
     torch.testing.assert_close(second.actions[:, -2], first.returns[:, -1].expand(-1, 6) / 2)

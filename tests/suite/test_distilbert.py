@@ -88,9 +88,9 @@ def test_a_text_is_judged_alike_alone_and_beside_longer_ones():
 def test_attention_with_dropout_is_on_average_the_one_without():
     torch.manual_seed(3)
     q, k, v = torch.randn(3, 1, 2, 40, 8)
-    real = torch.arange(40)[None, None, None] < 33
-    dropped = torch.stack([attend(q, k, v, real, 0.2) for _ in range(400)])
-    torch.testing.assert_close(dropped.mean(0), attend(q, k, v, real, 0.0), rtol=0, atol=0.15)
+    mask = torch.arange(40)[None, None, None] < 33
+    dropped = torch.stack([attend(q, k, v, mask, 0.2) for _ in range(400)])
+    torch.testing.assert_close(dropped.mean(0), attend(q, k, v, mask, 0.0), rtol=0, atol=0.15)
     assert not torch.equal(dropped[0], dropped[1])
 
 

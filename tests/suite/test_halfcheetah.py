@@ -55,12 +55,12 @@ def test_a_window_holds_the_steps_that_follow_one_another():
     assert windows.steps[0].tolist() == expected.tolist()
     assert windows.states[0, :, 0].tolist() == (100 + expected).tolist()
     assert windows.actions[0, :, 5].tolist() == (100 + expected).tolist()
-    assert windows.real.all()
+    assert windows.mask.all()
 
 
 def test_a_window_at_the_end_of_an_episode_is_filled_up_on_the_left_and_not_from_the_next():
     windows = steps_of(50, 50).windows(torch.tensor([47]))
-    assert windows.real[0].tolist() == [False] * (CONTEXT - 3) + [True] * 3
+    assert windows.mask[0].tolist() == [False] * (CONTEXT - 3) + [True] * 3
     assert windows.states[0, -3:, 0].tolist() == [47, 48, 49]
     assert not windows.states[0, :-3].any()
     assert not windows.returns[0, :-3].any()
@@ -112,7 +112,7 @@ def test_an_epoch_is_one_window_from_every_step_and_its_order_a_function_of_seed
 
 def test_each_held_out_step_is_scored_once_and_validation_and_test_are_the_same():
     splits = SAMPLE.read()
-    scored = [windows.steps[windows.real] for windows, _ in splits.test_batches()]
+    scored = [windows.steps[windows.mask] for windows, _ in splits.test_batches()]
     assert sorted(torch.cat(scored).tolist()) == list(range(24))
     assert [w.states.sum() for w, _ in splits.test_batches()] == [
         w.states.sum() for w, _ in splits.validation_batches()

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf import open_dict
 
 from lottalora.config.identity import digest
-from lottalora.sweeps.cells import cells_of_words
+from lottalora.sweeps.cells import cells_of_overrides
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUNS = {
@@ -32,7 +32,7 @@ RUNS = {
 def cells():
     """The cells of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *words: cells_of_words(words)[0]
+        yield lambda *overrides: cells_of_overrides(overrides)[0]
 
 
 def test_each_sweep_file_is_known_to_these_tests():

@@ -34,7 +34,7 @@ def test_a_claimed_cell_names_its_process_to_others_until_it_is_killed(tmp_path)
     assert claims.holder(DIGEST, tmp_path)["pid"] == process.pid
     with claims.claimed(DIGEST, tmp_path) as other:
         assert other["pid"] == process.pid
-        assert f"process {process.pid} on " in claims.in_words(other)
+        assert f"process {process.pid} on " in claims.holder_text(other)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert claims.holder(DIGEST, tmp_path) is None

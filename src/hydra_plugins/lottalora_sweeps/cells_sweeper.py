@@ -23,7 +23,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellsSwee
 
 
 class CellsSweeper(Sweeper):
-    """Runs the union of its grids, which words of the command line narrow or replace.
+    """Runs the union of its grids, which overrides of the command line narrow or replace.
 
     Args:
         grids: each maps keys to Hydra's spelling of one value or several; None is one empty grid.

@@ -45,7 +45,7 @@ class PoolLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         composer = Composer(self.hydra_context.config_loader, self.config)
-        cells = self.cells or [composer.cell(words) for words in job_overrides]
+        cells = self.cells or [composer.cell(overrides) for overrides in job_overrides]
         return Sweep(
             cells,
             config=self.config,

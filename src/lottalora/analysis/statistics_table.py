@@ -61,7 +61,7 @@ def comparisons(block: "Block") -> tuple[dict[int, Comparison], list[str]]:
     for place, line in enumerate(block.lines):
         if full is None or line.condition == "full":
             continue
-        arms, names = (line.by_seed, full.by_seed), (name_of(line), "full training")
+        arms, names = (line.by_seed, full.by_seed), (line_name(line), "full training")
         try:
             tests[place] = paired(*arms, names)
             matches[place] = paired_equivalence(*arms, block.metric.margin, names)
@@ -218,7 +218,7 @@ def arm_cells(line: "Line") -> list[str]:
     return [line.label, init, "–" if line.rank is None else str(line.rank)]
 
 
-def name_of(line: "Line") -> str:
+def line_name(line: "Line") -> str:
     rank = "" if line.rank is None else f", r = {line.rank}"
     return f"{line.label}{', ' + line.init if line.init else ''}{rank}"
 

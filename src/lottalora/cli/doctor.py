@@ -1,7 +1,6 @@
 """Check packages, devices, data, disk, network, W&B and Slurm: one line each, a remedy for each problem."""
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -100,6 +99,8 @@ def examine(results: Path) -> Iterator[Check]:
 
 
 def packages() -> Iterator[Check]:
+    import importlib.metadata  # slow to import, and every command imports this module
+
     good = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Check(
         name="python",

@@ -1,4 +1,4 @@
-"""`python -m lottalora COMMAND`: what can be made from rows without training anything."""
+"""`lottalora COMMAND` and `python -m lottalora COMMAND`: runs, sweeps, and what is made from their rows."""
 
 import argparse
 import difflib
@@ -11,6 +11,7 @@ from lottalora.cli import analyse
 from lottalora.cli import cancel
 from lottalora.cli import doctor
 from lottalora.cli import plan
+from lottalora.cli import run
 from lottalora.cli import status
 from lottalora.cli import submit
 from lottalora.cli import sync
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(unknown, file=sys.stderr)
         return 2
+    if arguments[:1] == ["run"]:  # its flags are Hydra's
+        run.main(arguments[1:], typed="lottalora run")
+        return 0
     asked = parser().parse_args(arguments)
     try:
         return COMMANDS[asked.command](asked)
@@ -37,9 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="lottalora", description="Tables and figures from finished runs; the state of this machine."
+        prog="lottalora",
+        description="Runs and sweeps; tables and figures from finished runs; the state of this machine.",
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("run", help=run.HELP)
     rows = commands.add_parser("rows", help="print all rows as CSV", description="Print all rows as CSV.")
     report = commands.add_parser(
         "report",
@@ -65,11 +71,11 @@ def parser() -> argparse.ArgumentParser:
 
 def unknown_command(arguments: list[str]) -> str | None:
     """One sentence with the nearest name, if the first word is no command."""
-    if not arguments or arguments[0].startswith("-") or arguments[0] in COMMANDS:
+    if not arguments or arguments[0].startswith("-") or arguments[0] in NAMES:
         return None
-    near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+    near = difflib.get_close_matches(arguments[0], NAMES, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown command {arguments[0]!r}.{meant} Known: {', '.join(sorted(COMMANDS))}."
+    return f"Unknown command {arguments[0]!r}.{meant} Known: {', '.join(sorted(NAMES))}."
 
 
 def print_rows(asked: argparse.Namespace) -> int:
@@ -139,3 +145,4 @@ PARTS = {
     "doctor": doctor,
 }
 COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
+NAMES = ("run", *COMMANDS)

@@ -1,16 +1,24 @@
-"""`python run.py --help`: a manual page made from the files of conf/, so that it says what they say."""
+"""`python run.py --help`: a manual page made from the files of conf/, so that it says what they say.
+
+What a choice or a key means is read from the comment beside it. Hydra's own help knows the names of
+groups and the composed config, but not what they mean, and needs Hydra's import. A key for help in each
+file would become a part of the config, and so of rows.
+"""
 
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 WIDTH = 100
 INDENT = "  "
+SCRIPT = "python run.py"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where there is one, is ten times as fast
 COMMAND = re.compile(r"python run\.py .*")
 PLAIN = {"True": "true", "False": "false", "None": "null"}  # as YAML spells them
 EVERY = re.compile(r"^Loaded by itself whenever \S+ meets [^.:]*[.:] ")  # recipe begins so
@@ -28,7 +36,8 @@ python run.py model.size=large rank=32 dry_run=true      where every weight goes
 python run.py -m mode=baseline,scaffold rank=1,2,4,8 seed=42,43
 python run.py KEY=VALUE … --cfg job                      all keys of a run with their values
 python run.py --hydra-help                               Hydra's own flags
-python -m lottalora --help                               report, plan, status, Slurm, W&B
+python -m lottalora --help                               report, plan, status, Slurm, W&B"""
+COMPLETION = """
 eval "$(python run.py -sc install=bash)"                 completion of keys and choices with Tab"""
 VARIABLES = """\
 LOTTALORA_DATA         folder of the data sets (~/.cache/lottalora)
@@ -41,34 +50,45 @@ results/runs      log and checkpoint of each run
 results/failures  cause of each failed run, until a repeated command has run it"""
 
 
-def is_asked(words: list[str]) -> bool:
-    return bool({"-h", "--help"} & set(words))
+def is_asked(arguments: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(arguments))
 
 
-def show(conf: Path) -> None:
+def show(conf: Path, *, typed: str) -> None:
     try:
-        sys.stdout.write(manual(conf))
+        sys.stdout.write(manual(conf, typed=typed))
         sys.stdout.flush()
     except BrokenPipeError:  # as in `run.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def manual(conf: Path) -> str:
+def manual(conf: Path, *, typed: str = SCRIPT) -> str:
+    """Return the page.
+
+    Args:
+        conf: folder of the config.
+        typed: how runs are started. Only a script has completion of its words.
+    """
     sections = {
         "WHAT TO TYPE": START,
         "BENCHMARKS": "\n\n".join(benchmark(path, conf) for path in files(conf, "recipe")),
         "TABLES OF THE PAPER": "\n\n".join(with_command(path) for path in files(conf, "sweeps")),
         **{f"{group}=": choices(conf, group) for group in GROUPS},
         "KNOBS AND THEIR DEFAULTS": knobs(conf),
-        "MORE TO TYPE": EXAMPLES,
+        "MORE TO TYPE": EXAMPLES + (COMPLETION if typed == SCRIPT else ""),
         "VARIABLES OF THE ENVIRONMENT": VARIABLES,
         "FILES": FILES,
     }
-    return "\n".join(f"{title}\n{textwrap.indent(text, INDENT)}\n" for title, text in sections.items())
+    page = "\n".join(f"{title}\n{textwrap.indent(text, INDENT)}\n" for title, text in sections.items())
+    return page.replace(SCRIPT, typed)
 
 
 def files(conf: Path, group: str) -> list[Path]:
     return sorted((conf / group).glob("*.yaml"))
+
+
+def read(path: Path) -> dict:
+    return yaml.load(path.read_text("utf-8"), LOADER)
 
 
 def header(path: Path) -> list[str]:
@@ -84,7 +104,7 @@ def header(path: Path) -> list[str]:
 def benchmark(recipe: Path, conf: Path) -> str:
     """Its command, what to expect, its sizes, and what its protocol sets."""
     sizes = sizes_of(recipe.stem, conf)
-    protocol = [f"{key}={value}" for key, value in settings(yaml.safe_load(recipe.read_text("utf-8")))
+    protocol = [f"{key}={value}" for key, value in settings(read(recipe))
                 if "${" not in str(value)]  # fmt: skip
     parts = {"model.size": sizes, "protocol": protocol}
     lines = [f"{name}: {', '.join(words)}" for name, words in parts.items() if words]
@@ -95,7 +115,7 @@ def sizes_of(pair: str, conf: Path) -> list[str]:
     """The names for model.size=, the default one first; where others choose it, none is."""
     models = [path for path in files(conf, "model") if pair.startswith(f"{path.stem}_")]
     path = max(models, key=lambda path: len(path.stem))  # vit_random before vit
-    content = yaml.safe_load(path.read_text("utf-8"))
+    content = read(path)
     model = content.get("model", content)  # a file for the whole config, or for its part `model`
     default, sizes = str(model.get("size", "")), [str(size) for size in model.get("sizes", [])]
     return [f"{size} (default)" for size in sizes if size == default] + [

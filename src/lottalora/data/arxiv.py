@@ -13,7 +13,7 @@ from torch import Tensor
 from lottalora.data.batches import order
 from lottalora.data.batches.graph import Adjacency
 from lottalora.data.batches.graph import Nodes
-from lottalora.data.sources.memory import keep_memory
+from lottalora.data.sources.memory import retain_freed_memory
 from lottalora.data.sources.ogb import PARTS
 from lottalora.data.sources.ogb import Archive
 from lottalora.data.sources.ogb import Table
@@ -76,7 +76,7 @@ class Arxiv:
 
     def read(self) -> "GraphSplits":
         """The three parts. Nothing is read, looked for or downloaded before this call."""
-        keep_memory()  # the tensors of an epoch have 173 MB each
+        retain_freed_memory()  # the tensors of an epoch have 173 MB each
         parsed = made_papers() if self.sample else ARCHIVE.read(self.root, VERSION, parse)
         if not self.sample:
             check_features(parsed, self.features, self.root / ARCHIVE.folder / "raw" / "node-feat.csv.gz")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lottalora.data.batches import order
 from lottalora.data.batches.graph import Molecules
-from lottalora.data.sources.memory import keep_memory
+from lottalora.data.sources.memory import retain_freed_memory
 from lottalora.data.sources.ogb import PARTS
 from lottalora.data.sources.ogb import Archive
 from lottalora.data.sources.ogb import Table
@@ -58,7 +58,7 @@ class MolHIV:
 
     def read(self) -> "MoleculeSplits":
         """The three parts. Nothing is read, looked for or downloaded before this call."""
-        keep_memory()  # the tensors of a step have 2 to 8 MB each
+        retain_freed_memory()  # the tensors of a step have 2 to 8 MB each
         parsed = made_molecules() if self.sample else ARCHIVE.read(self.root, VERSION, parse)
         return MoleculeSplits(
             molecules=Flat.of(parsed),

@@ -30,8 +30,8 @@ REPOSITORY = "datasets/Salesforce/wikitext/resolve/main"
 class Text(ABC):
     """A text as one stream of tokens for each part: every document behind a <s>, cut into blocks of 128.
 
-    Within a block a token is foreseen from those before it; each token but the first of a part is foreseen
-    once an epoch, by the last one of the block before if it begins one. Text becomes tokens once, and these
+    Within a block a token is predicted from those before it. Every token but the first of a part is predicted
+    once per epoch; a block's first token from the previous block's last. Text becomes tokens once, and these
     are kept beside it; later they are read where they lie, and take no memory.
 
     Args:

@@ -1,6 +1,9 @@
 """Whether this process is one of several, which the config is checked against before torch is imported."""
 
 import os
+import sys
+
+RUN = (sys.executable, "-P", "-m", "lottalora", "run")  # from any folder; -P: no module is imported from that
 
 
 def launched() -> int:

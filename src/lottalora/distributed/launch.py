@@ -26,6 +26,7 @@ from lottalora.distributed.collectives import broadcast
 from lottalora.distributed.collectives import is_first
 from lottalora.distributed.collectives import process_rank
 from lottalora.distributed.collectives import world_size
+from lottalora.distributed.environment import RUN
 from lottalora.distributed.environment import launched
 from lottalora.errors import cause_of
 from lottalora.errors import in_one_line
@@ -147,7 +148,7 @@ def as_torchrun_says(slurm: dict[str, str]) -> dict[str, str]:
 
 
 def start(devices: int) -> int:
-    """Start this very command once for each device of this machine; the exit code of the first process."""
+    """Start this run once for each device of this machine; return the exit code of the first process."""
     shared = {
         "WORLD_SIZE": str(devices),
         "LOCAL_WORLD_SIZE": str(devices),
@@ -160,7 +161,7 @@ def start(devices: int) -> int:
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, *sys.argv],
+            [*RUN, *sys.argv[1:]],
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"},
         )
         for rank in range(devices)

@@ -151,7 +151,7 @@ def share_of(batch: object, process: int, processes: int) -> Share:
     Raises:
         ValueError: the batch is not made of tensors that have one row for each example.
     """
-    rows = {rows_of(part) for part in parts_of(batch)}
+    rows = {row_count(part) for part in parts_of(batch)}
     if len(rows) != 1 or min(rows) == 0:
         raise ValueError(
             "A batch of these data is no list of examples that devices could share out. "
@@ -169,8 +169,8 @@ def parts_of(batch: object) -> list[object]:
     return [batch]
 
 
-def rows_of(part: object) -> int:
-    """0 for what has none."""
+def row_count(part: object) -> int:
+    """Rows of a tensor; 0 for anything that has none."""
     if not isinstance(part, Tensor) or part.layout != torch.strided or part.dim() == 0:
         return 0
     return len(part)

@@ -72,7 +72,7 @@ class DecisionTransformer(nn.Module):
         tokens = (self.embed_return(x.returns), self.embed_state(x.states), self.embed_action(x.actions))
         h = torch.stack([token + step for token in tokens], dim=2).flatten(1, 2)  # (N, K, 3, d) → (N, T, d)
         h = self.dropout(self.embed_norm(h))
-        seen = visible(x.real)
+        seen = visible(x.mask)
         *blocks, last = self.blocks
         for block in blocks:
             h = block(h, seen)
@@ -100,25 +100,25 @@ class Block(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, h: Tensor, seen: Tensor, at: slice = slice(None)) -> Tensor:
-        """What becomes of the tokens `at`; all others are only looked at."""
+        """Return the outputs for positions `at`; all positions serve as keys and values."""
         x = self.norm1(h)
         h = h[:, at] + self.dropout(self.attend(x[:, at], x, seen[:, :, at]))
         return h + self.dropout(self.fc2(F.relu(self.fc1(self.norm2(h)))))  # ReLU as in Chen et al.
 
-    def attend(self, asking: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+    def attend(self, query: Tensor, x: Tensor, seen: Tensor) -> Tensor:
         q, k, v = (  # (N, T, d) → (N, H, T, d / H)
             tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for tokens in (self.q(asking), self.k(x), self.v(x))
+            for tokens in (self.q(query), self.k(x), self.v(x))
         )
         dropout = self.dropout.probability if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
         return self.o(mixed.transpose(1, 2).flatten(2))  # (N, H, T, d / H) → (N, T, d)
 
 
-def visible(real: Tensor) -> Tensor:
+def visible(mask: Tensor) -> Tensor:
     """Which token (row) sees which (column), (N, 1, T, T): itself, and real ones before it."""
-    tokens = real.repeat_interleave(3, dim=1)  # (N, K) → (N, T)
+    tokens = mask.repeat_interleave(3, dim=1)  # (N, K) → (N, T)
     count = tokens.shape[1]
-    earlier = torch.ones(count, count, dtype=torch.bool, device=real.device).tril()
-    itself = torch.eye(count, dtype=torch.bool, device=real.device)  # a row without any would give NaN
+    earlier = torch.ones(count, count, dtype=torch.bool, device=mask.device).tril()
+    itself = torch.eye(count, dtype=torch.bool, device=mask.device)  # a row without any would give NaN
     return (earlier & tokens[:, None, None, :]) | itself

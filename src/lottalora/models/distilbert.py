@@ -74,12 +74,12 @@ class DistilBert(nn.Module):
 
     def forward(self, x: Texts) -> Tensor:
         places = torch.arange(x.tokens.shape[1], device=x.tokens.device)  # (T,)
-        real = (places < x.lengths[:, None])[:, None, None]  # (N, 1, 1, T)
+        mask = (places < x.lengths[:, None])[:, None, None]  # (N, 1, 1, T)
         h = self.embeddings(x.tokens)  # (N, T) → (N, T, d)
         *blocks, last = self.transformer["layer"]
         for block in blocks:
-            h = block(h, real)
-        cls = last(h, real, at=slice(0, 1))[:, 0]  # (N, T, d) → (N, 1, d) → (N, d)
+            h = block(h, mask)
+        cls = last(h, mask, at=slice(0, 1))[:, 0]  # (N, T, d) → (N, 1, d) → (N, d)
         return self.head(self.dropout(cls))  # (N, out_dim)
 
 
@@ -109,16 +109,16 @@ class Block(nn.Module):
         self.output_layer_norm = nn.LayerNorm(width, eps=EPSILON)
         self.dropout = Dropout(dropout)
 
-    def forward(self, h: Tensor, real: Tensor, at: slice = slice(None)) -> Tensor:
-        """What becomes of the tokens `at`; all others are only looked at."""
-        asking = h[:, at]
-        h = self.sa_layer_norm(asking + self.attention(asking, h, real))
+    def forward(self, h: Tensor, mask: Tensor, at: slice = slice(None)) -> Tensor:
+        """Return the outputs for positions `at`; all positions serve as keys and values."""
+        query = h[:, at]
+        h = self.sa_layer_norm(query + self.attention(query, h, mask))
         inner = self.ffn["lin2"](F.gelu(self.ffn["lin1"](h)))  # (N, T, d) → (N, T, ffn) → (N, T, d)
         return self.output_layer_norm(h + self.dropout(inner))
 
 
 class Attention(nn.Module):
-    """Softmax attention; what is not `real` is not seen."""
+    """Softmax attention; what `mask` leaves out is not seen."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -126,27 +126,27 @@ class Attention(nn.Module):
         self.probability = dropout
         self.q_lin, self.k_lin, self.v_lin, self.out_lin = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, asking: Tensor, h: Tensor, real: Tensor) -> Tensor:
+    def forward(self, query: Tensor, h: Tensor, mask: Tensor) -> Tensor:
         q, k, v = (  # (N, T, d) → (N, H, T, d / H)
             tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for tokens in (self.q_lin(asking), self.k_lin(h), self.v_lin(h))
+            for tokens in (self.q_lin(query), self.k_lin(h), self.v_lin(h))
         )
-        mixed = attend(q, k, v, real, self.probability if self.training else 0.0)
+        mixed = attend(q, k, v, mask, self.probability if self.training else 0.0)
         return self.out_lin(mixed.transpose(1, 2).flatten(2))  # (N, H, T, d / H) → (N, T, d)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, real: Tensor, probability: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, probability: float) -> Tensor:
     """PyTorch's fused attention, but for dropout on a CPU, which it does not fuse and draws slowly.
 
     On a CPU in float32 whatever the precision: its backward in bf16 takes 2.7 times as long.
     """
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=real, dropout_p=probability)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=probability)
     if probability == 0:
         q, k, v = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (q, k, v))
         with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=real)
-    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~real, -torch.inf)  # (N, H, T, T)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~mask, -torch.inf)  # (N, H, T, T)
     return dropout(scores.softmax(-1), probability) @ v
 
 

@@ -22,8 +22,10 @@ from lottalora.report.figures import GREY
 from lottalora.report.figures import STYLE
 
 NAME = "rank_curves.svg"
-ARMS = {"scaffold": (COLOURS[0], "o", "random scaffold + adapters"),
-        "no_scaffold": (COLOURS[1], "s", "the same, scaffold removed")}  # fmt: skip
+CONDITIONS = {
+    "scaffold": (COLOURS[0], "o", "random scaffold + adapters"),
+    "no_scaffold": (COLOURS[1], "s", "the same, scaffold removed"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def panels(blocks: list[Block]) -> list[Panel]:
         block = paper_block(blocks, benchmark.model, benchmark.data, benchmark.variant)
         if block is None or block.baseline is None or len(protocol_lines(block)) < ENOUGH:
             continue
-        lines = [block.baseline, *(line for arm in ARMS for line in protocol_lines(block, arm))]
+        lines = [block.baseline, *(line for each in CONDITIONS for line in protocol_lines(block, each))]
         points = [point_of(block, line) for line in lines if scores_of(line)]
         found.append(Panel(benchmark.title, block, points))
     return found
@@ -100,8 +102,8 @@ def draw(folder: Path, blocks: list[Block]) -> Path:
 def draw_panel(axes: Axes, panel: Panel) -> None:
     full = next(point for point in panel.points if point.line.condition == "full")
     axes.axhline(full.mean, color="black", linewidth=1.0, label="full training")
-    for arm, (colour, marker, label) in ARMS.items():
-        points = [point for point in panel.points if point.line.condition == arm]
+    for condition, (colour, marker, label) in CONDITIONS.items():
+        points = [point for point in panel.points if point.line.condition == condition]
         ranks = [point.line.rank for point in points]
         axes.plot(ranks, [point.mean for point in points], marker, linestyle="-", color=colour, markersize=5,
                   linewidth=1.5, label=label)  # fmt: skip

@@ -24,7 +24,9 @@ def lost_commits(commits: Iterable[str], repository: Path = Path(__file__).paren
 
 
 def ancestors(repository: Path) -> frozenset[str] | None:
-    """HEAD and every commit before it; None where that is not known."""
+    """HEAD and every commit before it; None where unknown, as in a folder without tracked files."""
+    if not git("ls-files", folder=repository):
+        return None
     if git("rev-parse", "--is-shallow-repository", folder=repository) != ["false"]:
         return None
     found = git("rev-list", "HEAD", folder=repository)

@@ -26,7 +26,7 @@ def command_of(row: Row) -> str:
 
 
 def overrides_of(row: Row) -> list[str]:
-    """The words of that command: what the run is, then what it changed in its recipe.
+    """The overrides of that command: what the run is, then what it changed in its recipe.
 
     A text of one's own lies where the row does not say: its `data.root` is FOLDER, and to be replaced.
     """

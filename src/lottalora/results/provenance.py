@@ -3,12 +3,13 @@
 import importlib.metadata
 import platform
 import resource
-import subprocess
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 
 import torch
+
+from lottalora.results.ancestry import git
 
 PACKAGES = (
     "torch",
@@ -64,12 +65,12 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of this repository, with -dirty where tracked files differ from it; "" outside of one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
+    """The commit of this code, with -dirty where tracked files differ from it; "" where none tracks it.
+
+    An installed package may lie inside a repository of its user's, which does not track it.
+    """
+    folder = Path(__file__).parent
+    if not git("ls-files", folder=folder):
         return ""
-    return answer.stdout.strip()
+    found = git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*", folder=folder)
+    return found[0] if found else ""

@@ -117,7 +117,7 @@ def check(row: object, path: Path) -> None:
         raise unusable(path, f"with keys that schema {SCHEMA} does not know: {', '.join(map(str, unknown))}")
     for key, hint in hints.items():
         if not is_a(row[key], hint):
-            raise unusable(path, f"wrong in {key}: {row[key]!r} is not {name_of(hint)}")
+            raise unusable(path, f"wrong in {key}: {row[key]!r} is not {json_type(hint)}")
     check_contents(row, path)
 
 
@@ -178,7 +178,7 @@ def is_a(value: object, hint: object) -> bool:
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-def name_of(hint: object) -> str:
+def json_type(hint: object) -> str:
     """`int | None` as a person reads it in JSON: int or null."""
     names = ["null" if each is type(None) else each.__name__ for each in get_args(hint) or (hint,)]
     return " or ".join(names)

@@ -1,4 +1,4 @@
-"""From the words of a multirun to its cells: the runs that differ, each once, with its row's digest."""
+"""From the overrides of a multirun to its cells: the runs that differ, each once, with its row's digest."""
 
 import copy
 import functools
@@ -34,7 +34,7 @@ class Cell:
     """One run of a sweep.
 
     Args:
-        overrides: the words that make its config.
+        overrides: those that make its config.
         identity: the part of its row that names it; empty where the config cannot be resolved.
         epochs: epochs that it trains; 0 where the config cannot be resolved.
         problem: why it cannot run, or None.
@@ -51,12 +51,12 @@ class Cell:
 
 
 class Composer:
-    """Configs of cells. Hydra composes once for each choice of groups, and the other words of a cell are
+    """Configs of cells. Hydra composes once for each choice of groups, and the other overrides of a cell are
     applied to a copy: a tenth of the time, and the same config, since Hydra too applies values after groups.
 
     Args:
         loader: of the config folder.
-        master: the config of the multirun, whose words for Hydra itself hold for each cell.
+        master: the config of the multirun, whose overrides for Hydra itself hold for each cell.
         jobs: whether each cell is a command of its own, as in Slurm, and so may have several devices.
     """
 
@@ -115,19 +115,19 @@ def cells_of(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Cell]:
     return list(unique.values())
 
 
-def expand(words: Sequence[str], grids: Sequence[Grid], loader: ConfigLoader) -> list[list[str]]:
-    """Every combination of values, grid by grid; typed words replace the same keys of each grid."""
+def expand(typed: Sequence[str], grids: Sequence[Grid], loader: ConfigLoader) -> list[list[str]]:
+    """Every combination of values, grid by grid; typed overrides replace the same keys of each grid."""
     parser = OverridesParser.create(loader)
     jobs = []
     for grid in grids or [{}]:
-        overrides = parser.parse_overrides([f"{key}={value}" for key, value in grid.items()] + list(words))
+        overrides = parser.parse_overrides([f"{key}={value}" for key, value in grid.items()] + list(typed))
         axes = {each.get_key_element(): list(values_of(each)) for each in overrides}
         jobs += [list(job) for job in itertools.product(*axes.values())]
     return jobs
 
 
 def values_of(override: Override) -> Iterator[str]:
-    """key=value for each value of one word."""
+    """key=value for each value of one override."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         values = [override.get_value_element_as_str()]
@@ -145,12 +145,12 @@ def values_of(override: Override) -> Iterator[str]:
     return (f"{key}={value}" for value in values)
 
 
-def cells_of_words(words: Sequence[str]) -> tuple[list[Cell], Composer, DictConfig]:
-    """The cells that `run.py -m WORDS` would run, for commands that run nothing, with Hydra initialised."""
+def cells_of_overrides(overrides: Sequence[str]) -> tuple[list[Cell], Composer, DictConfig]:
+    """The cells of `run.py -m OVERRIDES`, for commands that run nothing, with Hydra initialised."""
     from hydra.core.global_hydra import GlobalHydra
 
     hydra = GlobalHydra.instance().hydra
-    master = hydra.compose_config("config", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    master = hydra.compose_config("config", [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
     composer = Composer(hydra.config_loader, master, jobs=True)
     task = list(master.hydra.overrides.task)
     return (

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from lottalora import CONF
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
-from lottalora.sweeps.cells import cells_of_words
+from lottalora.sweeps.cells import cells_of_overrides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class SweepState:
         done, running, failed, waiting: cells. What runs again after a failure is running.
         diverged: those of `done` whose run diverged.
         claims: digest → who runs it.
-        causes: digest, or words where there is none → why it failed.
+        causes: digest, or overrides where there is none → why it failed.
     """
 
     done: list[Cell] = field(default_factory=list)
@@ -71,20 +72,16 @@ def key_of(cell: Cell) -> str:
 
 
 @contextlib.contextmanager
-def sweep_of(words: Sequence[str]) -> Iterator[tuple[list[Cell], Composer, DictConfig]]:
-    """The cells that `run.py -m WORDS` would run; what is typed wrong is a ValueError of one line."""
+def sweep_of(overrides: Sequence[str]) -> Iterator[tuple[list[Cell], Composer, DictConfig]]:
+    """The cells that `run.py -m OVERRIDES` would run; what is typed wrong is a ValueError of one line."""
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
-    from lottalora.errors import CONF
     from lottalora.errors import in_one_line
 
-    folder = next((path for path in (CONF, Path("conf").resolve()) if path.is_dir()), None)
-    if folder is None:
-        raise FileNotFoundError("There is no folder conf here. Call this in the folder that holds run.py.")
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            found = cells_of_words(words)
+            found = cells_of_overrides(overrides)
         except HydraException as error:
-            raise ValueError(in_one_line(error, folder)) from error
+            raise ValueError(in_one_line(error)) from error
         yield found

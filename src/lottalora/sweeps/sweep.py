@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def run_sweep(
-    words: Sequence[str],
+    overrides: Sequence[str],
     grids: Sequence[Grid],
     *,
     loader: ConfigLoader,
@@ -38,7 +38,7 @@ def run_sweep(
     """Run what is not done, and raise one sentence at the end if a run failed."""
     check_devices(config.trainer.devices, sweep=True)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    jobs = expand(words, grids, loader)
+    jobs = expand(overrides, grids, loader)
     cells = cells_of(Composer(loader, config), jobs)
     todo = cells
     if not config.dry_run:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lottalora.tasks.base import Task
 
 
-class Average(Callback):
+class EMA(Callback):
     r"""An exponential moving average of what is trained: these weights are validated, kept and tested.
 
     .. math:: \bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta, \qquad
@@ -24,6 +24,8 @@ class Average(Callback):
 
     Source: the warm-up is that of TensorFlow's ExponentialMovingAverage.
     """
+
+    state_key = "Average"  # its name in checkpoints of earlier versions
 
     def __init__(self, decay: float) -> None:
         if not 0 <= decay < 1:

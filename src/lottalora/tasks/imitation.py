@@ -45,9 +45,9 @@ class Imitation(Task):
 
     def step(self, batch: tuple[Windows, Tensor]) -> Step:
         windows, actions = batch  # (N, K, *), (N, K, actions)
-        said = self.net(windows)[windows.real]  # (N, K, actions) → (real steps, actions)
-        done = actions[windows.real]
-        return Step(F.mse_loss(said, done), said, done)
+        prediction = self.net(windows)[windows.mask]  # (N, K, actions) → (real steps, actions)
+        target = actions[windows.mask]
+        return Step(F.mse_loss(prediction, target), prediction, target)
 
     def further_scores(self) -> dict[str, float]:
         if not self.episodes:

@@ -11,7 +11,7 @@ from lottalora.tasks.base import MakeOptimizer
 from lottalora.tasks.base import MakeSchedule
 from lottalora.tasks.base import Step
 from lottalora.tasks.base import Task
-from lottalora.tasks.ema import Average
+from lottalora.tasks.ema import EMA
 
 
 class MixedClassification(Task):
@@ -42,7 +42,7 @@ class MixedClassification(Task):
         self.flip = flip
 
     def configure_callbacks(self) -> list[Callback]:
-        return [] if self.average is None else [Average(self.average)]
+        return [] if self.average is None else [EMA(self.average)]
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Step:
         x, target = batch  # (N, C, H, W), and (N, classes) in training, (N,) otherwise

@@ -99,7 +99,7 @@ class Memory:
     ) -> None:
         self.net, self.normalisation = net, normalisation
         self.device = next(net.parameters()).device
-        self.owed = np.full(episodes, float(target_return))
+        self.return_to_go = np.full(episodes, float(target_return))
         self.step = 0
         states, actions = len(normalisation.mean), net.action.out_features
         empty = (torch.zeros(episodes, context, width) for width in (1, states, actions))
@@ -110,11 +110,11 @@ class Memory:
         """The actions (E, actions) for the states observed, (E, states)."""
         normalisation = self.normalisation
         newest = Windows(
-            torch.from_numpy(self.owed / normalisation.return_scale).float()[:, None],
+            torch.from_numpy(self.return_to_go / normalisation.return_scale).float()[:, None],
             (torch.from_numpy(observed).float() - normalisation.mean) / normalisation.std,
             torch.zeros_like(self.seen.actions[:, 0]),  # not yet known, and not seen by its own step
             torch.full_like(self.seen.steps[:, 0], self.step),
-            torch.ones_like(self.seen.real[:, 0]),
+            torch.ones_like(self.seen.mask[:, 0]),
         )
         pairs = zip(self.seen, newest, strict=True)
         self.seen = Windows(*(torch.cat([old[:, 1:], new[:, None]], dim=1) for old, new in pairs))
@@ -124,7 +124,7 @@ class Memory:
         return actions.numpy()
 
     def pay(self, rewards: np.ndarray) -> None:
-        self.owed -= rewards
+        self.return_to_go -= rewards
 
 
 @contextmanager

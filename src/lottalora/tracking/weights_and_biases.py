@@ -105,7 +105,7 @@ def open_run(  # noqa: ANN201  wandb is imported late
             entity=entity,
             id=identity["digest"],
             resume="allow",
-            name=name_of(identity),
+            name=display_name(identity),
             group=about.group,
             job_type=identity["mode"],
             tags=[identity["model"], identity["data"], identity["recipe"]],
@@ -127,10 +127,10 @@ def open_run(  # noqa: ANN201  wandb is imported late
         ) from error
 
 
-def name_of(identity: dict) -> str:
+def display_name(identity: dict) -> str:
     """What W&B's table shows: as short as the row's name."""
     rank = "" if identity["rank"] is None else f"r{identity['rank']}"
-    words = [
+    parts = [
         identity["model"],
         identity["data"],
         identity["size"],
@@ -139,4 +139,4 @@ def name_of(identity: dict) -> str:
         identity["init"],
         f"s{identity['seed']}",
     ]
-    return "_".join(str(word) for word in words if word)
+    return "_".join(str(part) for part in parts if part)

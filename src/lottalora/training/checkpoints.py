@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 class Best(Callback):
     """Keeps the validation score of every epoch, and the trained weights of the best one in `folder`.
 
+    Patience is counted here and not by Lightning's EarlyStopping, whose count is a state of its own: it can
+    differ from `scores` where a resumed run takes over the best epoch of the process before it.
+
     Args:
         folder: where the weights lie.
         higher_is_better: of the score.

@@ -13,14 +13,14 @@ class Windows(NamedTuple):
         states: normalised, (N, K, states).
         actions: those taken, (N, K, actions); the one of a step is seen by later steps alone.
         steps: the number of each step in its episode, from 0, (N, K).
-        real: whether a step is real, (N, K); False where it only fills up.
+        mask: True where there is a step, False where it only fills up, (N, K).
     """
 
     returns: Tensor
     states: Tensor
     actions: Tensor
     steps: Tensor
-    real: Tensor
+    mask: Tensor
 
 
 class Sequences(NamedTuple):

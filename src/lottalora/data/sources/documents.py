@@ -93,11 +93,11 @@ def tell_missing(paths: Sequence[Path]) -> None:
 
 def documents_of(paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
-        read = rows_of if path.suffix == ".parquet" else passages_of
+        read = column_texts if path.suffix == ".parquet" else passages_of
         yield from (text for text in read(path) if text and not text.isspace())
 
 
-def rows_of(path: Path) -> Iterator[str]:
+def column_texts(path: Path) -> Iterator[str]:
     """The column "text" of a parquet file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Memory that a process keeps for itself."""
+"""Keep glibc from returning freed memory to the system."""
 
 import contextlib
 import ctypes
@@ -6,7 +6,7 @@ import ctypes
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
-def keep_memory() -> None:
+def retain_freed_memory() -> None:
     """Let freed memory stay with this process, where the C library is glibc.
 
     Otherwise a tensor of many megabytes goes back to the system as soon as it is freed and comes again page

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-SCRIPT_FITS = 5000  # tasks whose words fit into one batch script, which Slurm limits to 4 MB
+SCRIPT_FITS = 5000  # tasks whose overrides fit into one batch script, which Slurm limits to 4 MB
 
 
 def check_slurm() -> None:

@@ -2,14 +2,13 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 
-from lottalora.errors import CONF
+from lottalora.distributed.environment import RUN
 from lottalora.results import rows
 from lottalora.results.atomic_write import write_whole
 from lottalora.sweeps.cells import Cell
@@ -120,17 +119,17 @@ def send_array(request: Request, cells: Sequence[Cell], results: Path, overrides
 
 
 def script_of(cells: Sequence[Cell], results: Path) -> str:
-    """The batch script, which holds the words of every cell, so that it needs no other file."""
+    """The batch script, which holds the overrides of every cell, so that it needs no other file."""
     tasks = []
     for index, cell in enumerate(cells):
         log = rows.run_folder(cell.identity, results) / "log.txt"
-        words = [word for word in cell.overrides if not word.startswith("paths.results=")]
-        words.append(f"paths.results={results}")
-        tasks.append(f"{index}) words=({shlex.join(words)}); log={shlex.quote(str(log))} ;;")
+        overrides = [each for each in cell.overrides if not each.startswith("paths.results=")]
+        overrides.append(f"paths.results={results}")
+        tasks.append(f"{index}) words=({shlex.join(overrides)}); log={shlex.quote(str(log))} ;;")
     return SCRIPT.format(
         tasks="\n".join(tasks),
         folder=shlex.quote(str(results / "slurm")),
-        command=shlex.join([sys.executable, str(CONF.parent / "run.py")]),
+        command=shlex.join(RUN),
         restarts=RESTARTS,
     )
 

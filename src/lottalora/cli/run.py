@@ -1,0 +1,49 @@
+"""`lottalora run KEY=VALUE …` and `python run.py KEY=VALUE …`: one run, or with -m a sweep."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lottalora import CONF
+from lottalora.cli import manual
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = "train one network on one data set, or with -m a sweep; the same as run.py"
+
+
+def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
+    """Show the manual, or hand the arguments to Hydra.
+
+    Args:
+        arguments: overrides and Hydra's own flags.
+        typed: the words before them on the command line, as the manual shows them.
+    """
+    if manual.is_asked(arguments):
+        manual.show(CONF, typed=typed)
+        return
+    # Before torch is imported: OpenMP threads that spin while they wait slow small models a hundred times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import hydra
+
+    from lottalora.errors import one_line_errors
+
+    sys.argv = [sys.argv[0], *arguments]  # where Hydra reads them
+    with one_line_errors(CONF):
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+
+
+def job(cfg: "DictConfig") -> None:
+    """Check one composed config, then run it or, with dry_run, show what it would be."""
+    from lottalora.config.check import check
+    from lottalora.errors import job_errors
+
+    with job_errors(CONF):
+        check(cfg)
+        if cfg.dry_run:
+            from lottalora.cli.dry_run import show as run  # torch takes a second to import
+        else:
+            from lottalora.experiment import run
+        run(cfg)
