@@ -9,7 +9,6 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from lottalora.models.dropout import zero_some_
 from lottalora.scaffold import Adapter
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
@@ -21,6 +20,7 @@ from lottalora.scaffold import paths_taken
 from lottalora.scaffold import set_fused
 from lottalora.scaffold import wrap
 from lottalora.scaffold.cost import Form
+from lottalora.scaffold.dropout import zero_some_
 
 DOUBLE = torch.float64
 FAST = (Form.ACCUMULATE, Form.COMPOSE, Form.MERGE)

@@ -32,26 +32,9 @@ def dropout(x: Tensor, probability: float, training: bool = True) -> Tensor:
     return x * mask.view(x.shape)
 
 
-def zero_some_(x: Tensor, probability: float, seed: int) -> Tensor:
-    """Zero values of a contiguous x in place, by the same law, at places that the seed alone decides.
-
-    So the backward pass can draw them again, and no mask has to be kept.
-    """
-    generator = torch.Generator(x.device).manual_seed(seed)
-    if x.device.type != "cpu" or x.numel() < FEW:
-        kept = torch.empty(x.shape, device=x.device).bernoulli_(1 - probability, generator=generator)
-        return x.mul_(kept.to(x.dtype))
-    if (256 * probability).is_integer():
-        return x.mul_(kept_by_bytes(x, round(256 * probability), generator))
-    count = x.numel()
-    draws = round(math.log1p(-probability) / math.log1p(-1 / count))
-    x.view(-1)[torch.randint(count, (draws,), generator=generator)] = 0
-    return x
-
-
-def kept_by_bytes(x: Tensor, zeros: int, generator: torch.Generator | None = None) -> Tensor:
+def kept_by_bytes(x: Tensor, zeros: int) -> Tensor:
     """True, in the shape of x, with a probability of 1 − zeros / 256: eight bytes a draw."""
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     return words.view(torch.uint8)[: x.numel()].view(x.shape) >= zeros
 
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from lottalora.models.dropout import zero_some_
 from lottalora.scaffold.cost import Form
+from lottalora.scaffold.dropout import zero_some_
 
 
 @dataclass(frozen=True)
