@@ -4,7 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from lottalora.cli import manual
+from lottalora import uncaught
+
+uncaught.install()
+
+from lottalora.cli import manual  # noqa: E402
 
 CONF = Path(__file__).parent / "conf"
 if __name__ == "__main__" and manual.is_asked(sys.argv[1:]):

@@ -46,6 +46,8 @@ def is_asked(words: list[str]) -> bool:
 
 
 def show(conf: Path) -> None:
+    if not conf.is_dir():
+        sys.exit(f"error: There is no folder {conf}, of which this help is made. Put conf/ beside run.py.")
     try:
         sys.stdout.write(manual(conf))
         sys.stdout.flush()

@@ -25,7 +25,7 @@ WHOLE = {  # key → smallest value
     "data.batch_size": 1,
 }
 POSITIVE = ("alpha", "optimizer.lr", "trainer.clip", "trainer.patience")
-SCALES = ("std", "bound", "scale", "rate", "clip", "gain", "rho")  # of a family: at 0 or below W_seed is 0 or senseless
+SCALES = ("std", "bound", "scale", "rate", "clip", "gain", "rho")  # of a family; at 0 W_seed is 0
 FOLDERS = {  # key → what to do where it names no folder
     "paths.data": "Type paths.data=FOLDER, or set LOTTALORA_DATA=FOLDER (unset it for ~/.cache/lottalora).",
     "paths.results": "Type paths.results=FOLDER, or leave it out for results/ below the current folder.",
@@ -74,7 +74,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
 
 
 def check_no_sweep(typed: Sequence[str]) -> None:
-    """Refuse sweeps=NAME without -m, unless the other words name one run of that sweep, as in its Slurm job."""
+    """Refuse sweeps=NAME without -m, unless the other words name one run of it, as in a Slurm job."""
     name = HydraConfig.get().runtime.choices.get("sweeps")
     if name is None:
         return
