@@ -89,6 +89,8 @@ def train(cfg: DictConfig, identity: dict) -> bool:
         log.warning("diverged in epoch %d: its loss, score or β is not finite: %s", row["epochs"], path)
     else:
         log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            log.info("next: %s", rows.report_command(results))
     return row["diverged"]
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -247,12 +248,17 @@ def test_a_damaged_row_is_refused_by_name(command, tmp_path):
     assert f"{row.name} is no usable row" in only_line(command("data=digits"))
 
 
-def test_a_bug_of_ours_keeps_its_traceback(command, tmp_path):
+def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
     broken = tmp_path / "broken"
-    source = Path(__file__).resolve().parents[2]
-    shutil.copytree(source / "src" / "lottalora", broken / "lottalora")
+    shutil.copytree(ROOT / "src" / "lottalora", broken / "lottalora")
     (broken / "lottalora" / "models" / "mlp.py").write_text("int('a bug')\n")
-    finished = command("data=digits", PYTHONPATH=str(broken))
+    finished = subprocess.run(  # cold: the server of commands has imported the unbroken tree
+        [sys.executable, ROOT / "run.py", "data=digits"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(broken)},
+        capture_output=True,
+        text=True,
+    )
     assert finished.returncode != 0
     assert "ValueError: invalid literal for int() with base 10: 'a bug'" in finished.stderr
     assert "Traceback" in finished.stderr
