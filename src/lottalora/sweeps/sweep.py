@@ -17,17 +17,15 @@ from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
-from lottalora.sweeps.cells import Grid
 from lottalora.sweeps.cells import cells_of
-from lottalora.sweeps.cells import expand
 from lottalora.sweeps.cells import in_job
+from lottalora.sweeps.cells import jobs_of
 
 log = logging.getLogger(__name__)
 
 
 def run_sweep(
     words: Sequence[str],
-    grids: Sequence[Grid],
     *,
     loader: ConfigLoader,
     config: DictConfig,
@@ -37,7 +35,7 @@ def run_sweep(
     check_folders(config)
     check_devices(config.trainer.devices, sweep=True)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    jobs = expand(words, grids, loader)
+    jobs = jobs_of(words, loader, config)
     cells = cells_of(Composer(loader, config), jobs)
     todo = cells
     if not config.dry_run:
