@@ -36,12 +36,8 @@ OPTIONAL = (
     *("ncps", "torch-geometric", "ogb", "transformers", "minari", "gymnasium", "mujoco"),  # of benchmarks
     *("wandb", "tensorboard", "matplotlib", "statsmodels", "hydra-submitit-launcher"),
 )
-LIBRARY = ("torch", "numpy", "safetensors")
-SUITE = tuple(  # what the extra `suite` brings
-    package
-    for package in (*NEEDED, *OPTIONAL)
-    if package not in (*LIBRARY, "tensorboard", *("hydra-submitit-launcher",))
-)
+OTHERS = ("torch", "numpy", "safetensors", "tensorboard", "hydra-submitit-launcher")
+SUITE = tuple(each for each in (*NEEDED, *OPTIONAL) if each not in OTHERS)  # what the extra `suite` brings
 LITTLE_DISK = 2e9  # bytes
 MIRROR = "ossci-datasets.s3.amazonaws.com"  # where torchvision downloads MNIST from
 PATIENCE = 3.0  # seconds without an answer
@@ -167,9 +163,8 @@ def data_sets() -> Iterator[Check]:
             remedy="set it to the folder of the data, or unset it for ~/.cache/lottalora",
         )
     root = Path(os.environ.get("LOTTALORA_DATA") or Path.home() / ".cache" / "lottalora")
-    if version("scikit-learn") is None:
-        return  # the suite is not there, which has been said
-    yield Check(name="data digits", state="ok", found="comes with scikit-learn")
+    if version("scikit-learn") is not None:
+        yield Check(name="data digits", state="ok", found="comes with scikit-learn")
     from lottalora.data import arxiv
     from lottalora.data import cifar10
     from lottalora.data import flowers102
@@ -199,7 +194,7 @@ def data_sets() -> Iterator[Check]:
 def data_set(
     name: str, folder: Path, missing: str, remedy: str = DOWNLOADED, *, paths: Iterable[Path] = ()
 ) -> Check:
-    """A data set that is all there is opened: what cannot be read, or holds nothing, is as good as missing."""
+    """A data set whose files are all there is opened: a file that is empty or cannot be read is named."""
     if missing:
         return Check(name=f"data {name}", state="note", found=missing, remedy=remedy)
     wrong = [said for path in paths if (said := what_is_wrong_with(path))]
