@@ -38,6 +38,7 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     if not cfg.scaffold:
         init_weights(net)
         return net, Account.of_dense(net)
+    check_rank(net, cfg.scaffold.rank)
     scaffold = Scaffold(**OmegaConf.to_container(cfg.scaffold, resolve=True))
     if scaffold.family == LEARNED:  # it keeps the values that the net has
         init_weights(net)
@@ -46,6 +47,17 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     init_weights(net, drawn=drawn)
     set_fused(net, cfg.fused)
     return net, account
+
+
+def check_rank(net: nn.Module, rank: int) -> None:
+    """Refuse a rank above every dimension of the net's matrices, before memory is asked for."""
+    matrices = [parameter for parameter in net.parameters() if parameter.dim() > 1]
+    largest = max((max(each.shape[0], each.numel() // each.shape[0]) for each in matrices), default=rank)
+    if rank > largest:
+        raise ValueError(
+            f"rank={rank} is beyond every dimension of this model, of which the largest is {largest}. "
+            "From min(in, out) on a higher rank adds nothing; type a smaller one, or mode=baseline."
+        )
 
 
 def init_weights(net: nn.Module, *, drawn: bool = True) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,23 @@ def published(url: str) -> bytes:
         raise OSError(f"{url} broke off: {error}") from error
 
 
+def hub() -> str:
+    """The address of the Hugging Face hub, or of its mirror that HF_ENDPOINT names."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def reach(url: str) -> None:
+    """Raise an OSError at once where a server cannot be reached, as some clients try for minutes."""
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "lottalora"})
+    try:
+        with patience(), urllib.request.urlopen(request):
+            return
+    except urllib.error.HTTPError:
+        return  # it answers, if only to refuse this question
+    except http.client.HTTPException as error:
+        raise OSError(f"{url} broke off: {error}") from error
+
+
 @contextlib.contextmanager
 def patience(seconds: float = NETWORK_PATIENCE) -> Iterator[None]:
     """Inside the block a network that does not answer for so long is an error."""
@@ -69,7 +87,7 @@ def ensure(path: Path, *, title: str, source: str, otherwise: str) -> Path:
     """
     if path.exists():
         return path
-    url = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/{source}"
+    url = f"{hub()}/{source}"
     try:
         download_file(url, path)
     except (OSError, RuntimeError) as error:

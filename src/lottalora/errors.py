@@ -23,10 +23,11 @@ from omegaconf.errors import MissingMandatoryValue
 from lottalora import CONF
 from lottalora.messages import flatten
 from lottalora.messages import nearest_first
+from lottalora.uncaught import SHOW_ALL
+from lottalora.uncaught import missing_package
 
 PACKAGE = Path(__file__).parent
 AROUND = (Path(__file__), PACKAGE / "cli/run.py")  # files of ours that Hydra is called from
-SHOW_ALL = "LOTTALORA_TRACEBACK"
 # Exit codes of run.py beside 0 and 1.
 STOPPED = 75  # sysexits' EX_TEMPFAIL: nothing is wrong, run the same command again
 DIVERGED = 76  # loss, score or β was not finite; the row says so, and the run is done
@@ -46,6 +47,10 @@ def one_line_errors(conf: Path) -> Iterator[None]:
         yield
     except BrokenPipeError:  # `run.py --help | head`: nobody reads on, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as ended:
+        if ended.code == 1 and isinstance(ended.__context__, KeyboardInterrupt):  # Lightning's, silent
+            raise KeyboardInterrupt from None
+        raise
     except Exception as error:
         leave(error, conf)
         raise
@@ -80,7 +85,7 @@ def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
     if isinstance(error, MissingConfigException):
         return unknown_choice(error)
     if isinstance(error, InstantiationException):
-        return deliberate(error.__cause__)
+        return not_instantiated(error)
     if isinstance(error, ConfigCompositionException) and (
         match := re.match(r"Could not override '(.+?)'", str(error))
     ):
@@ -91,7 +96,33 @@ def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
         return f"{error.override!r} cannot be read. Quote unusual values: \"KEY='VALUE'\". Write $HOME for ~."
     if isinstance(error, HydraException):
         return " ".join(str(error).split())
-    return deliberate(error) or refused_by_hydra(error) or said_by_submitit(error)
+    return deliberate(error) or missing_package(error) or refused_by_hydra(error) or said_by_submitit(error)
+
+
+def not_instantiated(error: InstantiationException) -> str | None:
+    """Why an object of the config could not be made; None if that is a bug of ours."""
+    cause = error.__cause__
+    if cause is None:  # a name that Hydra itself refuses
+        return " ".join(str(error).split())
+    absent = re.match(r"Error locating target '(.*?)', set env", str(error))
+    reason = cause.__cause__ or cause
+    if absent and is_absent(absent[1], reason):
+        return f"Unknown _target_ {absent[1]!r}: no such name can be imported. Type PACKAGE.MODULE.CLASS."
+    if raised_by_hydra(cause) and any("_target_=" in word for word in sys.argv[1:]):
+        return " ".join(str(error).split())  # what was typed does not take these settings
+    return deliberate(cause) or missing_package(reason)
+
+
+def is_absent(target: str, reason: BaseException) -> bool:
+    """Whether the name leads nowhere, as opposed to a module that is there and fails when imported."""
+    if isinstance(reason, ModuleNotFoundError):
+        return f"{target}.".startswith(f"{reason.name}.")
+    return raised_by_hydra(reason)
+
+
+def raised_by_hydra(error: BaseException) -> bool:
+    places = traceback.extract_tb(error.__traceback__)
+    return bool(places) and "/hydra/_internal/" in places[-1].filename
 
 
 def deliberate(error: BaseException | None) -> str | None:
@@ -137,12 +168,16 @@ def unknown_choice(error: MissingConfigException) -> str:
     if error.missing_cfg_file in PLUGINS:
         package = PLUGINS[error.missing_cfg_file]
         return f"This launcher needs the package {package}. Type: pip install {package}"
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if not error.missing_cfg_file:  # conf/ itself, or what holds it
+        return " ".join(str(error).split())
+    group, _, name = error.missing_cfg_file.rpartition("/")
     return f"Unknown {group} {name!r}. Known: {', '.join(nearest_first(name, error.options or []))}."
 
 
 def unknown_key(key: str, conf: Path) -> str:
-    near = difflib.get_close_matches(key, known_keys(key, conf), n=3, cutoff=0.5)
+    known = known_keys(key, conf)
+    same_end = [name for name in known if name.endswith(f".{key}")]  # lr: optimizer.lr
+    near = same_end[:3] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     offer = f"Nearest: {', '.join(near)}. " if near else ""
     return f"Unknown key {key!r}. {offer}The flag `--cfg job` lists all keys."
 

@@ -68,13 +68,13 @@ def train(cfg: DictConfig, identity: dict) -> bool:
     from lottalora.training import checkpoints
 
     build.set_up_torch(cfg.trainer, seed=cfg.seed)
+    logger = instantiate(cfg.logger) if cfg.logger._target_ and is_first() else None
     data = instantiate(cfg.data)
     net, account = build.build(cfg, data.spec)
     splits = data.read()
     results = Path(cfg.paths.results)
     folder, group = rows.run_folder(identity, results), HydraConfig.get().runtime.choices.get("sweeps")
     about = tracking.About(identity=identity, config=portable(cfg), folder=folder, group=group)
-    logger = instantiate(cfg.logger) if cfg.logger._target_ and is_first() else None
     with tracking.watched(logger, about) as watch:
         measured = fit_and_score(cfg, data.spec, splits, net, folder, watch)
         if not is_first():
@@ -89,6 +89,8 @@ def train(cfg: DictConfig, identity: dict) -> bool:
         log.warning("diverged in epoch %d: its loss, score or β is not finite: %s", row["epochs"], path)
     else:
         log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            log.info("next: %s", rows.report_command(results))
     return row["diverged"]
 
 

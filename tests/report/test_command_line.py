@@ -33,7 +33,26 @@ def test_report_prints_the_table_and_writes_every_file(results, tmp_path, capsys
     names = ("beta_mlp_mnist_medium", "rank_curve_mlp_mnist_medium", "recovery_bars")
     figures = [f"figures/{name}.{ending}" for name in names for ending in ("csv", "png", "svg")]
     tables = [f"tables/recovery.{ending}" for ending in ("csv", "md", "tex")]
-    assert written == [*figures, "report.html", *tables]
+    assert written == sorted([*figures, "figures/written_by_report.txt", "report.html", *tables])
+
+
+def test_figures_of_rows_that_are_gone_go_and_nobody_elses(results, tmp_path):
+    mine = results / "figures" / "mine.png"
+    other = [rows.write(make(size="small"), results) for make in (make_row, make_baseline)]
+    main(["report", "--results", str(results)])
+    mine.write_text("drawn by hand")
+    outside = tmp_path / "outside.txt"
+    outside.write_text("kept")
+    with (results / "figures" / "written_by_report.txt").open("a") as manifest:
+        manifest.write("../../outside.txt\n")
+    assert (results / "figures" / "rank_curve_mlp_mnist_small.png").exists()
+    for path in other:
+        path.unlink()
+    main(["report", "--results", str(results)])
+    names = {path.name for path in (results / "figures").iterdir()}
+    assert not [name for name in names if "small" in name]
+    assert {"mine.png", "rank_curve_mlp_mnist_medium.png", "beta_mlp_mnist_medium.svg"} <= names
+    assert outside.exists()
 
 
 def test_report_goes_beside_the_rows_by_default(results):

@@ -62,6 +62,12 @@ def test_page_counts_unreadable_rows_and_says_what_was_not_run(written):
     assert text.count('<p class="state">not run yet</p>') == 8
 
 
+def test_seconds_of_shared_machines_are_marked_as_not_comparable(written):
+    cost = written.read_text().split('<section id="cost">')[1].split("</section>")[0]
+    assert "seconds (not comparable)" in cost
+    assert "<code>make bench</code>" in cost
+
+
 def test_verdict_and_card_state_recovery_beside_the_paper(written):
     recovered = 100 * (0.9 + 16 / 500) / 0.9838
     assert f"{recovered:.1f} % on MNIST, MLP (paper 9" in written.read_text()

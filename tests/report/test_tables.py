@@ -12,6 +12,7 @@ from lottalora.report.tables import headings
 from lottalora.report.tables import latex
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
+from lottalora.report.tables import share
 from lottalora.report.tables import tex
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
@@ -95,3 +96,8 @@ def test_terminal_table_cuts_off_no_number_however_narrow(width):
     shown = console.file.getvalue()
     assert "…" not in shown
     assert ("96.50 ± 0.71" in shown) == (width >= 128)
+
+
+def test_a_share_above_all_of_the_full_model_is_stated_as_it_is():
+    values = (0.0123456, 3.786, 99.94, 100.0, 149.2, 441.07, 222_923.4)
+    assert [share(value) for value in values] == ["0.0123", "3.79", "99.9", "100", "149", "441", "222,923"]

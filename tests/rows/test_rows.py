@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lottalora.results import rows
+from lottalora.sweeps.status import of_folder
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
@@ -113,7 +114,7 @@ def test_truncated_row_is_named_and_the_others_are_still_read(tmp_path):
 
 def test_copy_of_a_row_is_named_and_not_counted_twice(tmp_path):
     path = rows.write(make_row(), tmp_path)
-    path.with_name("copy.json").write_text(path.read_text())
+    path.with_name(f"copy-{path.stem[-12:]}.json").write_text(path.read_text())
     read, problems = rows.read_all(tmp_path)
     assert len(read) == 1
     assert "repeats the run" in problems[0]
@@ -187,7 +188,7 @@ def test_history_that_fits_its_epochs_is_accepted(tmp_path):
 
 
 def test_row_of_a_newer_version_is_named_as_such_and_never_to_be_deleted(tmp_path):
-    path = tmp_path / "rows" / "mlp_mnist" / "medium" / "row.json"
+    path = tmp_path / "rows" / "mlp_mnist" / "medium" / "row-0123456789ab.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(make_row() | {"schema": 4, "colour": "red"}))
     _, (problem,) = rows.read_all(tmp_path)
@@ -287,3 +288,34 @@ def without_rights():
         yield
     finally:
         os.seteuid(0)
+
+
+def test_the_row_at_its_own_path_counts_and_a_copy_with_another_score_does_not(tmp_path):
+    row = make_row()
+    path = rows.write(row, tmp_path)
+    for name in (f"a_copy-{row['digest']}.json", f"z_copy-{row['digest']}.json"):
+        (path.parent / name).write_text(json.dumps(row | {"score": 0.99}))
+    found, problems = rows.read_all(tmp_path)
+    assert [each["score"] for each in found] == [row["score"]]
+    assert [f"repeats the run {row['digest']}, which is {path}" in each for each in problems] == [True] * 2
+    assert rows.find(row["digest"], tmp_path) == path
+    assert rows.read_done(tmp_path)[0][row["digest"]]["score"] == row["score"]
+
+
+def test_files_that_are_no_rows_are_neither_done_nor_read(tmp_path):
+    path = rows.write(make_row(), tmp_path)
+    foreign = path.with_name(f"{path.stem} (copy).json")
+    foreign.write_text(path.read_text())
+    damaged = rows.write(make_row(seed=1), tmp_path)
+    damaged.write_text("{")
+    renamed = path.with_name(path.name.replace(path.stem[-12:], "0" * 12))
+    renamed.write_text(path.read_text())
+    done, wrong = rows.read_done(tmp_path)
+    assert list(done) == [path.stem[-12:]]
+    assert sorted(wrong) == sorted([damaged.stem[-12:], "0" * 12])
+    assert "against its name" in wrong["0" * 12]
+    found, problems = rows.read_all(tmp_path)
+    assert (len(found), len(problems)) == (1, 3)
+    assert f"{foreign} is no row: its name does not end in -DIGEST.json" in problems[0]
+    status = of_folder(tmp_path)
+    assert (status["done"], status["runs"], len(status["unreadable"])) == (1, 1, 3)

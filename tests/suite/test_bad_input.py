@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,15 @@ from pathlib import Path
 import pytest
 from hydra.errors import MissingConfigException
 
+from lottalora import uncaught
+from lottalora.build import check_rank
+from lottalora.config.check import check
 from lottalora.data.mnist import FILES
 from lottalora.errors import in_one_line
+from lottalora.models.mlp import MLP
+from tests import commands
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def only_line(finished) -> str:
@@ -69,11 +77,127 @@ def only_line(finished) -> str:
         ("mode=scaffold rank=0", "rank=0 would train no adapter. Type mode=head"),
         ("recipe_name=paper trainer.epochs=1", "recipe_name='paper' is kept for unchanged recipes"),
         ("dry_run=jsn", "dry_run must be true or false or json, got 'jsn'"),
+        ("lr=0.1", "Unknown key 'lr'. Nearest: optimizer.lr."),
+        ("sweeps=digits dry_run=true", "sweeps=digits names many runs, and without -m there is one"),
+        ("model.net._target_=lottalora.models.mlpp.MLP dry_run=true", "_target_ 'lottalora.models.mlpp.MLP'"),
+        ("model.net._target_=torch.nn.Linear dry_run=true", "unexpected keyword argument 'dropout'"),
+        (
+            "rank=785 dry_run=true",
+            "rank=785 is beyond every dimension of this model, of which the largest is 784",
+        ),
     ],
 )
 def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words, said):
     assert said in only_line(command(*words.split()))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (f"seed={2**64}", "seed must be 0 … 2**64 - 1, got 18446744073709551616"),
+        (f"backbone_seed={2**70}", "backbone_seed must be 0 … 2**64 - 1"),
+        ("optimizer.weight_decay=-1", "optimizer.weight_decay must be a number, 0 or more, got -1"),
+        ("optimizer.weight_decay=null", "optimizer.weight_decay must be a number, 0 or more, got None"),
+        ("init.parameters.std=0", "init.parameters.std must be a number above 0, got 0"),
+        ("init.parameters.std=-0.1", "init.parameters.std must be a number above 0, got -0.1"),
+        ("init=uniform init.parameters.bound=nan", "init.parameters.bound must be a number above 0, got nan"),
+        ("paths.data=null", "paths.data must name a folder, got None. Type paths.data=FOLDER"),
+        ("paths.data=", "paths.data must name a folder, got ''"),
+        ("paths.results=", "paths.results must name a folder, got ''"),
+        ("paths.results=2026", "paths.results must name a folder, got 2026"),
+        ("sweeps=table17", "Type `python run.py -m sweeps=table17`"),
+        ("sweeps=digits model=mlp data=digits mode=baseline", "sweeps=digits names many runs"),
+        (
+            "model=mlp data=cifar10",
+            "There is no recipe for model=mlp with data=cifar10. Data for model=mlp: digits, mnist. "
+            "Models for data=cifar10: resnet.",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused(typed, words, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check(typed(*words.split()))
+
+
+def test_an_empty_lottalora_data_is_no_folder(typed, monkeypatch):
+    monkeypatch.setenv("LOTTALORA_DATA", "")
+    with pytest.raises(ValueError, match=r"paths\.data must name a folder, got ''.*LOTTALORA_DATA"):
+        check(typed("data=mnist"))
+
+
+def test_one_run_of_a_sweep_may_name_the_sweep_as_its_slurm_job_does(typed):
+    check(typed("sweeps=digits", "model=mlp", "data=digits", "mode=baseline", "seed=42"))
+
+
+def test_a_rank_up_to_the_largest_dimension_is_allowed():
+    net = MLP((1, 28, 28), 10, hidden=[128, 64], dropout=0.0)
+    check_rank(net, 784)
+    with pytest.raises(ValueError, match="rank=785 is beyond every dimension"):
+        check_rank(net, 785)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Adamm", "Unknown _target_ 'torch.optim.Adamm': no such name can be imported"),
+        (
+            "RMSprop",
+            "These settings make no optimizer: RMSprop.__init__() got an unexpected keyword argument",
+        ),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_is_refused(command, name, said):
+    assert said in only_line(
+        command("data=digits", "trainer.epochs=1", f"optimizer._target_=torch.optim.{name}")
+    )
+
+
+def test_ctrl_c_while_data_are_read_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "mnist" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in FILES.sums:
+        os.mkfifo(folder / name)
+    process = commands.start(ROOT / "run.py", "data=mnist", f"paths.data={tmp_path}", cwd=tmp_path)
+    with (folder / "train-images-idx3-ubyte").open("wb"):  # returns when the run has opened it to read
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert said == "stopped by Ctrl-C. Repeat the command to go on.\n"
+    assert process.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_while_modules_are_imported_says_how_to_go_on(tmp_path):
+    (tmp_path / "hydra.py").write_text("raise KeyboardInterrupt\n")
+    begin = "import sys; [sys.modules.pop(name) for name in list(sys.modules) if name.startswith('hydra')]"
+    code = f"{begin}; sys.path.insert(0, {str(tmp_path)!r}); exec(open({str(ROOT / 'run.py')!r}).read())"
+    ended = commands.run("-c", code.replace("exec(", f"__file__ = {str(ROOT / 'run.py')!r}; exec("))
+    assert (ended.returncode, ended.stderr) == (-2, "stopped by Ctrl-C. Repeat the command to go on.\n")
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_to_type(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ncps", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        import ncps.torch  # noqa: F401
+    said = "The package ncps is missing. Type: pip install 'lottalora[suite]'"
+    assert in_one_line(caught.value) == said
+    assert uncaught.one_line(caught.value) == f"error: {said}"
+    assert uncaught.missing_package(ModuleNotFoundError("ours", name="lottalora.nothing")) is None
+
+
+def test_run_py_without_its_config_says_so(tmp_path):
+    shutil.copy(ROOT / "run.py", tmp_path)
+    for words, said in (
+        (("--help",), f"error: There is no folder {tmp_path}/conf"),
+        ((), "error: Primary config"),
+    ):
+        ended = commands.run(tmp_path / "run.py", *words, cwd=tmp_path)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith(said) and ended.stderr.count("\n") == 1
+
+
+def test_episodes_are_refused_at_once_where_there_is_no_network(command, tmp_path):
+    words = ("model=decision_transformer", "data=halfcheetah", f"paths.data={tmp_path}", "trainer.epochs=1")
+    assert "could not be downloaded (<urlopen error" in only_line(command(*words, HF_HUB_OFFLINE="0"))
 
 
 def test_a_precision_of_gpus_alone_is_refused_on_a_cpu(command):
@@ -126,13 +250,16 @@ def test_a_damaged_row_is_refused_by_name(command, tmp_path):
 
 def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
     broken = tmp_path / "broken"
-    source = Path(__file__).resolve().parents[2]
-    shutil.copytree(source / "src" / "lottalora", broken / "lottalora")
+    shutil.copytree(ROOT / "src" / "lottalora", broken / "lottalora")
     (broken / "lottalora" / "models" / "mlp.py").write_text("int('a bug')\n")
-    command = [sys.executable, source / "run.py", "data=digits"]
-    environment = os.environ | {"PYTHONPATH": str(broken)}
-    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert finished.returncode == 1
+    finished = subprocess.run(  # cold: the server of commands has imported the unbroken tree
+        [sys.executable, ROOT / "run.py", "data=digits"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(broken)},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode != 0
     assert "ValueError: invalid literal for int() with base 10: 'a bug'" in finished.stderr
     assert "Traceback" in finished.stderr
     assert not any(line.startswith("error: ") for line in finished.stderr.splitlines())

@@ -5,7 +5,10 @@ import subprocess
 
 import pytest
 
+from lottalora.cli.main import main
 from lottalora.results import rows
+from tests.rows.factory import make_baseline
+from tests.rows.factory import make_row
 
 SIZE = 500_000  # bytes
 BIG = ("data=digits", "model.size=medium", "rank=1", "trainer.epochs=1", "trainer.accelerator=cpu")
@@ -52,3 +55,15 @@ def test_a_disk_that_is_full_already_is_refused_before_training(command, disk):
     sweep = command("-m", *BIG, f"paths.results={disk / 'results'}")
     assert sweep.returncode == 1
     assert "No space left on device" in sweep.stderr.splitlines()[-1] and "Traceback" not in sweep.stderr
+
+
+def test_a_report_that_does_not_fit_leaves_whole_files_and_the_page_before(disk, tmp_path, capsys):
+    for row in (make_row(), make_baseline()):
+        rows.write(row, tmp_path / "results")
+    (disk / "report.html").write_text("the page before")
+    assert main(["report", "--results", str(tmp_path / "results"), "--out", str(disk)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"Cannot write the report to {disk}: No space left on device. Make room there, or")
+    assert said.count("\n") == 1
+    assert (disk / "report.html").read_text() == "the page before"
+    assert list(disk.rglob("*.tmp")) == []

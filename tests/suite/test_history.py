@@ -128,7 +128,8 @@ def test_diverged_run_counts_as_done_and_force_repeats_it(diverged):
     folder, _ = diverged
     again = run(folder, str(ROOT / "run.py"), *WORDS, "optimizer.lr=1e10")
     assert again.returncode == 0
-    assert again.stderr.startswith("done, diverged: results/rows/mlp_digits/tiny/")
+    assert again.stderr.startswith("done: results/rows/mlp_digits/tiny/")
+    assert ".json: diverged (force=true to run again)" in again.stderr
     assert run(folder, str(ROOT / "run.py"), *WORDS, "optimizer.lr=1e10", "force=true").returncode == 76
 
 

@@ -66,7 +66,9 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
 def test_stopped_run_ends_with_the_same_bits_as_an_uninterrupted_one(number, code, uninterrupted, tmp_path):
     assert stop_with(number, tmp_path) == code
     assert "going on from" in finish(tmp_path)

@@ -104,9 +104,20 @@ def test_a_repeated_command_finds_its_rows_and_runs_nothing(finished):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
     outcome = run(folder, "-m", *SMALL, "mode=baseline,scaffold")
     assert outcome.returncode == 0, outcome.stderr
-    assert outcome.stderr.count("done: results/rows/mlp_digits/tiny/") == 2
-    assert "(force=true to run again)" in outcome.stderr
+    counted, following = outcome.stderr.splitlines()
+    assert counted == "2 runs, 2 done already (force=true to run again)"
+    assert following == "next: python -m lottalora report"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == before
+
+
+def test_a_repeated_single_run_says_its_score_and_what_to_type_next(finished):
+    folder, row = finished
+    outcome = run(folder, *SMALL, "mode=scaffold")
+    assert outcome.stderr.startswith("done: results/rows/mlp_digits/tiny/scaffold_")
+    said = (
+        f"accuracy {row['scaffold']['score']:.4f} (force=true to run again). Next: python -m lottalora report"
+    )
+    assert outcome.stderr.rstrip().endswith(said)
 
 
 def test_a_forced_run_gives_the_same_score_and_beta_to_the_last_bit(finished):

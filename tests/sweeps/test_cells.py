@@ -105,3 +105,10 @@ def test_a_cell_takes_less_than_30_ms(cells):
     begin = time.process_time()
     found = cells("data=digits", "rank=range(1,51)")
     assert (time.process_time() - begin) / len(found) < 0.03
+
+
+def test_several_sweeps_are_the_union_of_their_cells(cells):
+    both = {cell.digest for cell in cells("sweeps=digits,table14", "seed=42")}
+    alone = [{cell.digest for cell in cells(f"sweeps={name}", "seed=42")} for name in ("digits", "table14")]
+    assert both == alone[0] | alone[1]
+    assert len(both) == len(alone[0]) + len(alone[1]) > 0

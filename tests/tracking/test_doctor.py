@@ -7,6 +7,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from lottalora.data.mnist import FILES
 from lottalora.results.rows import write
 from tests import commands
 from tests.rows.factory import make_row
@@ -27,6 +30,65 @@ def test_doctor_says_where_it_looked_for_mnist_and_what_to_do(tmp_path):
     assert line.startswith("note")
     assert str(tmp_path / "data" / "mnist" / "MNIST" / "raw") in line
     assert "LOTTALORA_DATA" in line
+
+
+def test_doctor_opens_the_files_that_it_finds(tmp_path):
+    folder = tmp_path / "data" / "mnist" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in FILES.sums:
+        (folder / name).write_bytes(b"1")
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"")
+    (tmp_path / "data" / "imdb" / "plain_text" / "a.parquet").mkdir(parents=True)
+    lines = doctor(tmp_path).stdout.splitlines()
+    (mnist,) = [line for line in lines if "data mnist" in line]
+    assert mnist.startswith("note") and f"{folder}/t10k-labels-idx1-ubyte is empty" in mnist
+    (imdb,) = [line for line in lines if "data imdb" in line]
+    assert imdb.startswith("note") and "a.parquet is empty" in imdb
+
+
+def test_doctor_calls_an_empty_lottalora_data_broken(tmp_path):
+    ran = doctor(tmp_path, LOTTALORA_DATA="")
+    assert ran.returncode == 1
+    assert "LOTTALORA_DATA is set, and names no folder  → set it to the folder of the data" in ran.stdout
+
+
+WITHOUT_SUITE = """
+import importlib.metadata, sys
+sys.path.insert(0, {src!r})
+from lottalora.cli import doctor
+from lottalora.cli.main import main
+
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {{"hydra", "omegaconf", "rich", "torchvision", "pytorch_lightning"}}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+def version(package, known=importlib.metadata.version):
+    if package in doctor.SUITE:
+        raise importlib.metadata.PackageNotFoundError(package)
+    return known(package)
+
+sys.meta_path.insert(0, Blocked())
+importlib.metadata.version = version
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("plan", "rank=1"), ("status",), ("submit", "rank=1")])
+def test_without_the_suite_each_command_names_what_to_install_once(tmp_path, words):
+    """As after the library's plain `pip install .`; started cold, since the server has the suite imported."""
+    code = WITHOUT_SUITE.format(src=str(ROOT / "src"))
+    kept = os.environ | {"LOTTALORA_DATA": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=kept, capture_output=True, text=True
+    )
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 1, said
+    assert said.count("pip install 'lottalora[suite]'") == 1, said
+    assert "Traceback" not in said
+    if words[0] == "doctor":
+        assert "not installed: pytorch-lightning, torchmetrics, hydra-core" in said
+        assert "pip install rich" not in said
 
 
 def test_doctor_gives_json_with_a_remedy_for_all_that_is_not_ok(tmp_path):

@@ -4,13 +4,16 @@ import csv
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from lottalora.tracking.bars import duration
+from lottalora.tracking.local import TensorBoard
 from lottalora.tracking.logger import Logger
 from lottalora.tracking.logger import Watch
+from lottalora.tracking.weights_and_biases import WeightsAndBiases
 from tests import commands
 from tests.tracking.offline import read_offline
 
@@ -147,3 +150,15 @@ def test_logger_that_fails_costs_its_figures_and_not_the_run(caplog):
 )
 def test_duration_is_said_in_the_unit_that_fits(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("name", "kind"), [("tensorboard", TensorBoard), ("wandb", WeightsAndBiases)])
+def test_a_logger_without_its_package_is_refused_when_it_is_made(name, kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=f"logger={name} needs the package {name}. Type: pip install {name}"):
+        kind()
+
+
+def test_a_logger_is_made_before_data_are_read(tmp_path):
+    words = ("data=mnist", f"paths.data={tmp_path}/none", "logger=wandb", "logger.mode=sometimes")
+    assert "logger.mode must be online or offline" in run(tmp_path, *words).stderr

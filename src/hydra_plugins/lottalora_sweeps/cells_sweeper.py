@@ -10,7 +10,6 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
-from omegaconf import OmegaConf
 
 
 @dataclass
@@ -26,11 +25,12 @@ class CellsSweeper(Sweeper):
     """Runs the union of its grids, which overrides of the command line narrow or replace.
 
     Args:
-        grids: each maps keys to Hydra's spelling of one value or several; None is one empty grid.
+        grids: each maps keys to Hydra's spelling of one value or several; None is one empty grid. They are
+            read from the config, where sweeps=A,B has the grids of both.
     """
 
     def __init__(self, grids: Sequence[dict] | None) -> None:
-        self.grids = list(grids or [])
+        pass
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -42,10 +42,8 @@ class CellsSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list:
         from lottalora.sweeps.sweep import run_sweep
 
-        grids = [OmegaConf.to_container(grid) if OmegaConf.is_config(grid) else grid for grid in self.grids]
         return run_sweep(
             arguments,
-            grids,
             loader=self.hydra_context.config_loader,
             config=self.config,
             launcher=self.launcher,

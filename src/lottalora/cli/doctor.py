@@ -1,6 +1,7 @@
 """Check packages, devices, data, disk, network, W&B and Slurm: one line each, a remedy for each problem."""
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -9,12 +10,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from lottalora.tracking import wandb_login as account
+from lottalora.uncaught import missing_package
 
 HELP = "what is installed and found here, and what to do about the rest"
 NEEDED = (
@@ -33,6 +36,8 @@ OPTIONAL = (
     *("ncps", "torch-geometric", "ogb", "transformers", "minari", "gymnasium", "mujoco"),  # of benchmarks
     *("wandb", "tensorboard", "matplotlib", "statsmodels", "hydra-submitit-launcher"),
 )
+OTHERS = ("torch", "numpy", "safetensors", "tensorboard", "hydra-submitit-launcher")
+SUITE = tuple(each for each in (*NEEDED, *OPTIONAL) if each not in OTHERS)  # what the extra `suite` brings
 LITTLE_DISK = 2e9  # bytes
 MIRROR = "ossci-datasets.s3.amazonaws.com"  # where torchvision downloads MNIST from
 PATIENCE = 3.0  # seconds without an answer
@@ -93,13 +98,15 @@ def examine(results: Path) -> Iterator[Check]:
     for name, look in looks:
         try:
             yield from look()
+        except ModuleNotFoundError as error:
+            remedy = missing_package(error) or "please report this"
+            yield Check(name=name, state="note", found=f"not looked at: {error}", remedy=remedy)
         except Exception as error:  # whatever an odd machine does, the other checks are still worth printing
             found = f"could not be looked at: {type(error).__name__}: {error}"
             yield Check(name=name, state="note", found=found, remedy="please report this")
 
 
 def packages() -> Iterator[Check]:
-    import importlib.metadata  # slow to import, and every command imports this module
 
     good = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Check(
@@ -108,12 +115,24 @@ def packages() -> Iterator[Check]:
         found=platform.python_version(),
         remedy="" if good else "use Python 3.11, 3.12 or 3.13",
     )
-    for package in (*NEEDED, *OPTIONAL):
-        try:
-            yield Check(name=package, state="ok", found=importlib.metadata.version(package))
-        except importlib.metadata.PackageNotFoundError:
+    found = {package: version(package) for package in (*NEEDED, *OPTIONAL)}
+    suite_lacks = [package for package in SUITE if found[package] is None]
+    if len(suite_lacks) > 1:  # the library alone was installed
+        lacking = f"{len(suite_lacks)} of {len(SUITE)} packages not installed: {', '.join(suite_lacks)}"
+        yield Check(name="suite", state="broken", found=lacking, remedy="pip install 'lottalora[suite]'")
+    for package, installed in found.items():
+        if installed is not None:
+            yield Check(name=package, state="ok", found=installed)
+        elif len(suite_lacks) < 2 or package not in SUITE:
             state = "broken" if package in NEEDED else "note"
             yield Check(name=package, state=state, found="not installed", remedy=f"pip install {package}")
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def devices() -> Iterator[Check]:
@@ -137,8 +156,16 @@ def devices() -> Iterator[Check]:
 
 def data_sets() -> Iterator[Check]:
     """Where the default config looks: LOTTALORA_DATA, else ~/.cache/lottalora."""
+    if os.environ.get("LOTTALORA_DATA") == "":
+        yield Check(
+            name="data",
+            state="broken",
+            found="LOTTALORA_DATA is set, and names no folder",
+            remedy="set it to the folder of the data, or unset it for ~/.cache/lottalora",
+        )
     root = Path(os.environ.get("LOTTALORA_DATA") or Path.home() / ".cache" / "lottalora")
-    yield Check(name="data digits", state="ok", found="comes with scikit-learn")
+    if version("scikit-learn") is not None:
+        yield Check(name="data digits", state="ok", found="comes with scikit-learn")
     from lottalora.data import arxiv
     from lottalora.data import cifar10
     from lottalora.data import flowers102
@@ -148,11 +175,11 @@ def data_sets() -> Iterator[Check]:
     for name, files in (("mnist", mnist.FILES), ("cifar10", cifar10.FILES), ("flowers102", flowers102.FILES)):
         folder, lacking = root / name / files.folder, files.missing(root / name)
         missing = f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
-        yield data_set(name, folder, missing if lacking else "")
+        yield data_set(name, folder, missing if lacking else "", paths=files.present(root / name))
     for name, archive in (("molhiv", molhiv.ARCHIVE), ("arxiv", arxiv.ARCHIVE)):
         folder, lacking = root / "ogb" / archive.folder, archive.missing(root / "ogb")
         missing = f"{len(lacking)} of {len(archive.names)} files missing in {folder}" if lacking else ""
-        yield data_set(name, folder, missing)
+        yield data_set(name, folder, missing, paths=[folder / each for each in archive.names])
     for name, pattern, remedy in (
         ("physionet2012", "set-a/*.txt", UNPACKED),
         ("halfcheetah", "**/data/metadata.json", DOWNLOADED),
@@ -161,13 +188,32 @@ def data_sets() -> Iterator[Check]:
         ("tokenizers", "*/tokenizer.json", DOWNLOADED),
     ):
         folder = root / name
-        yield data_set(name, folder, "" if any(folder.glob(pattern)) else f"no {pattern} in {folder}", remedy)
+        paths = sorted(folder.glob(pattern))
+        yield data_set(name, folder, "" if paths else f"no {pattern} in {folder}", remedy, paths=paths)
 
 
-def data_set(name: str, folder: Path, missing: str, remedy: str = DOWNLOADED) -> Check:
-    if not missing:
-        return Check(name=f"data {name}", state="ok", found=str(folder))
-    return Check(name=f"data {name}", state="note", found=missing, remedy=remedy)
+def data_set(
+    name: str, folder: Path, missing: str, remedy: str = DOWNLOADED, *, paths: Iterable[Path] = ()
+) -> Check:
+    """A data set whose files are all there is opened: a file that is empty or cannot be read is named."""
+    if missing:
+        return Check(name=f"data {name}", state="note", found=missing, remedy=remedy)
+    wrong = [said for path in paths if (said := what_is_wrong_with(path))]
+    if wrong:
+        remedy = "delete it and bring it anew, or make it readable"
+        return Check(name=f"data {name}", state="note", found="; ".join(wrong[:3]), remedy=remedy)
+    return Check(name=f"data {name}", state="ok", found=str(folder))
+
+
+def what_is_wrong_with(path: Path) -> str:
+    """Why nothing can be read of a file; "" where the first byte can. A folder must hold something."""
+    try:
+        if path.is_dir():
+            return "" if any(path.iterdir()) else f"{path} is empty"
+        with path.open("rb") as file:
+            return "" if file.read(1) else f"{path} is empty"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
 
 
 def disk(results: Path) -> Iterator[Check]:

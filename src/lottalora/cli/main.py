@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora import uncaught
 from lottalora.cli import analyse
 from lottalora.cli import cancel
 from lottalora.cli import doctor
@@ -37,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, ModuleNotFoundError) as error:
+        line = uncaught.one_line(error)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return uncaught.STOPPED_BY_HAND if isinstance(error, KeyboardInterrupt) else 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -55,6 +55,8 @@ def is_asked(arguments: Sequence[str]) -> bool:
 
 
 def show(conf: Path, *, typed: str) -> None:
+    if not conf.is_dir():
+        sys.exit(f"error: There is no folder {conf}, of which this help is made. Put conf/ beside run.py.")
     try:
         sys.stdout.write(manual(conf, typed=typed))
         sys.stdout.flush()

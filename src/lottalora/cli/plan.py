@@ -1,6 +1,7 @@
 """What a sweep will take before it is started: runs, hours, memory, disk and energy. Runs nothing."""
 
 import argparse
+import shlex
 import sys
 
 from lottalora.cli.arguments import add_json
@@ -36,7 +37,7 @@ def show(planned: dict) -> None:
     from lottalora.tracking.bars import duration
 
     one = "GPU" if planned["device"] == "gpu" else "core"
-    table = Table(title=" ".join(planned["sweep"]), title_justify="left", show_header=False)
+    table = Table(title=shlex.join(planned["sweep"]), title_justify="left", show_header=False)
     lines = {
         "runs": f"{planned['runs']:,}",
         "done": f"{planned['done']:,}",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lottalora import CONF
+from lottalora import uncaught
 from lottalora.cli import manual
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
         arguments: overrides and Hydra's own flags.
         typed: the words before them on the command line, as the manual shows them.
     """
+    uncaught.install()
     if manual.is_asked(arguments):
         manual.show(CONF, typed=typed)
         return

@@ -1,6 +1,7 @@
 """Where a sweep stands: done, running, failed with the cause, waiting, and the time that is left."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from lottalora.cli.arguments import add_json
@@ -35,12 +36,14 @@ def show(found: dict) -> None:
     from lottalora.tracking.bars import duration
 
     console = Console()
-    table = Table(title=" ".join(found["sweep"]) or None, title_justify="left", show_header=False)
+    table = Table(title=shlex.join(found["sweep"]) or None, title_justify="left", show_header=False)
     table.add_row("runs", f"{found['runs']:,}")
     table.add_row("done", f"{found['done']:,}")
     table.add_row("of these diverged", f"{len(found['diverged']):,}")
     table.add_row("running", f"{len(found['running']):,}")
     table.add_row("failed", f"{len(found['failed']):,}")
+    if found["unreadable"]:
+        table.add_row("unreadable files", f"{len(found['unreadable']):,}")
     if found["sweep"]:
         table.add_row("waiting", f"{found['waiting']:,}")
         table.add_row("time left", duration(3600 * found["hours"]))
@@ -52,6 +55,8 @@ def show(found: dict) -> None:
             else "another process"
         )
         console.print(f"running: {each['run']}, {where}", markup=False, soft_wrap=True, highlight=False)
+    for each in found["unreadable"]:
+        console.print(f"unreadable: {each}", markup=False, soft_wrap=True, highlight=False)
     for each in found["diverged"]:
         console.print(f"diverged: {each}", markup=False, soft_wrap=True, highlight=False)
     for each in found["failed"]:

@@ -50,7 +50,7 @@ def run(asked: argparse.Namespace) -> int:
         client.check_partition(asked.partition)
     queued = set() if asked.dry_run else set(client.queued(results / "slurm").values())
     todo = submit.open_cells(cells, results, queued=queued)
-    done = len({cell.digest for cell in cells} & rows.row_paths(results).keys())
+    done = len(rows.read_done(results, {cell.digest for cell in cells})[0])
     counts = f"{len(cells)} runs: {done} done, {len(cells) - done - len(todo)} running or in the queue, "
     counts += f"{len(todo)} to send"
     if not todo:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +25,11 @@ WHOLE = {  # key → smallest value
     "data.batch_size": 1,
 }
 POSITIVE = ("alpha", "optimizer.lr", "trainer.clip", "trainer.patience")
+SCALES = ("std", "bound", "scale", "rate", "clip", "gain", "rho")  # of a family; at 0 W_seed is 0
+FOLDERS = {  # key → what to do where it names no folder
+    "paths.data": "Type paths.data=FOLDER, or set LOTTALORA_DATA=FOLDER (unset it for ~/.cache/lottalora).",
+    "paths.results": "Type paths.results=FOLDER, or leave it out for results/ below the current folder.",
+}
 SECTIONS = (
     "model", "data", "task", "trainer", "optimizer", "schedule", "adapter", "recipe", "init.parameters"
 )  # fmt: skip
@@ -56,28 +62,65 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
         if override[0] in "+~":
             raise ValueError(f"{override!r} adds or removes a key; nothing reads such a key. Type KEY=VALUE.")
     check_sections(cfg)
+    check_folders(cfg)
     check_numbers(cfg)
     check_choices(cfg)
     if sweep is None:
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        if not sweep:
+            check_no_sweep(typed)
     check_devices(cfg.trainer.devices, sweep=sweep)
     check_strategy(cfg)
     check_mode(cfg, {override.partition("=")[0] for override in typed})
 
 
+def check_no_sweep(typed: Sequence[str]) -> None:
+    """Refuse sweeps=NAME without -m, unless the other words name one run of it, as in a Slurm job."""
+    name = HydraConfig.get().runtime.choices.get("sweeps")
+    if name is None:
+        return
+    keys = {override.partition("=")[0] for override in typed}
+    if not any(grid.keys() <= keys for grid in HydraConfig.get().sweeper.grids or []):
+        raise ValueError(
+            f"sweeps={name} names many runs, and without -m there is one. "
+            f"Type `python run.py -m {' '.join(typed)}`, or leave out sweeps= and name the run."
+        )
+
+
+def check_folders(cfg: DictConfig) -> None:
+    for key, remedy in FOLDERS.items():
+        folder = OmegaConf.select(cfg, key)
+        if not isinstance(folder, str) or not folder.strip():
+            raise ValueError(f"{key} must name a folder, got {folder!r}. {remedy}")
+
+
 def check_sections(cfg: DictConfig) -> None:
     if "recipe" not in cfg:
-        choices = HydraConfig.get().runtime.choices
-        asked = choices.get("recipe") or f"{choices.model}_{choices.data}"
-        known = nearest_first(asked, GlobalHydra.instance().config_loader().get_group_options("recipe"))
-        raise ValueError(
-            f"Unknown recipe {asked!r}: conf/recipe has none of that name. Known: {', '.join(known)}."
-        )
+        raise ValueError(no_recipe(HydraConfig.get().runtime.choices))
     for section in SECTIONS:
         if not OmegaConf.is_dict(OmegaConf.select(cfg, section)):
             raise ValueError(
                 f"{section!r} holds no settings. Change what is in it, such as {section}.KEY=VALUE."
             )
+
+
+def no_recipe(choices: DictConfig) -> str:
+    """Which data go with the model, and which models with the data; of a typed recipe, the nearest names."""
+    options = GlobalHydra.instance().config_loader().get_group_options
+    recipes = options("recipe")
+    pair = f"{choices.model}_{choices.data}"
+    asked = choices.get("recipe") or pair
+    if asked != pair:
+        known = ", ".join(nearest_first(asked, recipes))
+        return f"Unknown recipe {asked!r}: conf/recipe has none of that name. Known: {known}."
+    data = [name for name in options("data") if f"{choices.model}_{name}" in recipes]
+    models = [name for name in options("model") if f"{name}_{choices.data}" in recipes]
+    return (
+        f"There is no recipe for model={choices.model} with data={choices.data}. "
+        f"Data for model={choices.model}: {', '.join(data) or 'none'}. "
+        f"Models for data={choices.data}: {', '.join(models) or 'none'}. "
+        f"To add the pair, write conf/recipe/{pair}.yaml."
+    )
 
 
 def check_numbers(cfg: DictConfig) -> None:
@@ -92,8 +135,13 @@ def check_numbers(cfg: DictConfig) -> None:
         none = value is None and key != "optimizer.lr"
         if not none and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{key} must be a number above 0, got {value!r}.")
-    if not (is_number(least := cfg.trainer.min_delta) and 0 <= least < math.inf):
-        raise ValueError(f"trainer.min_delta must be a number, 0 or more, got {least!r}.")
+    for key in ("trainer.min_delta", "optimizer.weight_decay"):
+        value = OmegaConf.select(cfg, key, default=0)
+        if not (is_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"{key} must be a number, 0 or more, got {value!r}.")
+    for name, value in cfg.init.parameters.items():
+        if name in SCALES and not (is_number(value) and 0 < value < math.inf):
+            raise ValueError(f"init.parameters.{name} must be a number above 0, got {value!r}.")
     for key in ("dropout", "attention_dropout"):
         dropout = cfg.model.net.get(key, 0)
         if not (is_number(dropout) and 0 <= dropout < 1):

@@ -114,6 +114,8 @@ def joined() -> Iterator[None]:
         die_with(int(os.environ[PARENT]))
     if "RANK" not in os.environ:
         os.environ |= as_torchrun_says(os.environ)
+    if os.environ["RANK"] != "0":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the run
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

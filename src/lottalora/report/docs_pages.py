@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lottalora.report.blocks import Block
 from lottalora.report.docs import MAKERS
+from lottalora.results.atomic_write import write_whole
 
 MARKED = re.compile(r"<!-- rows: (?P<asked>[^>]*?) -->(?P<text>.*?)<!-- /rows -->", re.DOTALL)
 FIGURES = Path("docs/figures")
@@ -42,7 +43,7 @@ def write(root: Path, blocks: list[Block]) -> list[Path]:
     changed = []
     for page, (old, new) in filled_pages(root, blocks).items():
         if old != new:
-            page.write_text(new, encoding="utf-8")
+            write_whole(page, new)
             changed.append(page)
     if not is_current(root / FIGURES, blocks):
         changed.append(draw(root / FIGURES, blocks))

@@ -1,5 +1,6 @@
 """The rank curve of a block: score against rank, a series per condition and init, full training as a band."""
 
+import io
 import math
 import textwrap
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from lottalora.report.blocks import LABELS
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
+from lottalora.results.atomic_write import write_whole
 
 # Okabe & Ito 2008: told apart with every common colour blindness. Markers differ as well, for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D")
@@ -55,9 +57,11 @@ def draw_rank_curve(block: Block, name: str, folder: Path) -> list[Path]:
 def save(figure: Figure, numbers: str, path: Path) -> list[Path]:
     """PATH.png, PATH.svg and, with the numbers drawn, PATH.csv."""
     paths = [path.parent / f"{path.name}.{ending}" for ending in ("png", "svg", "csv")]
-    figure.savefig(paths[0], dpi=200)
-    figure.savefig(paths[1], metadata={"Date": None})
-    paths[2].write_text(numbers, encoding="utf-8")
+    drawn = [io.BytesIO(), io.BytesIO()]
+    figure.savefig(drawn[0], format="png", dpi=200)
+    figure.savefig(drawn[1], format="svg", metadata={"Date": None})
+    for file, content in zip(paths, (drawn[0].getvalue(), drawn[1].getvalue(), numbers), strict=True):
+        write_whole(file, content)
     return paths
 
 

@@ -15,6 +15,7 @@ from lottalora.analysis.statistics import interval
 from lottalora.report import charts
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.files import naming_out
 from lottalora.report.overview import cards_of
 from lottalora.report.overview import verdict_of
 from lottalora.report.run_list import run_list
@@ -23,14 +24,16 @@ from lottalora.report.tables import cells
 from lottalora.report.tables import headings
 from lottalora.report.tables import notes
 from lottalora.report.tables import share
+from lottalora.results.atomic_write import write_whole
 from lottalora.results.rows import without_non_finite
 
 
 def write_page(blocks: list[Block], problems: list[str], results: Path, out: Path, command: str) -> Path:
     """Write report.html below `out` and give its path."""
     path = out / "report.html"
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(blocks, problems, results, out, command), encoding="utf-8")
+    text = page(blocks, problems, results, out, command)
+    with naming_out(out):
+        write_whole(path, text)
     return path
 
 
@@ -87,7 +90,8 @@ def section(block: Block, rank_chart: str, beta_chart: str) -> dict:
 
 
 def cost(line: Line) -> list[str]:
-    """Seconds and memory of the counted runs, beside what was trained."""
+    """Seconds and memory of the counted runs, beside what was trained. They were measured on shared machines,
+    so that no line is comparable with another."""
     seconds = interval(run["seconds"] for run in line.runs)
     spread = "" if seconds.std != seconds.std else f" ± {seconds.std:,.0f}"
     memory = [run["peak_memory_mb"] for run in line.runs if run["peak_memory_mb"] is not None]

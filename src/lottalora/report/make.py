@@ -7,9 +7,12 @@ from pathlib import Path
 
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import blocks_of
+from lottalora.report.files import naming_out
+from lottalora.report.files import remove_stale
 from lottalora.report.tables import latex
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
+from lottalora.results.atomic_write import write_whole
 from lottalora.results.rows import Row
 
 
@@ -20,13 +23,8 @@ def write_report(blocks: list[Block], summary: str, out: Path) -> list[Path]:
         OSError: the folder cannot be written; one sentence that names it.
     """
     texts = {"md": markdown(blocks, summary), "csv": recovery_csv(blocks), "tex": latex(blocks)}
-    try:
+    with naming_out(out):
         return write_tables(texts, out / "tables") + draw_figures(blocks, out / "figures")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise type(error)(
-            f"Cannot write the report to {out}: {reason}. Choose a folder with --out DIR."
-        ) from error
 
 
 def summary_of(rows: list[Row], blocks: list[Block], problems: list[str]) -> str:
@@ -36,26 +34,29 @@ def summary_of(rows: list[Row], blocks: list[Block], problems: list[str]) -> str
 
 
 def write_tables(texts: dict[str, str], folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"recovery.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     return paths
 
 
 def draw_figures(blocks: list[Block], folder: Path) -> list[Path]:
-    """Every picture that rows exist for. Matplotlib is half a second that tables need not wait for."""
+    """Every picture that rows exist for; those of rows that are gone go too.
+
+    Matplotlib is half a second that tables need not wait for.
+    """
     from lottalora.report.beta import draw_beta
     from lottalora.report.figures import draw_rank_curve
     from lottalora.report.recovery_bars import draw_recovery_bars
 
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = [draw_recovery_bars(blocks, folder)]
     for block in blocks:
         name = figure_name(block, blocks)
         drawn.append(draw_rank_curve(block, name, folder))
         drawn.append(draw_beta(block, name.replace("rank_curve", "beta", 1), folder))
-    return [path for paths in drawn for path in paths]
+    written = [path for paths in drawn for path in paths]
+    remove_stale(folder, written)
+    return written
 
 
 def figure_name(block: Block, blocks: list[Block]) -> str:

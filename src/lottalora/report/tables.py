@@ -185,8 +185,8 @@ def percent(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share of parameters in percent, with three digits however small it is."""
-    return "100" if value >= 99.95 else f"{value:#.3g}"
+    """A share of parameters in percent, with three digits however small it is, and whole ones from 100 on."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def signed(value: float, metric: Metric) -> str:

@@ -10,11 +10,12 @@ import logging
 import math
 import re
 import secrets
+import shlex
+from collections.abc import Collection
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lottalora.results import rows
 from lottalora.results.atomic_write import flush_to
 from lottalora.results.atomic_write import unwritable
 from lottalora.results.atomic_write import write_whole
@@ -26,6 +27,7 @@ from lottalora.results.schema import upgraded
 
 __all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "run_name", "write"]
 
+NAME = re.compile(r"-([0-9a-f]{12})\.json$")
 ROOM = 100_000  # bytes that a row may need
 log = logging.getLogger(__name__)
 
@@ -85,18 +87,26 @@ def run_folder(row: Mapping[str, Any], root: Path) -> Path:
 
 def find(digest: str, root: Path) -> Path | None:
     """The row of this digest, read as a check, or None. A damaged one is an error, not a finished run."""
-    path = next(iter(sorted(Path(root, "rows").glob(f"*/*/*-{digest}.json"))), None)
+    path = own_path(sorted(Path(root, "rows").glob(f"*/*/*-{digest}.json")), root)
     if path is not None:
-        read(path)
+        read_of(digest, path)
     return path
 
 
 def is_done(digest: str, root: Path) -> bool:
-    """Whether the row of this digest exists; if so, log where."""
+    """Whether the row of this digest exists; if so, log where, its score and what to type next."""
     path = find(digest, root)
     if path is not None:
-        log.info("done%s: %s (force=true to run again)", ", diverged" if diverged(path) else "", path)
+        row = read(path)
+        score = "diverged" if row["diverged"] else f"{row['metric']} {row['score']:.4f}"
+        log.info("done: %s: %s (force=true to run again). Next: %s", path, score, report_command(root))
     return path is not None
+
+
+def report_command(root: Path) -> str:
+    """What makes tables and figures of the rows under this folder."""
+    where = [] if Path(root) == Path("results") else ["--results", str(root)]
+    return shlex.join(["python", "-m", "lottalora", "report", *where])
 
 
 def read(path: Path) -> Row:
@@ -114,20 +124,79 @@ def read(path: Path) -> Row:
 
 
 def read_all(root: Path) -> tuple[list[Row], list[str]]:
-    """All rows under the results folder `root`, ordered by path, and one sentence for each file left out."""
-    rows: dict[str, Row] = {}
-    problems = []
-    for path in sorted(Path(root, "rows").glob("*/*/*.json")):
+    """All rows under the results folder `root`, ordered by path, and one sentence for each file left out.
+
+    Of two files with one digest the one at its own path (see `path_of`) counts, whatever a copy says.
+    """
+    rows, problems = [], foreign_files(root)
+    for digest, paths in files_by_digest(root).items():
+        path = own_path(paths, root)
+        problems += [
+            f"{other} repeats the run {digest}, which is {path}: left out. Delete one of the two."
+            for other in paths
+            if other != path
+        ]
         try:
-            row = read(path)
+            rows.append(read_of(digest, path))
         except ValueError as error:
             problems.append(str(error))
-            continue
-        if row["digest"] in rows:
-            problems.append(f"{path} repeats the run {row['digest']}: left out. Delete one of the two.")
-            continue
-        rows[row["digest"]] = row
-    return list(rows.values()), problems
+    return rows, problems
+
+
+def files_by_digest(root: Path) -> dict[str, list[Path]]:
+    """Digest → the files that bear it in their names, by path."""
+    found: dict[str, list[Path]] = {}
+    for path in json_files(root):
+        if match := NAME.search(path.name):
+            found.setdefault(match[1], []).append(path)
+    return found
+
+
+def foreign_files(root: Path) -> list[str]:
+    """One sentence for each JSON file whose name is no row's."""
+    return [
+        f"{path} is no row: its name does not end in -DIGEST.json. Move it elsewhere, or delete it."
+        for path in json_files(root)
+        if not NAME.search(path.name)
+    ]
+
+
+def json_files(root: Path) -> list[Path]:
+    return sorted(Path(root, "rows").glob("*/*/*.json"))
+
+
+def own_path(paths: list[Path], root: Path) -> Path | None:
+    """Of the files of one digest, the one where its row would be written; if none is, the first."""
+    for path in paths if len(paths) > 1 else ():
+        with contextlib.suppress(ValueError):
+            if path_of(read(path), root) == path:
+                return path
+    return next(iter(paths), None)
+
+
+def read_of(digest: str, path: Path) -> Row:
+    """The row at this path, if it is the run that the name says."""
+    row = read(path)
+    if row["digest"] != digest:
+        raise unusable(path, f"of the run {row['digest']}, against its name")
+    return row
+
+
+def read_done(root: Path, digests: Collection[str] | None = None) -> tuple[dict[str, Row], dict[str, str]]:
+    """Digest → row of what is done, and digest → what is wrong with a file that cannot be read.
+
+    Args:
+        root: the results folder.
+        digests: those asked for; None for all.
+    """
+    done, damaged = {}, {}
+    for digest, paths in files_by_digest(root).items():
+        if digests is None or digest in digests:
+            try:
+                done[digest] = read_of(digest, own_path(paths, root))
+            except ValueError as error:
+                damaged[digest] = str(error)
+    return done, damaged
 
 
 def without_non_finite(value: Any) -> Any:  # noqa: ANN401  any JSON value, at any depth
@@ -139,24 +208,3 @@ def without_non_finite(value: Any) -> Any:  # noqa: ANN401  any JSON value, at a
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def row_paths(results: Path) -> dict[str, Path]:
-    """Digest → row, by the names of the files alone."""
-    return {path.stem.rpartition("-")[2]: path for path in Path(results, "rows").glob("*/*/*.json")}
-
-
-def readable(path: Path) -> bool:
-    try:
-        rows.read(path)
-    except ValueError:
-        return False
-    return True
-
-
-def diverged(path: Path) -> bool:
-    """Whether the run of this row diverged; an unreadable row says nothing."""
-    try:
-        return read(path)["diverged"]
-    except ValueError:
-        return False

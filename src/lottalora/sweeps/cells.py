@@ -115,6 +115,20 @@ def cells_of(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Cell]:
     return list(unique.values())
 
 
+def jobs_of(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> list[list[str]]:
+    """The overrides of every job of a multirun; sweeps=A,B is the union of the two sweeps."""
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
+    several = [each for each in parsed if each.key_or_group == "sweeps" and each.is_sweep_override()]
+    if not several:
+        return expand(overrides, master.hydra.sweeper.grids or [], loader)
+    others = [each.input_line for each in parsed if each.key_or_group != "sweeps"]
+    jobs = []
+    for choice in values_of(several[-1]):
+        composed = loader.load_sweep_config(master, [choice])
+        jobs += expand([*others, choice], composed.hydra.sweeper.grids or [], loader)
+    return jobs
+
+
 def expand(typed: Sequence[str], grids: Sequence[Grid], loader: ConfigLoader) -> list[list[str]]:
     """Every combination of values, grid by grid; typed overrides replace the same keys of each grid."""
     parser = OverridesParser.create(loader)
@@ -154,7 +168,7 @@ def cells_of_overrides(overrides: Sequence[str]) -> tuple[list[Cell], Composer, 
     composer = Composer(hydra.config_loader, master, jobs=True)
     task = list(master.hydra.overrides.task)
     return (
-        cells_of(composer, expand(task, master.hydra.sweeper.grids or [], hydra.config_loader)),
+        cells_of(composer, jobs_of(task, hydra.config_loader, master)),
         composer,
         master,
     )

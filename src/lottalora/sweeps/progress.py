@@ -48,14 +48,17 @@ class SweepState:
 
 def sweep_state(cells: Sequence[Cell], results: Path) -> SweepState:
     """Where each of these cells stands now."""
-    done, failed = rows.row_paths(results), failures.read_all(results)
+    done, damaged = rows.read_done(results, {cell.digest for cell in cells})
+    failed = failures.read_all(results) | {
+        digest: {"cause": problem, "log": ""} for digest, problem in damaged.items()
+    }
     now = SweepState(claims=claims.all_held(results))
     for cell in cells:
         if cell.digest in now.claims:
             now.running.append(cell)
         elif cell.digest in done:
             now.done.append(cell)
-            if rows.diverged(done[cell.digest]):
+            if done[cell.digest]["diverged"]:
                 now.diverged.append(cell)
         elif cell.problem or cell.digest in failed:
             now.failed.append(cell)

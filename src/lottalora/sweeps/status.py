@@ -21,6 +21,7 @@ def of_sweep(overrides: list[str]) -> dict:
             "sweep": overrides,
             "runs": len(cells),
             "done": len(now.done),
+            "unreadable": [],
             "diverged": [rows.run_name(cell.identity) for cell in now.diverged],
             "running": [
                 {"run": rows.run_name(cell.identity), **now.claims[cell.digest]} for cell in now.running
@@ -38,7 +39,7 @@ def failure(run: str, record: dict) -> dict:
 def of_folder(results: Path) -> dict:
     """Status of all that a results folder knows of; what waits is known to sweeps only."""
 
-    held, done = claims.all_held(results), rows.row_paths(results)
+    held, (done, damaged) = claims.all_held(results), rows.read_done(results)
     records = {
         digest: record
         for digest, record in failures.read_all(results).items()
@@ -48,8 +49,9 @@ def of_folder(results: Path) -> dict:
         "sweep": [],
         "runs": len(done.keys() | held.keys() | records.keys()),
         "done": len(done.keys() - held.keys()),
+        "unreadable": [*rows.foreign_files(results), *damaged.values()],
         "diverged": [
-            path.stem for digest, path in done.items() if digest not in held and rows.diverged(path)
+            rows.run_name(row) for digest, row in done.items() if digest not in held and row["diverged"]
         ],
         "running": [{"run": digest, **note} for digest, note in held.items()],
         "failed": [

@@ -12,33 +12,30 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from lottalora.config.check import check_devices
+from lottalora.config.check import check_folders
 from lottalora.results import failures
 from lottalora.results import rows
-from lottalora.results.rows import readable
-from lottalora.results.rows import row_paths
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
-from lottalora.sweeps.cells import Grid
 from lottalora.sweeps.cells import cells_of
-from lottalora.sweeps.cells import expand
 from lottalora.sweeps.cells import in_job
+from lottalora.sweeps.cells import jobs_of
 
-FEW = 10  # rows that are named one by one
 log = logging.getLogger(__name__)
 
 
 def run_sweep(
     overrides: Sequence[str],
-    grids: Sequence[Grid],
     *,
     loader: ConfigLoader,
     config: DictConfig,
     launcher: Launcher,
 ) -> list[Sequence[JobReturn]]:
     """Run what is not done, and raise one sentence at the end if a run failed."""
+    check_folders(config)
     check_devices(config.trainer.devices, sweep=True)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    jobs = expand(overrides, grids, loader)
+    jobs = jobs_of(overrides, loader, config)
     cells = cells_of(Composer(loader, config), jobs)
     todo = cells
     if not config.dry_run:
@@ -47,9 +44,12 @@ def run_sweep(
         todo = cells if config.force else unfinished(cells, Path(config.paths.results))
     log.info("%s", counts_text(jobs, cells, todo))
     results = run_cells(todo, launcher)
+    failed = [each for each in results if each.status != JobStatus.COMPLETED]
     if not config.dry_run:
+        if not failed:
+            log.info("next: %s", rows.report_command(Path(config.paths.results)))
         name_diverged(cells, Path(config.paths.results))
-    raise_failures([each for each in results if each.status != JobStatus.COMPLETED], len(todo))
+    raise_failures(failed, len(todo))
     return [results] if todo else []
 
 
@@ -63,11 +63,10 @@ def run_cells(todo: Sequence[Cell], launcher: Launcher) -> Sequence[JobReturn]:
 
 def name_diverged(cells: Sequence[Cell], results: Path) -> None:
     """Name each run of the sweep that diverged, whenever that was: it is done, and has no score."""
-    paths = rows.row_paths(results)
-    found = [paths[cell.digest] for cell in cells if cell.digest in paths]
-    found = [path for path in found if rows.diverged(path)]
-    for path in found:
-        log.warning("diverged: %s", path)
+    done, _ = rows.read_done(results, {cell.digest for cell in cells})
+    found = [row for row in done.values() if row["diverged"]]
+    for row in found:
+        log.warning("diverged: %s", rows.path_of(row, results))
     if found:
         log.warning("%d of %d runs diverged; force=true runs them again", len(found), len(cells))
 
@@ -105,17 +104,15 @@ def check_writable(folder: Path) -> None:
 
 
 def unfinished(cells: Sequence[Cell], results: Path) -> list[Cell]:
-    """Those without a row; a few rows that are there are named. A damaged row is none: its run refuses it."""
-    paths = row_paths(results)
-    done = {cell.digest for cell in cells if cell.digest in paths and readable(paths[cell.digest])}
-    for digest in sorted(done) if len(done) <= FEW else []:
-        log.info("done: %s (force=true to run again)", paths[digest])
+    """Those without a row. A damaged row is none: its run refuses it."""
+    done, _ = rows.read_done(results, {cell.digest for cell in cells})
     return [cell for cell in cells if cell.digest not in done]
 
 
 def counts_text(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
     same = f" ({len(jobs)} combinations, the same ones once)" if len(jobs) > len(cells) else ""
-    done = f", {len(cells) - len(todo)} done already" if len(todo) < len(cells) else ""
+    done = len(cells) - len(todo)
+    done = f", {done} done already (force=true to run again)" if done else ""
     return f"{len(cells)} runs{same}{done}"
 
 

@@ -86,7 +86,13 @@ class Task(LightningModule, ABC):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
-        optimizer = self.make_optimizer(groups(self.net, self.trained(), self.decay))
+        trained = groups(self.net, self.trained(), self.decay)
+        try:
+            optimizer = self.make_optimizer(trained)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"These settings make no optimizer: {error}. Type optimizer.KEY=VALUE."
+            ) from error
         # A fused optimizer would undo a loss scale within its step, too late for clipping, which Lightning
         # therefore refuses, even where bf16 needs no scale. Now the scale is undone before both.
         optimizer._step_supports_amp_scaling = False

@@ -8,19 +8,18 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from lottalora.messages import flatten
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Logger
+from lottalora.tracking.logger import require
 
 
 class TensorBoard(Logger):
     """Scalars and a histogram of β for each epoch, in FOLDER/tensorboard."""
 
+    def __init__(self) -> None:
+        require("tensorboard")
+
     def begin(self, about: About) -> None:
-        try:
-            self.logger = TensorBoardLogger(about.folder, name="", version="tensorboard")
-            self.logger.log_hyperparams(flatten(about.config))
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                "logger=tensorboard needs the package tensorboard. Type: pip install tensorboard"
-            ) from error
+        self.logger = TensorBoardLogger(about.folder, name="", version="tensorboard")
+        self.logger.log_hyperparams(flatten(about.config))
 
     def epoch(self, epoch: int, metrics: dict[str, float], beta: dict[str, float]) -> None:
         import numpy as np

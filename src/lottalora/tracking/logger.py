@@ -1,6 +1,7 @@
 """What every logger is asked to do, and how a run uses one."""
 
 import contextlib
+import importlib.util
 import logging
 from abc import ABC
 from abc import abstractmethod
@@ -42,6 +43,16 @@ class Logger(ABC):
     @abstractmethod
     def end(self, summary: dict[str, float | None] | None) -> None:
         """The final figures, or None if the run failed. Everything is written when this returns."""
+
+
+def require(package: str) -> None:
+    """Refuse a logger whose package is not installed, when it is made and so before any data are read."""
+    try:
+        found = importlib.util.find_spec(package)
+    except ValueError:  # what stands in sys.modules is no module
+        found = None
+    if found is None:
+        raise ValueError(f"logger={package} needs the package {package}. Type: pip install {package}")
 
 
 class Watch:

@@ -11,6 +11,7 @@ from lottalora.results.rows import without_non_finite
 from lottalora.tracking import wandb_login as account
 from lottalora.tracking.logger import About
 from lottalora.tracking.logger import Logger
+from lottalora.tracking.logger import require
 
 FINAL = "wandb/final.json"  # in a run's folder: the final figures that a W&B run ended with
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class WeightsAndBiases(Logger):
     ) -> None:
         if mode not in ("online", "offline"):
             raise ValueError(f"logger.mode must be online or offline, got {mode!r}.")
+        require("wandb")
         self.mode = mode
         self.project = project
         self.entity = entity

@@ -30,10 +30,11 @@ from lottalora.training.lightning_internals import checkpoint_state
 from lottalora.training.lightning_internals import is_accumulating
 from lottalora.training.lightning_internals import is_last_batch
 from lottalora.training.lightning_internals import without_announced_epoch
+from lottalora.uncaught import STOPPED_BY_HAND
 
 BEST = "best.ckpt"
 RESUME = "resume.ckpt"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +95,8 @@ class Resume(Callback):
     """Writes what is needed to go on, and ends the process in good order when a signal asks for it.
 
     The state is written every `every` seconds, and on SIGTERM and SIGUSR1 (which Slurm sends before a time
-    limit) after the step under way; the process then ends with the code `STOPPED`. A SIGUSR2 is handed on to
+    limit) after the step under way; the process then ends with the code `STOPPED`. Ctrl-C is answered in the
+    same way, with the code 130; a second one ends the process at once. A SIGUSR2 is handed on to
     whoever waits for it, as submitit does, once the state is written. What is written is the state after the
     last optimizer step; after an epoch's last step, or where the batches keep no state of their own (see
     `data.batches.order.Batches`), the state at the beginning of the epoch, which is held in memory.
@@ -132,7 +134,8 @@ class Resume(Callback):
             set_random_state(self.random)
             self.random = None
         if is_first() and threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self.handlers = {number: signal.signal(number, self.receive) for number in heard}
 
     def on_train_epoch_start(self, trainer: Trainer, _: Task) -> None:
         if not is_first():
@@ -163,19 +166,23 @@ class Resume(Callback):
         self.restore_handlers()
 
     def receive(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT == self.received:  # the second Ctrl-C does not wait for the step
+            raise KeyboardInterrupt
         self.received = number
 
     def stop_if_asked(self, trainer: Trainer) -> None:
         if self.received is None:
             return
         self.write()
-        name, kept = signal.Signals(self.received).name, self.path.exists()
+        by_hand = self.received == signal.SIGINT
+        name = "Ctrl-C" if by_hand else signal.Signals(self.received).name
+        kept = self.path.exists()
         where = f"{self.path} holds it" if kept else "nothing to keep yet"
         log.warning("%s in epoch %d: %s. Repeat the command to go on.", name, trainer.current_epoch, where)
         before = self.handlers.get(signal.SIGUSR2)
         if self.received == signal.SIGUSR2 and callable(before):
             before(self.received, None)
-        raise SystemExit(STOPPED)
+        raise SystemExit(STOPPED_BY_HAND if by_hand else STOPPED)
 
     def hold(self, state: dict) -> None:
         began = time.perf_counter()

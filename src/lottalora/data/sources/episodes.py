@@ -1,5 +1,6 @@
 """HalfCheetah episodes as Minari or `datasets` keeps them."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lottalora.downloads import hub
+from lottalora.downloads import reach
 from lottalora.messages import last_line
 from lottalora.messages import nearest_first
 
@@ -85,11 +88,11 @@ def read_minari(root: Path, name: str) -> list[Episode]:
 def download_minari(root: Path, name: str) -> None:
     import minari
 
+    known = []
     try:
-        known = list(minari.list_remote_datasets(latest_version=False))
-    except Exception:  # whatever a client of a server raises that does not answer
-        known = []
-    try:
+        reach(hub())  # without a network Minari's client would try for 49 s and print 50 lines
+        with contextlib.suppress(Exception):  # whatever a client of a server raises that does not answer
+            known = list(minari.list_remote_datasets(latest_version=False))
         if known and name not in known:
             raise ValueError("no public data set of that id")
         minari.download_dataset(name)

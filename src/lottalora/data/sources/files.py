@@ -44,6 +44,13 @@ class Files:
         names = [name for name in (*self.sums, *self.folders) if not (folder / name).exists()]
         return [name for name in names if name not in self.packed or not (folder / f"{name}.gz").exists()]
 
+    def present(self, root: Path) -> list[Path]:
+        """The files and folders as they lie there, packed or not; those that are missing are left out."""
+        folder = root / self.folder
+        paths = [folder / name for name in (*self.sums, *self.folders)]
+        paths += [folder / f"{name}.gz" for name in self.packed if not (folder / name).exists()]
+        return [path for path in paths if path.exists()]
+
     def ensure(self, root: Path) -> None:
         """Download what is not there into a scratch folder, and put it in place when it is whole.
 

@@ -73,7 +73,7 @@ let first = 0;
 const fixed = (digits) => (value) => value.toFixed(digits);
 const FORMATS = {
   recovery: fixed(1), seconds: fixed(1), trainable: (n) => n.toLocaleString("en"),
-  share: (n) => (n >= 99.95 ? "100" : n.toPrecision(3)),
+  share: (n) => (n >= 99.95 ? Math.round(n).toLocaleString("en") : n.toPrecision(3)),
 };
 
 function text(run, key) {
