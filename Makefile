@@ -37,10 +37,11 @@ test: $(VENV)/test.stamp  ## run the tests, but for the slow ones
 slow: $(VENV)/test.stamp  ## run the slow tests
 	$(PYTEST) -m slow
 
-lint: $(VENV)/lint.stamp  ## check style and formatting
+lint: $(VENV)/test.stamp  ## check style, formatting, imports and the types of the library
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+	$(BIN)/python -m mypy
 
 report: $(VENV)/suite.stamp  ## make tables and figures from results/rows
 	$(BIN)/python -m lottalora report
@@ -79,13 +80,9 @@ $(VENV)/suite.stamp: $(SETUP_FILES) | $(BIN)/python
 $(VENV)/test.stamp: $(SETUP_FILES) | $(BIN)/python
 	$(INSTALL) -e '.[suite,slurm,dashboard,docs,test]'
 	$(BIN)/python scripts/repair_torchvision.py
-	@touch $(VENV)/suite.stamp $(VENV)/docs.stamp $(VENV)/lint.stamp $@
+	@touch $(VENV)/suite.stamp $(VENV)/docs.stamp $@
 
 $(VENV)/docs.stamp: $(SETUP_FILES) | $(BIN)/python
 	$(INSTALL) -e '.[suite,docs]'
 	$(BIN)/python scripts/repair_torchvision.py
 	@touch $(VENV)/suite.stamp $@
-
-$(VENV)/lint.stamp: constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt ruff import-linter
-	@touch $@

@@ -228,7 +228,7 @@ def test_clip_that_is_no_positive_number_is_refused(name, clip):
 
 def test_second_family_of_one_name_is_refused():
     def normal(shape):
-        return families.Law(families.quantiles("normal"))
+        return families.Distribution(families.quantiles("normal"))
 
     with pytest.raises(ValueError, match="'normal' is registered already"):
         family()(normal)

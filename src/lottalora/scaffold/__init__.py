@@ -1,4 +1,4 @@
-r"""Random frozen weights, steered by low-rank adapters, for any PyTorch model.
+r"""Frozen random weights with trained low-rank adapters, for any PyTorch model.
 
 .. math:: h = \beta W_{seed}\, x + \frac{\alpha}{r} B A x + b
 
@@ -24,8 +24,8 @@ from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.families import FAMILIES
+from lottalora.scaffold.families import Distribution
 from lottalora.scaffold.families import Family
-from lottalora.scaffold.families import Law
 from lottalora.scaffold.families import family
 from lottalora.scaffold.kinds import register_layer
 from lottalora.scaffold.layers import LottaLinear
@@ -39,7 +39,7 @@ __all__ = [
     "Entry",
     "Family",
     "FrozenEmbedding",
-    "Law",
+    "Distribution",
     "LottaConv1d",
     "LottaConv2d",
     "LottaConv3d",

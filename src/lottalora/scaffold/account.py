@@ -1,4 +1,4 @@
-"""Where every weight of a model went."""
+"""The account of a wrapped model: what is trained, what is frozen, and how many numbers that is."""
 
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from lottalora.scaffold.matrices import find_matrices
 
 @dataclass(frozen=True)
 class Entry:
-    """One matrix.
+    """What happened to one matrix.
 
     Args:
-        name: its dotted name in the model that was wrapped.
-        shape: as it was.
-        place: "adapt" (random, frozen, with an adapter), "freeze" (random, frozen) or "keep" (dense,
+        name: the matrix's dotted name in the model before `wrap`.
+        shape: its shape before `wrap`.
+        place: "adapt" (random and frozen, with an adapter), "freeze" (random and frozen) or "keep" (dense and
             trained).
-        rank: of the adapter; None where there is none.
-        trained: numbers trained in its place: A, B, β and the options' own, or the matrix itself where kept.
-        frozen: numbers that are drawn from the seed, or constants of the model.
-        note: what is unusual about it.
+        rank: the rank of the adapter; None without an adapter.
+        trained: the count of trained numbers: A, B, β and the parameters of options, or the kept matrix.
+        frozen: the count of frozen numbers, drawn from the seed or constants of the model.
+        note: anything unusual about the matrix.
     """
 
     name: str
@@ -35,14 +35,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Account:
-    """What `wrap` did, in numbers of parameters.
+    """What `wrap` did, as counts of parameters.
 
     Args:
-        entries: every matrix, once each.
-        vectors_trained: numbers in trained parameters of at most one axis that counts: biases, norms, class
-            tokens, layer scales.
-        vectors_frozen: the same, frozen at their value.
-        full: the parameters of the model before it was wrapped.
+        entries: one entry per matrix.
+        vectors_trained: the count of numbers in trained vectors: biases, norms, class tokens, layer scales.
+        vectors_frozen: the count of numbers in frozen vectors.
+        full: the count of parameters of the model before `wrap`.
     """
 
     entries: tuple[Entry, ...]
@@ -52,7 +51,7 @@ class Account:
 
     @classmethod
     def of_dense(cls, model: nn.Module) -> "Account":
-        """The account of a model that is trained in full."""
+        """The account of a model without a scaffold."""
         entries = tuple(kept(matrix) for matrix in find_matrices(model))
         full = sum(p.numel() for p in model.parameters())
         matrices = sum(entry.trained + entry.frozen for entry in entries)
@@ -60,17 +59,17 @@ class Account:
 
     @property
     def trainable(self) -> int:
-        """All that is trained: adapters, kept matrices, biases and norms."""
+        """The count of all trained numbers: adapters, kept matrices and vectors."""
         return sum(entry.trained for entry in self.entries) + self.vectors_trained
 
     @property
     def internal_trainable(self) -> int:
-        """What is trained inside the adapted matrices: A, B, β, and the options' own parameters."""
+        """The count of trained numbers of adapted matrices: A, B, β and the parameters of options."""
         return sum(entry.trained for entry in self.entries if entry.place == "adapt")
 
     @property
     def full_plus_adapters(self) -> int:
-        """The full model and the adapters beside it: the other denominator of "trainable %"."""
+        """The parameters of the full model plus the adapters: the other denominator of "trainable %"."""
         return self.full + self.internal_trainable
 
     def counts(self) -> dict[str, int]:
@@ -79,11 +78,11 @@ class Account:
         return {name: getattr(self, name) for name in names}
 
     def as_dict(self) -> dict[str, object]:
-        """Everything as plain data, for JSON."""
+        """All fields and totals as plain data, for JSON."""
         return {**asdict(self), "entries": [asdict(entry) for entry in self.entries], **self.counts()}
 
     def table(self) -> str:
-        """The account as text: a line a matrix, then the totals."""
+        """The account as text: one line per matrix, then the totals."""
         head = ("matrix", "shape", "place", "rank", "trained", "frozen", "")
         lines = [head, *(_cells(entry) for entry in self.entries)]
         vectors = (
@@ -106,7 +105,7 @@ class Account:
 
 
 def kept(matrix: Matrix) -> Entry:
-    """The entry of a matrix that stays as it is: dense and trained, or a constant."""
+    """The entry of a matrix that `wrap` leaves unchanged: dense and trained, or a constant."""
     notes = [f"tied: {', '.join(matrix.names[1:])}"] if len(matrix.owners) > 1 else []
     trained, frozen = matrix.value.numel(), 0
     if matrix.fixed:

@@ -1,4 +1,4 @@
-"""What is asked: of one layer (`Adapter`) and of a whole model (`Scaffold`)."""
+"""The settings of one layer's adapter (`Adapter`) and of a whole model's scaffold (`Scaffold`)."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import field
 import torch
 
 from lottalora.scaffold.families import Parameter
-from lottalora.scaffold.families import law_of
+from lottalora.scaffold.families import distribution_of
 from lottalora.scaffold.seeds import check_seed
 
 LEARNED = "learned"
@@ -17,29 +17,30 @@ DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat1
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    r"""What is trained beside a frozen weight.
+    r"""The settings of the adapter of one frozen weight.
 
     .. math:: h = \beta W_{seed}\, x + s\, B A x + b, \qquad s = \alpha / r
 
     Args:
-        rank: r ≥ 0. 0 leaves out A and B: the reservoir control. Over min(out, in) it is allowed but
+        rank: r ≥ 0. r = 0 leaves out A and B, which is the reservoir control. r > min(out, in) is allowed but
             redundant.
         alpha: α > 0, or None for α = r, a scale of 1.
         rslora: scale by α / √r instead of α / r. Kalajdzievski 2023, https://arxiv.org/abs/2312.03732
-        B_init: "zeros", so the first forward pass is W_seed x, or "kaiming" (uniform, as A).
-        dropout: the probability of zeroing an input of the adapter path, in training.
-        dora: renormalise each output by its trained magnitude m: h = m / ‖W‖ · W x with ‖W‖ the norm of each
-            row of W = β W_seed + s B A, through which no gradient flows. Liu et al. 2024,
+        B_init: "zeros", so that the first forward pass is W_seed x, or "kaiming" (uniform, as A).
+        dropout: the probability of zeroing an input of the adapter path during training, 0 ≤ p < 1.
+        dora: renormalise each output by a trained magnitude m: h = m / ‖W‖ · W x. ‖W‖ is the norm of each row
+            of W = β W_seed + s B A, and no gradient flows through it. Liu et al. 2024,
             https://arxiv.org/abs/2402.09353
-        residual: add x to h; only where input and output have the same shape.
-        layer_norm: normalise h over its features (a convolution's: over channels and positions), with trained
+        residual: add x to h; the input and the output must have the same shape.
+        layer_norm: normalise h over its features (in a convolution over channels and positions), with trained
             gain and shift.
-        train_beta: whether there is a β; without it β = 1.
-        adapter_dtype: of A, B, β and m, for example "bfloat16", whatever the model is cast to; None for
-            float32, or the model's own if that is wider. A step of 1e-3 is nothing to a β of 1 in bfloat16.
+        train_beta: whether β is trained; if not, β = 1.
+        adapter_dtype: the dtype of A, B, β and m, for example "bfloat16", whatever the model is cast to; None
+            for float32, or the model's dtype if that is wider. In bfloat16 a step of 1e-3 does not change a β
+            of 1.
 
     Raises:
-        ValueError: a value outside what is stated above.
+        ValueError: a value outside its stated range.
     """
 
     rank: int = 8
@@ -70,12 +71,12 @@ class Adapter:
             )
 
     def dtype_beside(self, model: torch.dtype) -> torch.dtype:
-        """The dtype of A, B, β and m in a model of this dtype."""
+        """The dtype of A, B, β and m in a model of the given dtype."""
         return DTYPES[self.adapter_dtype] if self.adapter_dtype else torch.promote_types(model, torch.float32)
 
     @property
     def scale(self) -> float:
-        """s, the factor of B A x: α / r, or α / √r for rsLoRA."""
+        """s, the factor of B A x: α / r, or α / √r for rsLoRA; 0 for r = 0."""
         if self.rank == 0:
             return 0.0
         alpha = self.rank if self.alpha is None else self.alpha
@@ -84,21 +85,23 @@ class Adapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaffold(Adapter):
-    """What is asked of a whole model: the adapters, and where the frozen weights come from.
+    """The settings of a whole model: its adapters, and the distribution and seed of its frozen weights.
 
     Args:
-        family: a key of FAMILIES, the distribution of W_seed; or "learned": the weights that the model has,
-            frozen, which with train_beta=False is ordinary LoRA. No seed gives those back, and `state_dict()`
-            leaves them out: build the model with them again. Hu et al. 2021, https://arxiv.org/abs/2106.09685
-        parameters: the family's parameters where they differ from the paper's, for example {"std": 0.1,
+        family: a key of FAMILIES, the distribution of W_seed. Or "learned": W_seed is the weight that the
+            model has; with train_beta=False this is ordinary LoRA. Learned weights are not in `state_dict()`
+            and cannot be drawn again, so build the model with them before loading a state. Hu et al. 2021,
+            https://arxiv.org/abs/2106.09685
+        parameters: the family's parameters that differ from its defaults, for example {"std": 0.1,
             "fan_in": False}.
-        seed: the backbone seed, 0 … 2⁶⁴ − 1. It drives W_seed alone; A is drawn from PyTorch's global
+        seed: the backbone seed, 0 … 2⁶⁴ − 1. It determines W_seed only; A is drawn from PyTorch's global
             generator.
-        bias: "trained", or "frozen" at its present value, of the adapted layers. The paper's benchmarks
-            differ in this.
+        bias: whether the biases of adapted layers are "trained", or "frozen" at their present values. The
+            paper's benchmarks differ in this.
 
     Raises:
-        ValueError: a value outside what is stated, or an unknown family or parameter, with the known ones.
+        ValueError: a value outside its stated range, or an unknown family or parameter; the message lists the
+            known ones.
     """
 
     family: str = "normal"
@@ -112,7 +115,7 @@ class Scaffold(Adapter):
             if self.parameters:
                 raise ValueError(f"Learned weights have no parameter {next(iter(self.parameters))!r}.")
         else:
-            law_of(self.family, (1, 1), self.parameters)
+            distribution_of(self.family, (1, 1), self.parameters)
         check_seed(self.seed)
         if self.bias not in ("trained", "frozen"):
             raise ValueError(f"bias must be 'trained' or 'frozen', got {self.bias!r}.")

@@ -1,4 +1,4 @@
-"""nn.MultiheadAttention with its four projections as layers of their own, so that each can be adapted."""
+"""nn.MultiheadAttention with four separate projections, so that each can be adapted."""
 
 import torch
 import torch.nn.functional as F
@@ -7,21 +7,25 @@ from torch import nn
 
 
 class SplitAttention(nn.Module):
-    r"""The same map as the `nn.MultiheadAttention` it is made from, with q, k, v and out as four `nn.Linear`.
+    r"""An `nn.MultiheadAttention` whose projections q, k, v and out are four `nn.Linear`.
 
     .. math:: \mathrm{softmax}(Q K^\top / \sqrt{d} + M)\, V \quad\text{in each head, then the projection}
 
-    Takes the same arguments as the original in `forward`, and returns the same; the packed weights can be
-    read as before. nn.TransformerEncoderLayer's fused inference path, which bypasses the projections, stays
+    `forward` takes the arguments of the original and returns the same, and the packed weights can still be
+    read. The fused inference path of nn.TransformerEncoderLayer, which bypasses the projections, is switched
     off.
 
     Args:
-        original: the attention to split; its projections are taken over by value.
+        original: the attention to split; its projections are copied.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
     """
 
     PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+    q_proj: nn.Linear  # becomes a LottaLinear in place
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    out_proj: nn.Linear
     _qkv_same_embed_dim = False  # switches torch's fused path off
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
@@ -33,20 +37,22 @@ class SplitAttention(nn.Module):
         weights, biases = _projections(original)
         for name, weight, bias in zip(self.PROJECTIONS, weights, biases, strict=True):
             self.add_module(name, _linear(weight, bias))
-        self.bias_k, self.bias_v = original.bias_k, original.bias_v  # one more key and value, (1, 1, E)
+        self.bias_k, self.bias_v = original.bias_k, original.bias_v  # one added key and value, (1, 1, E)
 
     @property
     def in_proj_weight(self) -> Tensor | None:
-        """The first three projections below each other, as nn.MultiheadAttention packs them."""
+        """The weights of q, k and v stacked along the rows, (3 E, E); None if their widths differ."""
         same = self.kdim == self.vdim == self.embed_dim
         return torch.cat([f.weight for f in self._inputs()]) if same else None
 
     @property
     def in_proj_bias(self) -> Tensor | None:
-        biases = [f.bias for f in self._inputs()]
-        return None if biases[0] is None else torch.cat(biases)
+        """The biases of q, k and v, (3 E,); None without biases."""
+        biases: list[Tensor | None] = [f.bias for f in self._inputs()]
+        given = [bias for bias in biases if bias is not None]
+        return torch.cat(given) if given else None
 
-    def _inputs(self) -> list[nn.Module]:
+    def _inputs(self) -> list[nn.Linear]:
         return [self.q_proj, self.k_proj, self.v_proj]
 
     def forward(
@@ -60,6 +66,27 @@ class SplitAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
+        """Attend, as `nn.MultiheadAttention` does.
+
+        N examples, T queries, S keys. With batch_first=False, N is the second axis; without a batch, there is
+        no N.
+
+        Args:
+            query: (N, T, E).
+            key: (N, S, kdim).
+            value: (N, S, vdim).
+            key_padding_mask: (N, S); True, or −∞, hides a key.
+            need_weights: whether to return the attention weights.
+            attn_mask: (T, S) or (N · heads, T, S); True, or −∞, hides a key from a query.
+            average_attn_weights: whether the returned weights are the mean over the heads.
+            is_causal: says that attn_mask is causal; it changes nothing.
+
+        Returns:
+            The output, (N, T, E), and the weights, (N, T, S) or (N, heads, T, S), or None.
+
+        Raises:
+            ValueError: is_causal=True without attn_mask.
+        """
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True is a hint about attn_mask, so attn_mask must be given too.")
         single = query.dim() == 2  # (T, E): no batch axis
@@ -68,7 +95,7 @@ class SplitAttention(nn.Module):
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = (f(x) for f, x in zip(self._inputs(), (query, key, value), strict=True))
-        seen = k.shape[1]  # S, before what add_bias_kv and add_zero_attn add
+        seen = k.shape[1]  # S, without the keys of add_bias_kv and add_zero_attn
         q, k, v = (self._heads(x) for x in (q, self._longer(k, self.bias_k), self._longer(v, self.bias_v)))
         mask = self._mask(q, key_padding_mask, attn_mask)  # added to the scores
         if mask is not None:  # (N or 1, heads or 1, T, S)
@@ -81,7 +108,7 @@ class SplitAttention(nn.Module):
         else:
             dropout = self.dropout if self.training else 0.0
             attended = F.scaled_dot_product_attention(q, k, v, mask, dropout)
-        h = self.out_proj(attended.transpose(1, 2).flatten(2))  # (N, T, E)
+        h: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))  # (N, T, E)
         if weights is not None and average_attn_weights:
             weights = weights.mean(dim=1)
         if single:
@@ -89,13 +116,14 @@ class SplitAttention(nn.Module):
         return (h if self.batch_first else h.transpose(0, 1)), weights
 
     def _longer(self, x: Tensor, one_more: Tensor | None) -> Tensor:
-        """Keys or values, (N, S, E), with those that do not come from the input at the end."""
+        """Append the keys or values of add_bias_kv and add_zero_attn to those of the input, (N, S, E)."""
         if one_more is not None:
             x = torch.cat([x, one_more.to(x.dtype).expand(len(x), 1, -1)], dim=1)
         return F.pad(x, (0, 0, 0, 1)) if self.add_zero_attn else x
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, T, E) → (N, heads, T, E / heads)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))  # (N, T, E) → (N, T, heads, E / heads)
+        return heads.transpose(1, 2)
 
     def _mask(self, q: Tensor, padding: Tensor | None, attention: Tensor | None) -> Tensor | None:
         mask = None
@@ -110,7 +138,7 @@ class SplitAttention(nn.Module):
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask (True: not seen) as −∞ and 0."""
+    """A mask to add to the scores: −∞ where a boolean mask is True, and 0 elsewhere."""
     if mask.dtype != torch.bool:
         return mask.to(dtype)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, float("-inf"))

@@ -1,4 +1,4 @@
-"""The frozen weights of a wrapped model, all at once: drawn, drawn again, taken away; and β."""
+"""Functions on all frozen weights of a wrapped model: draw, redraw, verify and remove them, and read β."""
 
 import contextlib
 import math
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold.draw import Source
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import tensors_of
-from lottalora.scaffold.own_rows import own_part
+from lottalora.scaffold.own_rows import to_local
 from lottalora.scaffold.seeds import check_seed
 
 
@@ -24,7 +25,7 @@ def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]
     """The layers that hold a W_seed, by dotted name, each once.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the model has no such layer.
     """
     found = {name: m for name, m in model.named_modules() if isinstance(m, LottaLayer | FrozenEmbedding)}
     if not found:
@@ -33,26 +34,25 @@ def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]
 
 
 def set_backbone_seed(model: nn.Module, seed: int) -> None:
-    """Redraw every W_seed in place, as `wrap` would have drawn it under this backbone seed. Adapters stay as
-    they are.
+    """Redraw every W_seed in place, as `wrap` draws it under this backbone seed. Adapters do not change.
 
     Raises:
-        ValueError: no scaffold, or a layer whose W_seed was given rather than drawn.
+        ValueError: the model has no scaffold, or a W_seed that was given, not drawn; or `seed` is not a whole
+            number in 0 … 2⁶⁴ − 1.
     """
     for layer, source in _sources(model):
         layer.redraw(source.with_seed(seed))
 
 
 def resample(model: nn.Module, seed: int) -> None:
-    """Redraw every W_seed in place with the scaffold number `seed` of the model's backbone seed.
+    """Redraw every W_seed in place, as scaffold number `seed` under the model's backbone seed.
 
-    For training over many scaffolds: the sequence resample(model, 1), resample(model, 2), … is a function of
-    the backbone seed and independent of the backbone that any seed gives. `resample(model, 0)` is the
-    backbone itself again.
+    For training over many scaffolds: resample(model, 1), resample(model, 2), … are determined by the backbone
+    seed and independent of the backbones of all seeds. `resample(model, 0)` restores the backbone itself.
 
     Raises:
-        ValueError: a number outside 0 … 2⁶⁴ − 1; no scaffold; or a layer whose W_seed was given rather than
-            drawn.
+        ValueError: `seed` is not a whole number in 0 … 2⁶⁴ − 1; or the model has no scaffold, or a W_seed
+            that was given, not drawn.
 
     Source: the paper's Meta-LoRA, Table 4.
     """
@@ -62,26 +62,31 @@ def resample(model: nn.Module, seed: int) -> None:
 
 
 def verify(model: nn.Module) -> list[str]:
-    """Draw every W_seed anew, and compare it with what the layer holds and with its fingerprint.
+    """Compare every W_seed, and its fingerprint, with a new draw.
 
-    Takes about the time of drawing the scaffold. Of a weight that was given, the bits are compared with the
-    fingerprint that an earlier `state_dict()`, `load_state_dict()` or `verify` left. Where rows are shared
-    out among processes, each compares its own.
+    This takes about as long as drawing the scaffold. A W_seed that was given is compared with the fingerprint
+    that an earlier `state_dict()`, `load_state_dict()` or `verify` stored. With FSDP, each process compares
+    its own rows.
 
     Returns:
-        The dotted names of the layers that differ; none where the scaffold is what its sources say.
+        The dotted names of the layers that differ.
 
     Raises:
-        ValueError: no scaffold.
+        ValueError: the model has no scaffold.
     """
     return [name for name, layer in scaffold_layers(model).items() if layer.differs()]
 
 
 def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Refuse a state of another scaffold before any of it is loaded; `wrap` registers this.
+    """Refuse a state of another scaffold before any of it is loaded; `wrap` registers this hook.
+
+    Args:
+        model: the wrapped model.
+        state: the state to load.
+        prefix: what the names in the state begin with.
 
     Raises:
-        ValueError: a record that is damaged, of another format, or of another scaffold.
+        ValueError: a layer's record is damaged, has another format, or belongs to another scaffold.
     """
     silent = False
     for name, layer in scaffold_layers(model).items():
@@ -92,36 +97,42 @@ def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: obj
         silent = silent or (record is None and any(f"{own}{each}" in state for each in ("A", "beta", "bias")))
     if silent:
         warnings.warn(
-            "This checkpoint does not say which scaffold it belongs to, as those before format 1: that it is "
-            "this model's is taken on trust.",
+            "This checkpoint does not say which scaffold it belongs to, as it is older than format 1: it is "
+            "taken on trust that it is this model's.",
             stacklevel=3,
         )
 
 
-def _sources(model: nn.Module) -> list[tuple]:
-    layers = scaffold_layers(model)
-    for name, layer in layers.items():
+def _sources(model: nn.Module) -> list[tuple[LottaLayer | FrozenEmbedding, Source]]:
+    found = []
+    for name, layer in scaffold_layers(model).items():
         if layer.source is None:
             raise ValueError(
                 f"Layer {name!r} was given its W_seed, so there is no source to draw it from again."
             )
-    return [(layer, layer.source) for layer in layers.values()]
+        found.append((layer, layer.source))
+    return found
 
 
 @contextlib.contextmanager
 def without_scaffold(model: nn.Module) -> Iterator[None]:
-    """W_seed = 0 inside the block, as it was after it: does the trained model need its scaffold?
+    """A context manager that sets every W_seed to 0 and restores it at the end.
+
+    It shows whether the trained model needs its scaffold.
+
+    Raises:
+        ValueError: the model has no scaffold.
 
     Source: the paper's Table 2, "trained with scaffold, then removed".
     """
-    held = [(layer, own_part(layer.W_seed).clone()) for layer in scaffold_layers(model).values()]
+    held = [(layer, to_local(layer.W_seed).clone()) for layer in scaffold_layers(model).values()]
     try:
         for layer, _ in held:
-            own_part(layer.W_seed).zero_()
+            to_local(layer.W_seed).zero_()
         yield
     finally:
         for layer, before in held:
-            own_part(layer.W_seed).copy_(before)  # asked for anew: at the first call, FSDP may move it
+            to_local(layer.W_seed).copy_(before)  # read again, since FSDP may move W_seed in its first call
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:
@@ -129,7 +140,7 @@ def beta_values(model: nn.Module) -> dict[str, float]:
 
     The matrices of a stack are numbered: "experts.composed_weight[0]".
     """
-    values = {}
+    values: dict[str, float] = {}
     for name, layer in model.named_modules():
         if not isinstance(layer, LottaLayer) or layer.beta is None:
             continue
@@ -147,22 +158,23 @@ def materialize(
     start: Callable[[nn.Module], None] | None = None,
     drawn: bool = True,
 ) -> None:
-    """Give a model that was built and wrapped on the meta device its values, layer by layer, straight from
-    the seed.
+    """Initialise a model that was built and wrapped on the meta device, in place and layer by layer.
 
-    W_seed is drawn, adapters start as after `wrap`, biases of adapted layers as in `nn.Linear` (uniform, ±
-    1/√fan_in); all other modules start by `start`, or by their own `reset_parameters`. Weights that were tied
-    stay tied.
+    W_seed is drawn. Adapters start as after `wrap`, and biases of adapted layers as in `nn.Linear` (uniform,
+    ± 1/√fan_in). All other modules are initialised by `start`, or by their own `reset_parameters`. Tied
+    weights stay tied.
 
     Args:
-        model: with some or all of its values on the meta device.
-        device: where they come to lie.
-        start: called with each module that is on no scaffold, to set the values that it holds itself.
-        drawn: False leaves W_seed as it lies in memory, for `shard`, which draws the rows of one process.
+        model: a model with some or all of its tensors on the meta device.
+        device: the device to put these tensors on.
+        start: called with each module without a W_seed that has tensors on the meta device, to initialise the
+            tensors that it holds directly.
+        drawn: whether to draw W_seed. False leaves its memory uninitialised, for `shard`, which draws the
+            rows of one process.
 
     Raises:
-        ValueError: a module with values of its own and no `reset_parameters`, or a layer whose W_seed was
-            given rather than drawn; nothing is changed then.
+        ValueError: a module on the meta device has no `reset_parameters`, or a W_seed that was given, not
+            drawn. The model is unchanged then.
     """
     on_meta = {name: m for name, m in model.named_modules() if any(t.is_meta for t in tensors_of(m))}
     helpless = [name for name, m in on_meta.items() if not _can_start(m, start)]
@@ -172,7 +184,7 @@ def materialize(
     tied = _tied_names(model)
     for module in on_meta.values():
         if not any(tensor.is_meta for tensor in tensors_of(module)):
-            continue  # all that it holds is tied to what has its values
+            continue  # all its tensors are tied to initialised ones
         if isinstance(module, Frozen):
             module.place(device, drawn=drawn)
         else:
@@ -198,11 +210,11 @@ def _start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None
     elif start is not None:
         start(module)
     else:
-        module.reset_parameters()
+        module.reset_parameters()  # type: ignore[operator]  # `_can_start` has found the method
 
 
 def _tie(model: nn.Module, tied: list[list[str]]) -> None:
-    """Let each parameter that has several names be one again, where the first of them has its values."""
+    """Tie each group of names again to its first parameter, if that is initialised."""
     for first, *others in tied:
         parameter = model.get_parameter(first)
         for name in others if not parameter.is_meta else ():
@@ -211,7 +223,7 @@ def _tie(model: nn.Module, tied: list[list[str]]) -> None:
 
 
 def _tied_names(model: nn.Module) -> list[list[str]]:
-    """The dotted names of each parameter that has more than one."""
+    """The groups of dotted names that belong to one parameter."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)

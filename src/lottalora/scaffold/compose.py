@@ -1,10 +1,10 @@
-r"""Weights of modules that no layer of ours computes: made when the module reads them.
+r"""Composed weights, for modules without a layer of ours: W is computed whenever the module reads it.
 
 .. math:: W = \beta W_{seed} + s\, B A
 
-The owner becomes an object of a subclass of its own class, in which the parameter's name is a property that
-adds up W. A, B, β and W_seed lie in a child of the owner, `composed_` and the parameter's name. So
-`parameters()`, `state_dict()`, `functional_call`, `deepcopy` and `pickle` see ordinary modules.
+The module that owns the weight gets a subclass of its own class, in which the parameter's name is a property
+that computes W. A, B, β and W_seed are in a child of the module, named `composed_` and the parameter's name.
+So `parameters()`, `state_dict()`, `functional_call`, `deepcopy` and `pickle` see ordinary modules.
 
 Letters: E matrices in a stack, r rank, g groups, k a kernel's extents.
 """
@@ -13,8 +13,11 @@ import functools
 import math
 import types
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
+from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -29,17 +32,17 @@ from lottalora.scaffold.kinds import is_transposed_convolution
 from lottalora.scaffold.layers import LottaLayer
 
 PREFIX = "composed_"
-KERNELS = (_ConvNd, nn.Bilinear)  # whose weight is one matrix, (out, everything else)
+KERNELS = (_ConvNd, nn.Bilinear)  # their weight is one matrix, (out, all other axes)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor is read as a matrix, or as a stack of matrices below each other.
+    """How a tensor is read as a matrix, or as several matrices stacked along the rows.
 
     Args:
-        shape: of the tensor.
-        stack: E, the number of matrices; 1 for one matrix.
-        groups: g of a transposed convolution, whose kernel is (in, out / g, *k); 0 for all else.
+        shape: the shape of the tensor.
+        stack: E, the number of matrices.
+        groups: g of a transposed convolution, whose kernel is (in, out / g, *k); 0 for any other tensor.
     """
 
     shape: tuple[int, ...]
@@ -48,8 +51,11 @@ class Layout:
 
     @classmethod
     def of(cls, owner: nn.Module, tensor: Tensor) -> "Layout":
-        """Two axes are a matrix; of three that all count the first counts matrices, such as experts; of more,
-        and in a convolution, the first is out and all others are in. Axes of length 1 do not count.
+        """The layout of a tensor in the module that owns it.
+
+        Two axes are a matrix. Of three axes, all longer than 1, the first numbers the matrices, such as
+        experts. Of more axes, and in a convolution, the first is out and all others are in. Axes of length 1
+        are skipped.
         """
         shape = tuple(tensor.shape)
         if is_transposed_convolution(owner):
@@ -71,11 +77,13 @@ class Layout:
         return rows, size // rows
 
     def to_matrix(self, tensor: Tensor) -> Tensor:
+        """Reshape the tensor, of `shape`, to (E · out, in)."""
         if self.groups:
             tensor = tensor.unflatten(0, (self.groups, -1)).transpose(1, 2)  # (g, out / g, in / g, *k)
         return tensor.reshape(self.matrix)
 
     def to_tensor(self, matrix: Tensor) -> Tensor:
+        """Reshape the matrix, (E · out, in), to `shape`."""
         if not self.groups:
             return matrix.view(self.shape)
         inputs, outputs, *kernel = self.shape
@@ -84,18 +92,19 @@ class Layout:
 
 
 class LottaWeight(LottaLayer):
-    r"""One composed weight; calling it adds it up.
+    r"""One composed weight; calling it computes W.
 
     .. math:: W = \beta W_{seed} + s\, B A
 
-    Trained: A, B and β, of each matrix of a stack its own.  Frozen: W_seed.
+    Trained: A, B and β, separate for each matrix of a stack.  Frozen: W_seed.
 
     Args:
-        W_seed: the frozen matrices below each other, (E · out, in).
-        adapter: rank, α and the options but for dropout, residual and layer_norm, which a weight cannot have.
-        layout: the tensor that the owner reads.
-        source: where W_seed comes from, so that it can be drawn again; None for a weight of one's own.
-        padding_idx: the row that stays 0, of an embedding.
+        W_seed: the frozen matrices, stacked along the rows, (E · out, in).
+        adapter: rank, α and the options; dropout, residual and layer_norm are ignored, since they need a
+            layer's input or output.
+        layout: the layout of the tensor that the owner reads.
+        source: the source that W_seed was drawn from; None for a W_seed that was given.
+        padding_idx: the row of an embedding that stays 0.
     """
 
     def __init__(
@@ -116,12 +125,13 @@ class LottaWeight(LottaLayer):
         self._write_record()
 
     def record(self) -> Identity:
+        """The record of this weight's scaffold and options, without a fingerprint."""
         record = super().record()
         stack = [f"stack of {self.layout.stack}"] if self.layout.stack > 1 else []
         return replace(record, options=[*record.options, *stack])
 
     def _give_each_its_own(self) -> None:
-        """Shapes of a stack: A (E · r, in), B (E · out, r), β (E,)."""
+        """Give each matrix of a stack its own adapter: A (E · r, in), B (E · out, r), β (E,)."""
         E, r = self.layout.stack, self.adapter.rank
         if self.A is not None:
             self.A = nn.Parameter(self.A.new_empty(E * r, self.A.shape[1]))
@@ -130,7 +140,17 @@ class LottaWeight(LottaLayer):
         self.reset_adapter()
 
     def forward(self, index: Tensor | None = None, **options: bool) -> Tensor:
-        """The whole tensor, or the rows of an index; called, since FSDP gathers W_seed for a call."""
+        """Compute the whole tensor, or the rows of an index.
+
+        This is `forward`, and not another method, because FSDP gathers W_seed for calls.
+
+        Args:
+            index: the rows to compute, (*); None for the whole tensor.
+            options: of `rows`.
+
+        Returns:
+            The tensor in the layout's shape, or the rows, (*, in).
+        """
         self.check(self.W_seed)
         if index is not None:
             return self.rows(index, **options)
@@ -138,27 +158,35 @@ class LottaWeight(LottaLayer):
 
     @property
     def weight(self) -> Tensor:
-        return self()
+        """The whole tensor, in the layout's shape."""
+        weight: Tensor = self()
+        return weight
 
     def _matrix(self) -> Tensor:
         E = self.layout.stack
         if E == 1:
             return super()._matrix()
-        W = self.W_seed.unflatten(0, (E, -1))  # (E, out, in)
+        W: Tensor = self.W_seed.unflatten(0, (E, -1))  # (E, out, in)
         if self.beta is not None:
             W = self.beta.to(W.dtype).view(E, 1, 1) * W
-        if self.A is not None:
+        if self.A is not None and self.B is not None:
             A, B = (x.unflatten(0, (E, -1)) for x in (self.A, self.B))  # (E, r, in), (E, out, r)
             W = W + self.adapter.scale * (B @ A).to(W.dtype)
         return W.flatten(0, 1)
 
     def rows(self, index: Tensor, *, sparse: bool = False, by_frequency: bool = False) -> Tensor:
-        """W[index], (*) → (*, features), without the rest of W: β W_seed[i] + s B[i] A."""
+        """Compute only the rows W[index] = β W_seed[index] + s B[index] A, (*) → (*, in).
+
+        Args:
+            index: the rows, (*).
+            sparse: whether the gradient of B is a sparse tensor.
+            by_frequency: whether the gradient of a row is divided by how often `index` contains it.
+        """
         padding = self.padding_idx
         h = F.embedding(index, self.W_seed)
         if self.beta is not None:
             h = self.beta.to(h.dtype) * h
-        if self.A is not None:
+        if self.A is not None and self.B is not None:
             B = F.embedding(index, self.B, padding, scale_grad_by_freq=by_frequency, sparse=sparse)
             h = h + self.adapter.scale * (B @ self.A).to(h.dtype)
         if self.magnitude is not None:
@@ -168,6 +196,7 @@ class LottaWeight(LottaLayer):
 
     @torch.no_grad()
     def reset_adapter(self) -> None:
+        """Set the start values, with those of the padding row at 0."""
         super().reset_adapter()
         self._clear_padding()
 
@@ -179,47 +208,59 @@ class LottaWeight(LottaLayer):
 
 
 class LookUp(nn.Embedding):
-    """An embedding whose table is composed: it adds up the rows that are asked for, and no others."""
+    """An embedding with a composed table, which computes only the rows that are looked up."""
 
     def forward(self, input: Tensor) -> Tensor:
-        table: LottaWeight = self.get_submodule(PREFIX + "weight")
-        h = table(input, sparse=self.sparse, by_frequency=self.scale_grad_by_freq)
+        """The rows of the table, (*) → (*, features)."""
+        table = self.get_submodule(PREFIX + "weight")
+        h: Tensor = table(input, sparse=self.sparse, by_frequency=self.scale_grad_by_freq)
         if self.max_norm is None:
             return h
-        length = h.detach().norm(self.norm_type, dim=-1, keepdim=True)
+        length: Tensor = h.detach().norm(self.norm_type, dim=-1, keepdim=True)
         return h * (self.max_norm / (length + 1e-7)).clamp_max(1)  # 1e-7: as in torch's renorm
 
 
 def without_activations(adapter: Adapter) -> Adapter:
-    """The adapter without the options that need the input or the output of a layer."""
+    """The adapter without dropout, residual and layer_norm, which need a layer's input or output."""
     return replace(adapter, dropout=0.0, residual=False, layer_norm=False)
 
 
 def compose(owner: nn.Module, weights: dict[str, LottaWeight]) -> None:
-    """Let a module read composed weights in place of its parameters of these names."""
+    """Replace parameters of a module by composed weights, in place.
+
+    Args:
+        owner: the module.
+        weights: the composed weights, by the names of the parameters that they replace.
+    """
     cls = composed_class(type(owner), tuple(weights))
     for name, weight in weights.items():
         del owner._parameters[name]
         owner._modules[PREFIX + name] = weight
     if isinstance(owner, nn.RNNBase):
-        owner.__dict__.pop("_flat_weights", None)  # else the dense weights would live on in it
+        owner.__dict__.pop("_flat_weights", None)  # it holds the dense weights
         owner.__dict__["_flat_weight_refs"] = []
     owner.__class__ = cls
 
 
 def composed_weights(module: nn.Module) -> dict[str, LottaWeight]:
-    """The composed weights that a module reads, by the parameter's name."""
-    names = getattr(type(module), "composed_names", ())
-    return {name: module._modules[PREFIX + name] for name in names}
+    """The composed weights of a module, by the parameter's name; empty for a module without."""
+    names: tuple[str, ...] = getattr(type(module), "composed_names", ())
+    return {name: cast(LottaWeight, module._modules[PREFIX + name]) for name in names}
+
+
+def composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    """The subclass of `base` that reads each parameter in `names` from a composed weight; made once."""
+    # mypy takes the __hash__ of nn.Module's instances for that of the class.
+    cls: type[nn.Module] = _composed_class(base, names)  # type: ignore[arg-type]  # see above
+    return cls
 
 
 @functools.cache
-def composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    """The subclass of `base` in which each of `names` is read from the child that composes it."""
+def _composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     body: dict[str, object] = {name: property(_reader(PREFIX + name)) for name in names}
     body |= {"plain_class": base, "composed_names": names, "__reduce_ex__": _reduce}
     body |= {"__module__": base.__module__, "__doc__": base.__doc__}
-    bases = (base,)
+    bases: tuple[type[nn.Module], ...] = (base,)
     if issubclass(base, nn.RNNBase):
         nothing = {name: _do_nothing for name in RECURRENT_CACHE}
         body |= nothing | {"_flat_weights": property(_flat_weights, _do_nothing)}
@@ -229,7 +270,7 @@ def composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Mod
     if issubclass(base, nn.Sequential | nn.ModuleList):
         body |= {"__iter__": _of_items(lambda items: iter(items.values())), "__len__": _of_items(len)}
     if issubclass(base, nn.Embedding) and "weight" in names:
-        # LookUp comes right before nn.Embedding, so that base's own forward finds it through super().
+        # LookUp comes right before nn.Embedding, so that a forward of `base` reaches it through super().
         bases = (LookUp,) if base is nn.Embedding else (base, LookUp)
     return types.new_class(f"Composed{base.__name__}", bases, exec_body=lambda space: space.update(body))
 
@@ -239,13 +280,17 @@ RECURRENT_CACHE = ("_init_flat_weights", "_update_flat_weights", "flatten_parame
 
 def _reader(child: str) -> Callable[[nn.Module], Tensor]:
     def read(self: nn.Module) -> Tensor:
-        return self._modules[child]()
+        weight: Tensor = self._modules[child]()  # type: ignore[misc]  # `compose` has put a module there
+        return weight
 
     return read
 
 
-def _of_items(view: Callable[[dict[str, nn.Module]], object]) -> Callable[[nn.Module], object]:
-    """A method of a container, on its children without those that compose."""
+Children = Mapping[str, nn.Module | None]
+
+
+def _of_items(view: Callable[[Children], object]) -> Callable[[nn.Module], object]:
+    """A method of a container that leaves out the composed weights among its children."""
 
     def method(self: nn.Module) -> object:
         return view({name: child for name, child in self._modules.items() if not name.startswith(PREFIX)})
@@ -261,8 +306,8 @@ def _do_nothing(self: nn.Module, *_: object) -> None:
     return None
 
 
-def _reduce(self: nn.Module, protocol: int) -> tuple:
-    cls = type(self)
+def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
+    cls: Any = type(self)  # of `composed_class`, which has put the two names there
     return _rebuild, (cls.plain_class, cls.composed_names), self.__getstate__()
 
 

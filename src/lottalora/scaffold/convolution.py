@@ -3,6 +3,8 @@
 Letters: N examples, r rank, k the kernel's extents, g groups, * positions.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
@@ -11,37 +13,47 @@ from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.layers import LottaLayer
 
-SKINNY = 64  # out · columns / (out + columns) up to which two paths lose to one kernel, for r → 0: measured
+SKINNY = 64  # measured: for r → 0, one kernel is faster than two paths if out · in / (out + in) is below this
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 class LottaConv(LottaLayer):
     r"""A convolution whose kernel is random and never trained; the base of LottaConv1d, 2d and 3d.
 
-    The kernel (out, in / g, *k) is one matrix (out, in / g · Πk), and B A is a change of that matrix: the
-    adapter path is a convolution with A as r kernels, then a pointwise one with B. With g groups every group
-    has the same A and its own rows of B. A small convolution adds β W_seed + s B A up first and is one
-    convolution with the sum, which is the same map.
+    The kernel (out, in / g, *k) is read as a matrix (out, in / g · Πk), and B A updates that matrix. The
+    adapter path is a convolution with A as r kernels, followed by a pointwise convolution with B. With g
+    groups, all groups share A, and each has its own rows of B. A small convolution computes the kernel
+    β W_seed + s B A first and convolves once, with the same result.
 
     Args:
         W_seed: the frozen kernel as a matrix, (out, in / g · Πk).
         adapter: rank, α and the options; see `Adapter`.
-        like: the convolution that this one replaces; gives kernel_size, stride, padding, dilation, groups,
-            padding_mode.
-        bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for a layer without.
-        source: where W_seed comes from, so that it can be drawn again; None for a kernel of one's own.
+        like: the convolution to replace; its kernel_size, stride, padding, dilation, groups and padding_mode
+            are taken over.
+        bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for no bias.
+        source: the source that W_seed was drawn from; None for a W_seed that was given.
 
     Raises:
-        ValueError: residual=True where the output has another shape than the input.
+        ValueError: residual=True and the output's shape differs from the input's.
 
     Source: the paper, Section on convolutions: the kernel is reshaped to (out, in · k · k).
     """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
 
     def __init__(
         self,
         W_seed: Tensor,
         adapter: Adapter,
         *,
-        like: nn.Conv1d | nn.Conv2d | nn.Conv3d,
+        like: Convolution,
         bias: Tensor | None = None,
         source: Source | None = None,
     ) -> None:
@@ -53,13 +65,14 @@ class LottaConv(LottaLayer):
         for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
             setattr(self, name, getattr(like, name))
         self.padding_mode = like.padding_mode
-        self._edges = like._reversed_padding_repeated_twice  # as F.pad takes them
-        self._conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
+        self._edges = like._reversed_padding_repeated_twice  # in the order of F.pad
+        self._conv: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
 
     def _as_replaced(self, W: Tensor) -> Tensor:
         return W.view(-1, self.in_channels // self.groups, *self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The convolution, (N, in, *) → (N, out, *) or (in, *) → (out, *)."""
         self.check(x)
         if x.dim() == 1 + len(self.kernel_size):  # one example, (in, *)
             return self._forward(x.unsqueeze(0)).squeeze(0)
@@ -67,13 +80,14 @@ class LottaConv(LottaLayer):
 
     def _forward(self, x: Tensor) -> Tensor:
         features = (-1, *(1 for _ in self.kernel_size))  # (out,) broadcasts over (N, out, *)
-        dropping = self.training and self.adapter.dropout > 0  # then the paths see different inputs
-        if not dropping and composed_is_faster(*self.W_seed.shape, self.adapter.rank):
+        dropping = self.training and self.adapter.dropout > 0  # the two paths have different inputs
+        out, columns = self.W_seed.shape
+        if not dropping and composed_is_faster(out, columns, self.adapter.rank):
             h = self._convolve(x, self._renormalised(), self.groups)  # (N, in, *) → (N, out, *)
             return self.finish(x, h, features)
         frozen = self._convolve(x, self.W_seed, self.groups)
         update = None
-        if self.A is not None:
+        if self.A is not None and self.B is not None:
             dropped = F.dropout(x, self.adapter.dropout, self.training)
             A = self.A.to(x.dtype).repeat(self.groups, 1)  # (g · r, in / g · Πk)
             B = self.B.to(x.dtype).view(*self.B.shape, *(1 for _ in self.kernel_size))  # (out, r, 1, …)
@@ -82,38 +96,43 @@ class LottaConv(LottaLayer):
 
     def _convolve(self, x: Tensor, matrix: Tensor, groups: int) -> Tensor:
         kernel = self._as_replaced(matrix)
-        padding = self.padding
+        padding: str | int | tuple[int, ...] = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._edges, mode=self.padding_mode), 0
         return self._conv(x, kernel, None, self.stride, padding, self.dilation, groups)
 
 
 class LottaConv1d(LottaConv):
-    __doc__ = LottaConv.__doc__
+    """`LottaConv` in one dimension: (N, in, length) → (N, out, length)."""
 
 
 class LottaConv2d(LottaConv):
-    __doc__ = LottaConv.__doc__
+    """`LottaConv` in two dimensions: (N, in, height, width) → (N, out, height, width)."""
 
 
 class LottaConv3d(LottaConv):
-    __doc__ = LottaConv.__doc__
+    """`LottaConv` in three dimensions: (N, in, depth, height, width) → (N, out, depth, height, width)."""
 
 
 def composed_is_faster(out: int, columns: int, rank: int) -> bool:
-    """Whether one convolution with β W_seed + s B A takes a shorter step than the two paths.
+    """Whether a training step with the one kernel β W_seed + s B A is faster than one with two paths.
 
-    The sum pays the gradient of a dense kernel, out · columns a position. The paths pay two skinny
-    convolutions and some passes over the output, which run far below a processor's peak: forward and
-    backward with r = 8 and 3×3 kernels, they took 2.2 times as long at 16 channels, as long at 64 and 0.85
-    times at 128; with pointwise kernels 1.3 times at 256 and 0.9 at 512. Without A the sum has one trained
-    number, β, and its path is cheaper.
+    The one kernel costs the gradient of a dense kernel, out · columns per position. The two paths cost two
+    skinny convolutions and some passes over the output, which run far below a processor's peak. Measured,
+    forward and backward with r = 8, time of two paths / time of one kernel: for 3×3 kernels 2.2 at 16
+    channels, 1 at 64 and 0.85 at 128; for pointwise kernels 1.3 at 256 and 0.9 at 512. With r = 0 the two
+    paths are faster, since β alone is trained.
+
+    Args:
+        out: rows of the kernel as a matrix.
+        columns: its columns, in / groups · Πk.
+        rank: r.
     """
     return rank > 0 and out * columns < (SKINNY + 2 * rank) * (out + columns)
 
 
-def keeps_shape(conv: nn.Module) -> bool:
-    """Whether a convolution's output has the shape of its input, whatever the input's extents."""
+def keeps_shape(conv: Convolution) -> bool:
+    """Whether a convolution's output has the shape of its input, for every size of the input."""
     if conv.in_channels != conv.out_channels or any(s != 1 for s in conv.stride):
         return False
     if isinstance(conv.padding, str):

@@ -1,4 +1,4 @@
-"""From a seed to a frozen weight: W_seed as a pure function of (version, seed, layer name, shape, family)."""
+"""Drawing a frozen weight: W_seed as a pure function of (version, seed, layer name, shape, family)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lottalora.scaffold.families import Parameter
+from lottalora.scaffold.families import Table
+from lottalora.scaffold.families import distribution_of
 from lottalora.scaffold.families import find_family
-from lottalora.scaffold.families import law_of
 from lottalora.scaffold.prng import halves
 from lottalora.scaffold.prng import key_of
 from lottalora.scaffold.seeds import check_seed
@@ -19,23 +20,24 @@ from lottalora.scaffold.seeds import check_seed
 
 @dataclass(frozen=True)
 class Source:
-    """Where a W_seed comes from: all that is needed to draw it again, on any machine.
+    """Everything that is needed to draw a W_seed again, on any machine.
 
-    Two sources that differ in seed, name, shape, family or redraw have independent weights. A family's
-    parameters are not part of the stream: the same words are only mapped otherwise, so arms that differ in
-    scale are paired.
+    Two sources that differ in seed, name, shape, family or redraw have independent weights. The parameters of
+    the family do not change the random words, only what they are mapped to. So runs that differ only in
+    these parameters, such as the scale, are paired.
 
     Args:
         seed: the backbone seed, 0 … 2⁶⁴ − 1.
         name: the layer's dotted name in its model.
-        shape: (out, in), the kernel of a convolution flattened to (out, in / groups · k).
+        shape: (out, in); (out, in / groups · Πk) for the kernel of a convolution.
         family: a key of FAMILIES.
-        parameters: the family's parameters where they differ from the paper's.
+        parameters: the family's parameters that differ from its defaults.
         redraw: 0 for the backbone itself; k ≥ 1 for the k-th scaffold of `resample`.
-        stack: of how many matrices below each other, as of experts; each has the family's law by itself.
+        stack: the number of matrices stacked along the rows, such as experts; each has the family's
+            distribution.
 
     Raises:
-        ValueError: a seed or a redraw outside 0 … 2⁶⁴ − 1.
+        ValueError: `seed` or `redraw` is not a whole number in 0 … 2⁶⁴ − 1.
     """
 
     seed: int
@@ -51,43 +53,42 @@ class Source:
         check_seed(self.redraw, "redraw")
 
     def with_seed(self, seed: int) -> "Source":
-        """The same layer under another backbone seed."""
+        """The source of the same layer under another backbone seed."""
         return replace(self, seed=seed, redraw=0)
 
     @property
     def exact(self) -> bool:
-        """Whether the bits are the same on every machine."""
+        """Whether the drawn bits are the same on every machine."""
         return find_family(self.family).exact
 
 
 def draw(source: Source, rows: tuple[int, int] | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """W_seed, or a block of its rows, on the CPU.
+    """Draw W_seed, or a block of its rows, on the CPU.
 
-    The draw happens in float32 and is rounded once to `dtype`, so a half-precision scaffold is the float32
-    one rounded.
+    Values are drawn in float32 and rounded once to `dtype`, so a half-precision scaffold equals the rounded
+    float32 one.
 
     Args:
-        source: where the weight comes from.
-        rows: (first, last + 1), to draw only that block, for example the shard that a process owns; None for
-            all.
-        dtype: of the result.
+        source: what to draw.
+        rows: (first, last + 1), to draw only these rows, for example the shard of one process; None for all.
+        dtype: the dtype of the result.
 
     Returns:
-        The matrix, (out, in), or (rows[1] − rows[0], in).
+        The matrix, (out, in), or the block, (last + 1 − first, in).
 
     Raises:
-        ValueError: an unknown family or parameter, or rows outside the matrix.
+        ValueError: the family or a parameter of it is unknown, or the rows are outside the matrix.
     """
     out, columns = source.shape
-    law = law_of(source.family, (out // source.stack, columns), source.parameters)
-    if law.finish:  # couples all entries of a matrix, so a block needs the whole
-        matrices = _look_up(source, law.table, (0, out)).chunk(source.stack)
-        return torch.cat([law.finish(W) for W in matrices])[slice(*(rows or (None,)))].to(dtype)
-    table = law.table * np.float32(law.scale)  # rounds as the product of each entry would
+    distribution = distribution_of(source.family, (out // source.stack, columns), source.parameters)
+    if distribution.finish:  # every entry depends on the whole matrix, so a block needs all rows
+        matrices = _look_up(source, distribution.table, (0, out)).chunk(source.stack)
+        return torch.cat([distribution.finish(W) for W in matrices])[slice(*(rows or (None,)))].to(dtype)
+    table = distribution.table * np.float32(distribution.scale)  # rounds as scaling each drawn value would
     return _look_up(source, table, rows or (0, out)).to(dtype)
 
 
-def _look_up(source: Source, table: np.ndarray, rows: tuple[int, int]) -> Tensor:
+def _look_up(source: Source, table: Table, rows: tuple[int, int]) -> Tensor:
     first, last = rows
     out, columns = source.shape
     if not 0 <= first <= last <= out:

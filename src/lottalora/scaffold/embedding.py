@@ -13,8 +13,8 @@ class FrozenEmbedding(Frozen):
 
     Args:
         W_seed: one row for each entry, (entries, features).
-        source: where it comes from; None for rows of one's own.
-        like: the embedding that this one replaces; its padding_idx stays 0.
+        source: the source that W_seed was drawn from; None for a W_seed that was given.
+        like: the embedding to replace; its row padding_idx stays 0.
     """
 
     def __init__(self, W_seed: Tensor, source: Source | None, like: nn.Embedding) -> None:
@@ -30,5 +30,6 @@ class FrozenEmbedding(Frozen):
         return self.W_seed
 
     def forward(self, index: Tensor) -> Tensor:
+        """W_seed[index], (*) → (*, features)."""
         self.check(index)
-        return F.embedding(index, self.W_seed)  # (*) → (*, features)
+        return F.embedding(index, self.W_seed)

@@ -1,9 +1,9 @@
-"""A module with a W_seed that is always what its source says, and that says so in `state_dict()`.
+"""The base of modules with a W_seed: it redraws a lost W_seed and records its scaffold in `state_dict()`.
 
-A W_seed that was drawn carries a mark: its source and dtype, as an attribute of the tensor. Whatever
-exchanges the tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module
-draws again: at once where it is told, else at the next forward pass. Values written in place into a drawn
-W_seed are taken for meant; `verify` names them.
+A drawn W_seed carries a mark, its source and dtype, as an attribute of the tensor. Whatever replaces the
+tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module then draws
+W_seed again: at once if it is notified, or else at the next forward pass. Values that are written into a
+drawn W_seed in place are kept, since they are taken to be intended; `verify` reports them.
 """
 
 import os
@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from typing import NamedTuple
 
 import torch
@@ -28,14 +29,20 @@ from lottalora.scaffold.identity import refuse_another
 from lottalora.scaffold.own_rows import clear_row
 from lottalora.scaffold.own_rows import fill
 from lottalora.scaffold.own_rows import is_shared_out
-from lottalora.scaffold.own_rows import own_part
 from lottalora.scaffold.own_rows import rows_of
+from lottalora.scaffold.own_rows import to_local
 
-HOLDS_FLOAT32 = (torch.float32, torch.float64)  # a cast from these is the draw, rounded once
+HOLDS_FLOAT32 = (torch.float32, torch.float64)  # casting from these rounds the draw only once
 
 
 class Mark(NamedTuple):
-    """Of a drawn W_seed: its source and dtype, and, unless it was written to since, its state then."""
+    """The mark of a drawn W_seed.
+
+    Args:
+        source: the source it was drawn from.
+        dtype: its dtype.
+        untouched: its address and number of writes when it was marked; None if it was written to before.
+    """
 
     source: Source
     dtype: torch.dtype
@@ -43,45 +50,65 @@ class Mark(NamedTuple):
 
 
 def mark(W_seed: Tensor, source: Source, *, untouched: bool = True) -> Tensor:
-    """The same tensor, marked as drawn from `source`; `untouched` if nothing has been written to it since."""
-    W_seed.drawn = Mark(source, W_seed.dtype, _state(W_seed) if untouched else None)
+    """Mark a tensor as drawn, and return it.
+
+    Args:
+        W_seed: the tensor, (out, in) or some of its rows.
+        source: the source it was drawn from.
+        untouched: whether nothing was written to it since it was drawn.
+    """
+    made = Mark(source, W_seed.dtype, _state(W_seed) if untouched else None)
+    W_seed.drawn = made  # type: ignore[attr-defined]  # the mark is an attribute of the tensor
     return W_seed
 
 
+def mark_of(W_seed: Tensor) -> Mark | None:
+    """The mark of a drawn W_seed; None for a tensor without one."""
+    found: Mark | None = getattr(W_seed, "drawn", None)
+    return found
+
+
 def _state(W: Tensor) -> tuple[int, int] | None:
-    """What changes with every write to a tensor: its address and its count of writes."""
+    """The address of a tensor and its number of writes: one of them changes with every write."""
     return None if W.is_inference() else (W.data_ptr(), W._version)
 
 
 class Frozen(nn.Module):
     """The base of every module that holds a W_seed.
 
-    Frozen: W_seed, a buffer that is left out of `state_dict()`. In it is `identity`, a few hundred bytes
-    that say which scaffold the module's state belongs to.
+    Frozen: W_seed, a buffer that `state_dict()` leaves out. It contains `identity` instead, a few hundred
+    bytes that say which scaffold the module's state belongs to.
+
+    Args:
+        W_seed: the frozen weight, (out, in).
+        source: the source that W_seed was drawn from; None for a W_seed that was given.
     """
 
     W_seed: Tensor
     identity: Tensor
     source: Source | None
-    padding_idx: int | None = None  # a row that stays 0, of an embedding
+    padding_idx: int | None = None  # the row of an embedding that stays 0
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:
         super().__init__()
         self.source = source
-        self._lost = False  # a W_seed that no source gives back
-        self._expected: Identity | None = None  # of a state that came before W_seed had values
+        self._lost = False  # whether a given W_seed has lost its values
+        self._expected: Identity | None = None  # the record of a state loaded on meta
         self._fingerprint: tuple[object, Fingerprint] | None = None
         self.register_buffer("W_seed", W_seed, persistent=False)
 
     def record(self) -> Identity:
-        """What identifies the scaffold of this module, without a fingerprint."""
+        """The record of this module's scaffold, without a fingerprint."""
         return Identity.of(self.source, tuple(self.W_seed.shape), None, [])
 
     @torch.no_grad()
     def redraw(self, source: Source) -> None:
-        """Set W_seed, in place, to what `source` gives.
+        """Draw W_seed again, in place, from `source`.
 
         On the meta device only the record changes; `materialize` draws later.
+
+        Raises:
+            ValueError: a state that was loaded on the meta device belongs to another scaffold.
         """
         self.source = source
         W_seed = self.W_seed
@@ -94,9 +121,17 @@ class Frozen(nn.Module):
         self._settle()
 
     def check(self, x: Tensor) -> None:
-        """Draw W_seed again if it may have been lost; the first line of every forward pass.
+        """Draw W_seed again if it may have lost its values; every forward pass starts with this.
 
-        Nothing is read from the device. A W_seed that `torch.func.functional_call` or `vmap` passes in stays.
+        It reads nothing from the device. A W_seed that `torch.func.functional_call` or `vmap` passes in is
+        used as it is.
+
+        Args:
+            x: the input, of any shape; only its device counts.
+
+        Raises:
+            ValueError: W_seed is on the meta device and x is not, or a W_seed that was given has lost its
+                values.
         """
         if torch.compiler.is_compiling() or (self.source is None and not self._lost):
             return
@@ -112,23 +147,26 @@ class Frozen(nn.Module):
             raise ValueError(
                 "W_seed is on the meta device: call materialize(model), or model.to_empty(device=…)."
             )
-        if self._may_draw(W_seed) and not _inside_functional_call():
+        if self.source is not None and self._may_draw(W_seed) and not _inside_functional_call():
             self.redraw(self.source)
 
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the float32 draw; of a weight that was given, of its bits as they are."""
+        """The fingerprint of the float32 draw, or of the present bits of a W_seed that was given."""
         key = self._fingerprint_key()
         if self._fingerprint is None or self._fingerprint[0] != key:
             self._fingerprint = key, self._make_fingerprint()
         return self._fingerprint[1]
 
     def differs(self) -> bool:
-        """Whether W_seed, or a fingerprint made of it, is another than its source gives."""
+        """Whether W_seed or its stored fingerprint differs from a new draw.
+
+        A W_seed that was given is compared with its stored fingerprint.
+        """
         known = self._fingerprint[1] if self._fingerprint else None
         if self.source is None:
             return not agree(known, self._make_fingerprint())
         W = draw(self.source, rows_of(self.W_seed))
-        held = own_part(self.W_seed)
+        held = to_local(self.W_seed)
         if held.is_meta:
             return True
         whole = len(W) == len(self.W_seed)
@@ -138,17 +176,30 @@ class Frozen(nn.Module):
         return not (torch.equal(held.cpu(), W) or (not self.source.exact and torch.allclose(held.cpu(), W)))
 
     def place(self, device: torch.device | str, *, drawn: bool = True) -> None:
-        """Give it memory on a device, and W_seed its values unless `drawn` is False."""
+        """Allocate the tensors of this module on a device.
+
+        Args:
+            device: the device.
+            drawn: whether to draw W_seed; it needs a source then.
+        """
         nn.Module._apply(self, lambda tensor: torch.empty_like(tensor, device=device), recurse=False)
         if drawn:
+            assert self.source is not None, "materialize refuses a W_seed without a source"
             self.redraw(self.source)
         self._write_record()
 
     def compare(self, state: Identity, layer: str) -> None:
-        """A ValueError if a state's record is not of this scaffold.
+        """Refuse a state that belongs to another scaffold.
 
-        Where this W_seed has no values yet, or other processes hold parts of it, the sources decide; without
-        values the fingerprints are compared once it has.
+        If other processes hold some of the rows, only the sources are compared. If W_seed has no values yet,
+        the fingerprints are compared when it is drawn.
+
+        Args:
+            state: the record in the state.
+            layer: this layer's name, for the message.
+
+        Raises:
+            ValueError: the state belongs to another scaffold.
         """
         ours = self.record()
         refuse_another(state, ours, layer)
@@ -159,7 +210,7 @@ class Frozen(nn.Module):
             return
         refuse_another(state, replace(ours, fingerprint=self.fingerprint()), layer)
 
-    def __setattr__(self, name: str, value: object) -> None:
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:  # any object; typed as nn.Module's
         super().__setattr__(name, value)
         if name == "W_seed" and type(value) is Tensor:
             self._lost = False
@@ -170,7 +221,7 @@ class Frozen(nn.Module):
             self.compare(Identity.from_tensor(value, layer), layer)
 
     def _finished(self, W: Tensor) -> Tensor:
-        """Rows of the draw as this module holds them: with the padding's at 0."""
+        """Set the padding row among freshly drawn local rows to 0, and return them."""
         first, last = rows_of(self.W_seed)
         if self.padding_idx is not None and first <= self.padding_idx < last:
             W[self.padding_idx - first] = 0
@@ -183,13 +234,13 @@ class Frozen(nn.Module):
 
     def _is_drawn(self, W_seed: Tensor) -> bool:
         """Whether the tensor carries this module's mark."""
-        drawn = getattr(W_seed, "drawn", None)
+        drawn = mark_of(W_seed)
         if drawn is None or drawn.dtype is not W_seed.dtype:
             return False
         return drawn.source is self.source or drawn.source == self.source
 
     def _may_draw(self, W_seed: Tensor) -> bool:
-        """Whether it is a tensor with memory of its own: no tracer's, no transform's, no replica's."""
+        """Whether the tensor has its own memory: it belongs to no tracer, functorch transform or replica."""
         return (
             type(W_seed) is Tensor
             and not W_seed.is_meta
@@ -209,13 +260,12 @@ class Frozen(nn.Module):
         return self.W_seed.dtype, self.W_seed.device, _state(self.W_seed)
 
     def _is_the_draw(self) -> bool:
-        """Whether W_seed holds the float32 draw, and nothing has written to it since."""
+        """Whether W_seed holds the float32 draw and nothing was written to it since."""
         W = self.W_seed
         if self.padding_idx is not None or W.dtype is not torch.float32 or W.is_inference():
             return False
-        if not self._is_drawn(W):
-            return False
-        return W.drawn.untouched == _state(W)
+        drawn = mark_of(W)
+        return drawn is not None and self._is_drawn(W) and drawn.untouched == _state(W)
 
     def _write_record(self, fingerprint: Fingerprint | None = None) -> None:
         record = replace(self.record(), fingerprint=fingerprint).to_tensor()
@@ -227,39 +277,39 @@ class Frozen(nn.Module):
             self.register_buffer("identity", record)
 
     def _settle(self) -> None:
-        """Compare with the state that came before W_seed had values."""
+        """Compare the fingerprint with that of a state loaded while W_seed was on the meta device."""
         if self._expected is None or self.W_seed.is_meta:
             return
         expected, self._expected = self._expected, None
-        self.compare(expected, expected.name)
+        self.compare(expected, expected.name or type(self).__name__)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         before = self.W_seed
         like = torch.empty(0, dtype=before.dtype, device=before.device)
-        drawn, untouched = getattr(before, "drawn", None), not before.is_meta and self._is_the_draw()
+        drawn, untouched = mark_of(before), not before.is_meta and self._is_the_draw()
         if recurse:
             for child in self.children():
                 child._apply(fn)
-        super()._apply(self._own_fn(fn), recurse=False)
+        super()._apply(self._own_fn(fn), recurse=False)  # type: ignore[no-untyped-call]  # torch's
         if self.W_seed is not before or is_shared_out(before):
             self._arrived(like, drawn, untouched, fn)
             self._write_record()
         return self
 
     def _own_fn(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """`fn` as it is applied to the tensors that the module holds itself."""
+        """The function to apply to this module's own tensors instead of `fn`; subclasses change it."""
         return fn
 
     def _arrived(
         self, like: Tensor, drawn: Mark | None, untouched: bool, fn: Callable[[Tensor], Tensor]
     ) -> None:
-        """Mark a W_seed that `fn` has made of a drawn one, or draw it again.
+        """After `fn` has replaced W_seed, mark the new tensor if it holds the draw, or draw it again.
 
         Args:
-            like: of the dtype and device that W_seed had.
-            drawn: the mark that it had.
-            untouched: whether nothing had been written to it.
-            fn: what was applied to it.
+            like: an empty tensor of the dtype and device that W_seed had.
+            drawn: the mark that W_seed had.
+            untouched: whether nothing had been written to W_seed.
+            fn: the function that was applied.
         """
         after = self.W_seed
         if after.is_meta:
@@ -277,35 +327,35 @@ class Frozen(nn.Module):
         elif self._may_draw(after):
             self.redraw(self.source)
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         if not self.W_seed.is_meta:
             self._write_record(self.fingerprint())
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, local_metadata: dict, *rest: object
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: object
     ) -> None:
         given = state_dict.get(f"{prefix}identity")
         if isinstance(given, Tensor) and not given.is_meta:
             layer = prefix.removesuffix(".")
             state = Identity.from_tensor(given, layer)
             self.compare(state, layer)
-            if self.source is not None and state.redraw != self.source.redraw:
+            if self.source is not None and state.redraw is not None and state.redraw != self.source.redraw:
                 self.redraw(replace(self.source, redraw=state.redraw))
         if any(key.startswith(prefix) for key in state_dict):
-            state_dict[f"{prefix}identity"] = self._buffers["identity"]  # the state of before has none
+            state_dict[f"{prefix}identity"] = self._buffers["identity"]  # states of before format 1 have none
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
 
 def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
-    """Whether `fn` copies values, as `to` does, or not, as `to_empty`: tried on random ones."""
+    """Whether `fn` keeps a tensor's values, as `to` does and `to_empty` does not, tried on random values."""
     values = torch.tensor(list(os.urandom(16)), dtype=like.dtype, device=like.device)
     moved = fn(values)
     return torch.equal(moved.cpu().double(), values.cpu().double())
 
 
 def _inside_functional_call() -> bool:
-    """Whether `torch.func.functional_call` is under way, which puts tensors of the caller's into modules."""
+    """Whether `torch.func.functional_call` is running, which puts the caller's tensors into modules."""
     frame: types.FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_globals.get("__name__") == "torch.nn.utils.stateless":

@@ -1,9 +1,10 @@
-"""What identifies the scaffold of one layer: a record that travels in `state_dict()` beside the adapters.
+"""The record in `state_dict()` that says which scaffold a layer's adapters were trained on.
 
-The record is canonical JSON in a tensor of bytes, so that it passes through every format that takes tensors.
-It holds a fingerprint of the frozen weight in float32: the SHA-256 of its bits. Families that need a
-factorisation differ from one LAPACK to another, so theirs is a sketch: eight numbers uᵀWv / ‖W‖ with fixed u,
-v of ±1, which agree to TOLERANCE where the weights do, and differ by about 1 where they do not.
+The record is canonical JSON in a tensor of bytes, so that every format for tensors can store it. It holds a
+fingerprint of the frozen weight in float32: the SHA-256 of its bits. Families that need a factorisation
+differ slightly from one LAPACK to another, so their fingerprint is a sketch: ‖W‖ and eight numbers
+uᵀWv / ‖W‖ with fixed u and v of ±1. The sketches of equal weights agree to TOLERANCE; those of different
+weights differ by about 1.
 """
 
 import hashlib
@@ -25,10 +26,10 @@ from lottalora.scaffold.prng import halves
 from lottalora.scaffold.prng import key_of
 
 FORMAT = 1
-BLOCK = 256  # bytes; records are padded to a multiple, so that most scaffolds have records of one shape
-RESERVE = 200  # bytes, over the longest fingerprint
+BLOCK = 256  # bytes; records are padded to a multiple of it, so that most have the same shape
+RESERVE = 200  # bytes for the fingerprint, more than the longest one
 SKETCHES = 8
-TOLERANCE = 1e-3  # of a sketch; LAPACKs differ by about 1e-5
+TOLERANCE = 1e-3  # of a sketch; LAPACK builds differ by about 1e-5
 
 Fingerprint = str | list[float]
 
@@ -38,12 +39,13 @@ class Identity:
     """The record of one layer.
 
     Args:
-        family, parameters: of W_seed, with the defaults written out; "learned" for a weight that was given.
-        seed, redraw, name: of its `Source`; None for a weight that was given.
-        shape: (out, in).
-        scale: s = α / r of the update B A; None where there is none.
-        options: what else the layer computes: "dora", "residual", "layer_norm".
-        fingerprint: of W_seed; None until it is needed. A weight that was given has its dtype in front.
+        family, parameters: of W_seed, defaults included; the family of a W_seed that was given is "learned".
+        seed, redraw, name: of the `Source`; None for a W_seed that was given.
+        shape: of W_seed, (out, in).
+        scale: s of the update s B A; None without an adapter.
+        options: the options that change the output: "dora", "residual", "layer_norm".
+        fingerprint: of W_seed; None until it is needed. That of a W_seed that was given starts with the
+            dtype.
         generator: the version of the map from a seed to random words.
         format: the version of this record.
     """
@@ -61,23 +63,35 @@ class Identity:
     format: int = FORMAT
 
     @classmethod
-    def of(cls, source: Source | None, shape: tuple, scale: float | None, options: list[str]) -> "Identity":
-        """The record of a layer, without a fingerprint."""
-        rest = {"shape": list(shape), "scale": scale, "options": options}
-        if source is None:
-            return cls(family=LEARNED, parameters={}, seed=None, redraw=None, name=None, **rest)
-        parameters = find_family(source.family).defaults | dict(source.parameters)
-        return cls(
-            family=source.family,
-            parameters=parameters,
-            seed=source.seed,
-            redraw=source.redraw,
-            name=source.name,
-            **rest,
+    def of(
+        cls, source: Source | None, shape: tuple[int, ...], scale: float | None, options: list[str]
+    ) -> "Identity":
+        """The record of a layer, without a fingerprint.
+
+        Args:
+            source: of W_seed; None for a W_seed that was given.
+            shape: of W_seed, (out, in).
+            scale: s of the update s B A; None without an adapter.
+            options: see the class.
+        """
+        record = cls(
+            family=LEARNED,
+            parameters={},
+            seed=None,
+            redraw=None,
+            name=None,
+            shape=list(shape),
+            scale=scale,
+            options=options,
         )
+        if source is None:
+            return record
+        parameters = find_family(source.family).defaults | dict(source.parameters)
+        record = replace(record, family=source.family, parameters=parameters)
+        return replace(record, seed=source.seed, redraw=source.redraw, name=source.name)
 
     def to_tensor(self) -> Tensor:
-        """The record as bytes, (a multiple of BLOCK,) uint8, on the CPU."""
+        """The record as bytes: a uint8 tensor on the CPU, of one axis, its length a multiple of BLOCK."""
         text, bare = (_canonical(asdict(record)) for record in (self, replace(self, fingerprint=None)))
         size = -(-(len(bare) + RESERVE) // BLOCK) * BLOCK  # the same with a fingerprint and without
         padded = text.ljust(size)
@@ -85,10 +99,14 @@ class Identity:
 
     @classmethod
     def from_tensor(cls, record: Tensor, layer: str) -> "Identity":
-        """The record that a state holds of a layer.
+        """Read a record from a state.
+
+        Args:
+            record: the bytes, as `to_tensor` gives them.
+            layer: the layer's name, for the message.
 
         Raises:
-            ValueError: it is cut off or changed, or of another format.
+            ValueError: the record is truncated, was changed, or has another format.
         """
         damaged = f"The scaffold's record of layer {layer!r} is damaged: take another copy of the checkpoint."
         try:
@@ -106,9 +124,10 @@ class Identity:
         return cls(**read)
 
     def differences(self, other: "Identity") -> tuple[str, str]:
-        """What differs, as the one and as the other has it; two empty texts where nothing does.
+        """The fields that differ, as text with this record's values and with the other's; both may be empty.
 
-        The redraw is left out: a state takes it along. Fingerprints count where both are known.
+        The redraw is not compared, since loading a state sets it. Fingerprints are compared if both are
+        known.
         """
         names = ("generator", "seed", "name", "family", "parameters", "shape", "scale", "options")
         differing = [name for name in names if getattr(self, name) != getattr(other, name)]
@@ -117,11 +136,36 @@ class Identity:
         return self._in_words(differing), other._in_words(differing)
 
     def _in_words(self, names: list[str]) -> str:
-        return ", ".join(_word(name, getattr(self, name)) for name in names)
+        return ", ".join(self._field_in_words(name) for name in names)
+
+    def _field_in_words(self, name: str) -> str:
+        if name == "scale":
+            return "no adapter" if self.scale is None else f"α/r = {self.scale:g}"
+        if name == "parameters":
+            values = sorted(self.parameters.items())
+            return ", ".join(f"{key}={value!r}" for key, value in values) or "no parameters"
+        if name == "options":
+            return f"options {', '.join(self.options) or 'none'}"
+        if name == "shape":
+            return f"shape {' × '.join(map(str, self.shape))}"
+        if name == "fingerprint" and isinstance(self.fingerprint, str):
+            return f"fingerprint {self.fingerprint[:12]}…"
+        if name == "fingerprint" and self.fingerprint is not None:
+            return f"sketch {self.fingerprint[:3]}…"
+        return f"{name} {getattr(self, name)!r}"
 
 
 def refuse_another(state: Identity, ours: Identity, layer: str) -> None:
-    """A ValueError if the state of a layer belongs to another scaffold than the one it is loaded into."""
+    """Refuse the state of a layer that was saved on another scaffold.
+
+    Args:
+        state: the record in the state.
+        ours: the record of the layer that loads it.
+        layer: the layer's name, for the message.
+
+    Raises:
+        ValueError: the records differ.
+    """
     theirs, own = state.differences(ours)
     if theirs:
         raise ValueError(
@@ -131,7 +175,10 @@ def refuse_another(state: Identity, ours: Identity, layer: str) -> None:
 
 
 def agree(one: Fingerprint | None, other: Fingerprint | None) -> bool:
-    """Whether two fingerprints can be of one weight; an unknown one, or one of another dtype, can."""
+    """Whether two fingerprints can belong to the same weight.
+
+    They can if they are equal (sketches: to TOLERANCE), if one is unknown, or if the dtypes differ.
+    """
     if one is None or other is None:
         return True
     if isinstance(one, str) and isinstance(other, str):
@@ -143,17 +190,24 @@ def agree(one: Fingerprint | None, other: Fingerprint | None) -> bool:
 
 
 def fingerprint_of(W: Tensor, *, exact: bool = True) -> Fingerprint:
-    """The fingerprint of a weight as it was drawn, (out, in) float32."""
+    """The fingerprint of a drawn weight, (out, in) float32.
+
+    Args:
+        W: the weight.
+        exact: whether its bits are the same on every machine; then the fingerprint is their SHA-256, and else
+            a sketch.
+    """
     return bits(W) if exact else sketch(W)
 
 
 def bits(W: Tensor) -> str:
-    """SHA-256 of a tensor's memory, 64 hexadecimal digits."""
-    return hashlib.sha256(W.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    """The SHA-256 of the bytes of a tensor, of any shape and dtype, as 64 hexadecimal digits."""
+    content = W.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(content.numpy().data).hexdigest()
 
 
 def sketch(W: Tensor) -> list[float]:
-    """‖W‖ and uᵀWv / ‖W‖ for SKETCHES fixed pairs u, v of ±1, to seven digits."""
+    """‖W‖ and uᵀWv / ‖W‖ for SKETCHES fixed pairs u, v of ±1, to seven digits; W is (out, in)."""
     out, columns = W.shape
     key = key_of("sketch", f"{out}x{columns}")
     words = np.concatenate(list(halves(key, 0, SKETCHES * (out + columns))))
@@ -165,7 +219,7 @@ def sketch(W: Tensor) -> list[float]:
     return [float(f"{value:.6e}") for value in (norm, *values.tolist())]
 
 
-def _canonical(record: dict) -> bytes:
+def _canonical(record: dict[str, object]) -> bytes:
     return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -173,17 +227,3 @@ def _is_fingerprint(value: object) -> bool:
     if isinstance(value, str):
         return len(value.rpartition(":")[2]) == 64
     return value is None or (isinstance(value, list) and len(value) == SKETCHES + 1)
-
-
-def _word(name: str, value: object) -> str:
-    if name == "scale":
-        return f"α/r = {value:g}" if value is not None else "no adapter"
-    if name == "parameters":
-        return ", ".join(f"{key}={each!r}" for key, each in sorted(value.items())) or "no parameters"
-    if name == "options":
-        return f"options {', '.join(value) or 'none'}"
-    if name == "shape":
-        return f"shape {' × '.join(map(str, value))}"
-    if name == "fingerprint":
-        return f"fingerprint {value[:12]}…" if isinstance(value, str) else f"sketch {value[:3]}…"
-    return f"{name} {value!r}"

@@ -1,6 +1,8 @@
 """Which layers compute what a linear layer, a convolution or an embedding computes."""
 
 from collections.abc import Iterator
+from typing import TypeGuard
+from typing import cast
 
 from torch import Tensor
 from torch import nn
@@ -8,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 KINDS = ("linear", "transposed", "convolution", "embedding")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# Qualified name → kind: a name, so that no package is imported for it.
+# Qualified name → kind; a name and not a class, so that no package has to be imported.
 REGISTERED = {
     "timm.layers.linear.Linear": "linear",  # casts under TorchScript only
     "torch_geometric.nn.dense.linear.Linear": "linear",
@@ -17,16 +19,17 @@ REGISTERED = {
 
 
 def register_layer(cls: type[nn.Module], kind: str) -> None:
-    """Say that a class computes what one of PyTorch's layers computes, so that `wrap` adapts it as that.
+    """Register a class of layers that computes the same as a layer of PyTorch, so that `wrap` adapts it.
 
     Args:
-        cls: has `weight` and `bias` (None for a layer without); a convolution also the attributes of
-            `nn.Conv2d`, an embedding those of `nn.Embedding`. Subclasses count while they keep its `forward`.
+        cls: the class. It has the attributes `weight` and `bias` (None for a layer without a bias); a
+            convolution also has those of `nn.Conv2d`, an embedding those of `nn.Embedding`. The registration
+            covers subclasses that do not override `forward`.
         kind: "linear", W x + b with W (out, in); "transposed", the same with W (in, out); "convolution";
             or "embedding".
 
     Raises:
-        ValueError: another kind, or `cls` is no class of modules.
+        ValueError: `kind` is none of these, or `cls` is not a class of modules.
     """
     if not isinstance(cls, type) or not issubclass(cls, nn.Module):
         raise ValueError(f"register_layer takes a class of nn.Module, got {cls!r}.")
@@ -36,9 +39,9 @@ def register_layer(cls: type[nn.Module], kind: str) -> None:
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """One of KINDS, or None: not known.
+    """The kind of a layer, one of KINDS; None for any other module.
 
-    A subclass counts only if it computes what its base does, that is, if it does not override `forward`.
+    A subclass of a known layer has its kind if it does not override `forward`.
     """
     cls = type(module)
     registered = next(_registered(cls), None)
@@ -46,19 +49,17 @@ def kind_of(module: nn.Module) -> str | None:
         return registered
     if cls.forward is nn.Linear.forward:
         return "linear"
-    if any(
-        cls.forward is c.forward and cls._conv_forward is c._conv_forward
-        for c in CONVOLUTIONS
-        if isinstance(module, c)
-    ):
-        return "convolution"
+    for base in CONVOLUTIONS:
+        if issubclass(cls, base) and (cls.forward, cls._conv_forward) == (base.forward, base._conv_forward):
+            return "convolution"
     return "embedding" if cls.forward is nn.Embedding.forward else None
 
 
 def _registered(cls: type[nn.Module]) -> Iterator[str]:
+    """The kinds registered for a class and for its bases with the same `forward`."""
     for base in cls.__mro__:
         kind = REGISTERED.get(_qualified(base))
-        if kind is not None and cls.forward is base.forward:
+        if kind is not None and issubclass(base, nn.Module) and cls.forward is base.forward:
             yield kind
 
 
@@ -67,10 +68,14 @@ def _qualified(cls: type) -> str:
 
 
 def as_matrix(module: nn.Module) -> Tensor:
-    """The layer's weight as (out, in), a convolution's kernel with its last axes flattened."""
-    weight = module.weight
+    """The weight of a layer with a known kind as a matrix, (out, in).
+
+    A convolution's kernel (out, in / groups, *k) becomes (out, in / groups · Πk).
+    """
+    weight = cast(Tensor, module.weight)
     return weight.T if kind_of(module) == "transposed" else weight.flatten(1)
 
 
-def is_transposed_convolution(module: nn.Module) -> bool:
+def is_transposed_convolution(module: nn.Module) -> TypeGuard[_ConvNd]:
+    """Whether a module is a transposed convolution of PyTorch, with its kernel (in, out / groups, *k)."""
     return isinstance(module, _ConvNd) and module.transposed

@@ -1,9 +1,9 @@
-r"""The layers: a frozen random weight, and what steers it.
+r"""The layers: a frozen random weight with a trained low-rank adapter.
 
 .. math:: h = \beta W_{seed}\, x + s\, B A x + b
 
 Order of the optional parts: backbone path + adapter path (dropout on the adapter path) → DoRA → b → residual
-→ LayerNorm. This module is the reference: it is written to be compared with the equation.
+→ LayerNorm. This module is the reference, written so that it can be compared with the equation.
 
 Letters: r rank, * any further axes.
 """
@@ -27,13 +27,25 @@ from lottalora.scaffold.own_rows import is_shared_out
 
 
 class LottaLayer(Frozen):
-    """What linear layers and convolutions share: the parameters, and the dense weight that they amount to.
+    """The base of linear layers and convolutions: their parameters, and the dense weight they are equal to.
 
-    Trained: A, B, β, and b where it is a parameter.  Frozen: W_seed, a buffer that is left out of
-    `state_dict()`; and b where it is a buffer, which stays in it, since no seed gives it back.
+    Trained: A, B, β, DoRA's m, and b if it is a parameter.  Frozen: W_seed, a buffer that `state_dict()`
+    leaves out; and b if it is a buffer, which `state_dict()` contains, since no seed gives it back.
+
+    Args:
+        W_seed: the frozen weight, (out, in).
+        adapter: rank, α and the options; see `Adapter`.
+        bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for no bias.
+        source: the source that W_seed was drawn from; None for a W_seed that was given.
+        norm: the normalisation of the output; None for none.
     """
 
+    A: nn.Parameter | None
+    B: nn.Parameter | None
+    beta: nn.Parameter | None
+    magnitude: nn.Parameter | None
     bias: Tensor | None
+    norm: nn.LayerNorm | nn.GroupNorm | None
 
     def __init__(
         self,
@@ -41,7 +53,7 @@ class LottaLayer(Frozen):
         adapter: Adapter,
         bias: Tensor | None,
         source: Source | None,
-        norm: nn.Module | None,
+        norm: nn.LayerNorm | nn.GroupNorm | None,
     ) -> None:
         super().__init__(W_seed, source)
         out, columns = W_seed.shape
@@ -50,21 +62,22 @@ class LottaLayer(Frozen):
             self.register_parameter("bias", bias)
         else:
             self.register_buffer("bias", bias)
-        empty = {"device": W_seed.device, "dtype": adapter.dtype_beside(W_seed.dtype)}
-        has = {
+        dtype = adapter.dtype_beside(W_seed.dtype)
+        shapes: dict[str, tuple[int, ...] | None] = {
             "A": (adapter.rank, columns) if adapter.rank else None,
             "B": (out, adapter.rank) if adapter.rank else None,
             "beta": () if adapter.train_beta else None,
             "magnitude": (out,) if adapter.dora else None,
         }
-        for name, shape in has.items():
-            value = None if shape is None else nn.Parameter(torch.empty(shape, **empty))
-            self.register_parameter(name, value)
+        for name, shape in shapes.items():
+            empty = None if shape is None else torch.empty(shape, dtype=dtype, device=W_seed.device)
+            self.register_parameter(name, None if empty is None else nn.Parameter(empty))
         self.norm = norm
         self._write_record()
         self.reset_adapter()
 
     def record(self) -> Identity:
+        """The record of this layer's scaffold and options, without a fingerprint."""
         adapter = self.adapter
         options = [name for name in ("dora", "residual", "layer_norm") if getattr(adapter, name)]
         scale = adapter.scale if adapter.rank else None
@@ -72,39 +85,38 @@ class LottaLayer(Frozen):
 
     @torch.no_grad()
     def reset_adapter(self) -> None:
-        """Start values: β = 1, A Kaiming uniform as in LoRA (bound 1/√columns), B as the adapter says, m =
-        ‖W‖.
-        """
+        """Set the start values: β = 1, A Kaiming uniform as in LoRA (bound 1/√in), B by `B_init`, m = ‖W‖."""
         if self.beta is not None:
             self.beta.fill_(1)
-        if self.A is not None:
+        if self.A is not None and self.B is not None:
             nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
             nn.init.zeros_(self.B)
-        if self.A is not None and self.adapter.B_init == "kaiming":
-            nn.init.kaiming_uniform_(self.B, a=math.sqrt(5))
-        if self.magnitude is not None:
-            self.reset_magnitude()
+            if self.adapter.B_init == "kaiming":
+                nn.init.kaiming_uniform_(self.B, a=math.sqrt(5))
+        self.reset_magnitude()
         if self.norm is not None:
             self.norm.reset_parameters()
 
     @torch.no_grad()
     def reset_magnitude(self) -> None:
-        """DoRA's start value: the norms of the rows as they are."""
-        self.magnitude.copy_(self._matrix().norm(dim=1))
+        """Set DoRA's m, if there is one, to the present norms of the rows of W."""
+        if self.magnitude is not None:
+            self.magnitude.copy_(self._matrix().norm(dim=1))
 
     @property
     def weight(self) -> Tensor:
-        """W = β W_seed + s B A, after DoRA, in the shape and dtype of the layer that was replaced.
+        """W = β W_seed + s B A, after DoRA, in the shape and dtype of the weight that was replaced.
 
-        For modules that read the weight of an inner layer instead of calling it; gradients reach A, B, β
-        through it. It is composed when its values are used: reading its shape or dtype costs nothing.
+        For modules that read the weight of an inner layer instead of calling it. Gradients reach A, B and β
+        through it. It is computed when its values are used, so reading its shape or dtype costs nothing.
 
         Raises:
-            ValueError: when its values are used: with a residual skip, LayerNorm, or dropout in training, the
-                layer is no single matrix; or other processes hold rows of it.
+            ValueError: pruning or weight normalisation reads it. Or, when its values are used: the layer is
+                not one matrix (residual, layer_norm, or dropout in training), or other processes hold some
+                of its rows.
         """
         refuse_reparametrization(sys._getframe(1))
-        if torch.compiler.is_compiling():  # which leaves out what is not used
+        if torch.compiler.is_compiling():  # the compiler removes unused products itself
             return self._composed() if self._is_matrix() else self._shape_only()
         trained = [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
         return lazy_weight(self._shape_only(), self.W_seed.device, self._composed, trained)
@@ -115,7 +127,7 @@ class LottaLayer(Frozen):
         return not several and not is_shared_out(self.W_seed)
 
     def _shape_only(self) -> Tensor:
-        """Without values: on the meta device, in the shape and dtype of the weight."""
+        """A tensor on the meta device with the shape and dtype of the weight."""
         return self._as_replaced(torch.empty(self.W_seed.shape, dtype=self.W_seed.dtype, device="meta"))
 
     def _composed(self) -> Tensor:
@@ -132,7 +144,7 @@ class LottaLayer(Frozen):
         return self._as_replaced(self._renormalised())
 
     def _as_replaced(self, W: Tensor) -> Tensor:
-        """A matrix (out, in) in the shape of the weight that was replaced."""
+        """Reshape a matrix (out, in) to the shape of the weight that was replaced."""
         return W
 
     def _renormalised(self) -> Tensor:
@@ -141,16 +153,26 @@ class LottaLayer(Frozen):
 
     def _matrix(self) -> Tensor:
         W = self.W_seed if self.beta is None else self.beta.to(self.W_seed.dtype) * self.W_seed
-        return W if self.A is None else W + self.adapter.scale * (self.B @ self.A).to(W.dtype)
+        if self.A is None or self.B is None:
+            return W
+        return W + self.adapter.scale * (self.B @ self.A).to(W.dtype)
 
     def _renormalisation(self, W: Tensor) -> Tensor:
-        """DoRA's m / ‖W‖, (out,); 1 for a row that is 0, which has no direction yet."""
+        """DoRA's m / ‖W‖, (out,); 1 for a row of zeros, which has no direction yet."""
+        assert self.magnitude is not None, "only with dora=True"
         norm = W.detach().norm(dim=1)
         tiny = torch.finfo(norm.dtype).tiny
         return torch.where(norm > tiny, self.magnitude.to(W.dtype) / norm.clamp_min(tiny), 1)
 
     def combine(self, x: Tensor, frozen: Tensor, update: Tensor | None, features: tuple[int, ...]) -> Tensor:
-        """From the two paths to the output; `features` is the shape in which (out,) broadcasts over it."""
+        """Add the two paths up and apply the optional parts.
+
+        Args:
+            x: the input.
+            frozen: W_seed x, of the output's shape.
+            update: B A x, of the output's shape; None without an adapter.
+            features: the shape in which a vector (out,) broadcasts over the output.
+        """
         h = frozen if self.beta is None else self.beta.to(frozen.dtype) * frozen
         if update is not None:
             h = h + self.adapter.scale * update
@@ -159,18 +181,27 @@ class LottaLayer(Frozen):
         return self.finish(x, h, features)
 
     def finish(self, x: Tensor, h: Tensor, features: tuple[int, ...]) -> Tensor:
-        """From W x to the output: what comes after the matrix, whichever way the product was taken.
+        """Add b, the residual and the normalisation to h = W x.
 
-        In the dtype of h: under autocast that of the product, as in a dense layer.
+        Args:
+            x: the input.
+            h: W x, of the output's shape.
+            features: the shape in which a vector (out,) broadcasts over h.
+
+        Returns:
+            The output, in the dtype of h: under autocast that of the product, as in a dense layer.
         """
         if self.bias is not None:
             h = h + self.bias.to(h.dtype).view(features)
         if self.adapter.residual:
             h = h + x.to(h.dtype)
-        return h if self.norm is None else self.norm(h).to(h.dtype)
+        if self.norm is None:
+            return h
+        normalised: Tensor = self.norm(h)
+        return normalised.to(h.dtype)
 
     def _own_fn(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """A, B, β, m and their gradients follow a cast as `adapter_dtype` says."""
+        """Like `fn`, but a cast gives A, B, β, m and their gradients the dtype that `adapter_dtype` says."""
         own = [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
         kept = {id(t) for p in own for t in (p, p.grad) if t is not None}
 
@@ -183,6 +214,7 @@ class LottaLayer(Frozen):
         return of_own
 
     def extra_repr(self) -> str:
+        """In, out, rank, scale and the source of W_seed, for `print(model)`."""
         out, columns = self.W_seed.shape
         family = "given W_seed" if self.source is None else f"{self.source.family}, seed {self.source.seed}"
         return f"{columns} → {out}, rank {self.adapter.rank}, scale {self.adapter.scale:g}, {family}"
@@ -196,11 +228,11 @@ class LottaLinear(LottaLayer):
     Args:
         W_seed: the frozen weight, (out, in).
         adapter: rank, α and the options; see `Adapter`.
-        bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for a layer without.
-        source: where W_seed comes from, so that it can be drawn again; None for a weight of one's own.
+        bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for no bias.
+        source: the source that W_seed was drawn from; None for a W_seed that was given.
 
     Raises:
-        ValueError: residual=True where in ≠ out.
+        ValueError: residual=True and in ≠ out.
 
     Source: the paper, Eq. 1; the A, B update is LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685
     """
@@ -216,17 +248,20 @@ class LottaLinear(LottaLayer):
 
     @property
     def in_features(self) -> int:
+        """The size of the last axis of the input."""
         return self.W_seed.shape[1]
 
     @property
     def out_features(self) -> int:
+        """The size of the last axis of the output."""
         return self.W_seed.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
+        """h of the equation, (*, in) → (*, out)."""
         self.check(x)
         frozen = F.linear(x, self.W_seed)  # (*, in) → (*, out)
         update = None
-        if self.A is not None:
+        if self.A is not None and self.B is not None:
             dropped = F.dropout(x, self.adapter.dropout, self.training)
             A, B = self.A.to(x.dtype), self.B.to(x.dtype)
             update = F.linear(F.linear(dropped, A), B)  # (*, in) → (*, r) → (*, out)

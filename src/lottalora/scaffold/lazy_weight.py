@@ -1,8 +1,11 @@
-"""A weight that is composed when its values are used."""
+"""A weight that is computed when its values are used."""
 
 import types
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
+from typing import Any
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -18,15 +21,15 @@ REPARAMETRIZATIONS = ("torch.nn.utils.prune", "torch.nn.utils.weight_norm")
 
 
 class LazyWeight(Tensor):
-    """A tensor with shape, dtype and device, whose values `compose` makes whenever an operation takes it.
+    """A tensor of known shape, dtype and device whose values are computed when an operation needs them.
 
-    T5 reads `wo.weight.dtype` in every layer, and `nn.TransformerEncoderLayer` gives the weights of its
-    layers to a function that does not use them: neither has to pay for a product.
+    T5 reads `wo.weight.dtype` in every layer, and `nn.TransformerEncoderLayer` passes the weights of its
+    layers to a function that does not use them. Neither should cost a matrix product.
 
     Args:
-        like: gives shape and dtype.
-        device: of the values.
-        compose: () → the values, with gradients.
+        like: a tensor of the weight's shape and dtype.
+        device: the device of the values.
+        compose: () → the values, of the shape of `like`, with gradients.
     """
 
     compose: Callable[[], Tensor]
@@ -35,13 +38,18 @@ class LazyWeight(Tensor):
     def __new__(
         cls: type["LazyWeight"], like: Tensor, device: torch.device, compose: Callable[[], Tensor]
     ) -> "LazyWeight":
+        """Make a tensor without values that has the shape and dtype of `like`."""
         lazy = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=device)
         lazy.compose = compose
         return lazy
 
     @classmethod
     def __torch_function__(
-        cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
+        cls,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
         with torch._C.DisableTorchFunctionSubclass():
             if func in WITHOUT_VALUES:
@@ -50,47 +58,70 @@ class LazyWeight(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares a disabled hook there, no classmethod
+        cls,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
         args, kwargs = tree_map_only(LazyWeight, lambda lazy: lazy.compose(), (args, kwargs or {}))
         return func(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict) -> Tensor:
+    def __deepcopy__(self, memo: dict[int, object]) -> Tensor:
         return self.compose().detach().clone()
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return self.compose().detach().__reduce_ex__(protocol)
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        reduced: tuple[Any, ...] = self.compose().detach().__reduce_ex__(protocol)
+        return reduced
 
 
 def lazy_weight(
     like: Tensor, device: torch.device, compose: Callable[[], Tensor], trained: Sequence[Tensor]
 ) -> Tensor:
-    """Return a `LazyWeight` through which gradients reach `trained`, also from a custom autograd function.
+    """Return a `LazyWeight` through which gradients reach `trained`, even from a custom autograd function.
 
-    PyTorch's operations take the composed values, with their graph. An `autograd.Function` takes the tensor as
-    it is, so the tensor has a node of its own in the graph. Under a transform of `torch.func` the values are
+    PyTorch's operations use the composed values and their graph. An `autograd.Function` uses the tensor
+    itself, so the tensor has its own node in the graph. Under a transform of `torch.func` the values are
     composed at once.
+
+    Args:
+        like: a tensor of the weight's shape and dtype.
+        device: the device of the values.
+        compose: () → the values, of the shape of `like`, with gradients.
+        trained: the parameters that `compose` uses, of any shapes.
     """
     if torch._C._are_functorch_transforms_active():
         return compose()
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in trained):
-        return Composition.apply(like, device, compose, *trained)
+        weight: Tensor = Composition.apply(  # type: ignore[no-untyped-call]  # torch's
+            like, device, compose, *trained
+        )
+        return weight
     return LazyWeight(like, device, compose)
 
 
+class Context(FunctionCtx):
+    """What the forward pass of `Composition` leaves for the backward pass."""
+
+    compose: Callable[[], Tensor]
+    trained: tuple[Tensor, ...]
+
+
 class Composition(Function):
-    """The node of a lazy weight: its gradient, taken through the composition."""
+    """The autograd node of a lazy weight, which computes gradients by composing the weight again."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, like: Tensor, device: torch.device, compose: Callable[[], Tensor], *trained: Tensor
+        ctx: Context, like: Tensor, device: torch.device, compose: Callable[[], Tensor], *trained: Tensor
     ) -> Tensor:
+        """A lazy weight of the shape of `like`."""
         ctx.compose, ctx.trained = compose, trained
         return LazyWeight(like, device, compose)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, dW: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, dW: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of `trained` from that of the weight; None for the other arguments."""
         trained = [parameter for parameter in ctx.trained if parameter.requires_grad]
         with torch.enable_grad():
             W = ctx.compose()
@@ -99,7 +130,14 @@ class Composition(Function):
 
 
 def refuse_reparametrization(frame: types.FrameType) -> None:
-    """A ValueError if it is one of PyTorch's functions that exchange a weight which reads ours."""
+    """Refuse to give a weight to those functions of PyTorch that replace the weight which they read.
+
+    Args:
+        frame: the frame of the function that reads the weight.
+
+    Raises:
+        ValueError: it is pruning or weight normalisation.
+    """
     if frame.f_globals.get("__name__") in REPARAMETRIZATIONS:
         raise ValueError(
             "The weight of a scaffold layer is composed from W_seed, A, B and β, so it cannot be pruned or "

@@ -15,12 +15,12 @@ from lottalora.scaffold.kinds import kind_of
 
 @dataclass(frozen=True)
 class Owner:
-    """A module that holds a matrix itself.
+    """A module that holds a matrix directly, not in a submodule.
 
     Args:
-        layer: its dotted name.
+        layer: the module's dotted name.
         module: the module.
-        attribute: the parameter's name in it.
+        attribute: the parameter's name in the module.
     """
 
     layer: str
@@ -29,16 +29,16 @@ class Owner:
 
     @property
     def kind(self) -> str | None:
-        """What the module computes with this parameter, as `kind_of`; None: not known."""
+        """The kind of the layer, see `kind_of`, if the parameter is its weight; else None."""
         return kind_of(self.module) if self.attribute == "weight" else None
 
 
 @dataclass
 class Matrix:
-    """A parameter of two or more axes that is no vector in disguise.
+    """A parameter of two or more axes that is not a vector, see `is_vector`.
 
     Args:
-        value: the parameter, or for attention's packed projections the part of it.
+        value: the parameter, or one projection of attention's packed parameter.
         names: all its dotted names; tied weights and modules used twice have more than one.
         owners: the modules that hold it.
     """
@@ -49,29 +49,31 @@ class Matrix:
 
     @property
     def name(self) -> str:
+        """The first of its names."""
         return self.names[0]
 
     @property
     def kinds(self) -> set[str | None]:
-        """What its owners compute with it."""
+        """The kinds of its owners, see `Owner.kind`."""
         return {owner.kind for owner in self.owners}
 
     @property
     def fixed(self) -> bool:
-        """Whether the model's author made it a constant, such as a table of sines: not trained, and part of
-        no layer that `wrap` knows.
+        """Whether it is a constant of the model, such as a table of sines.
+
+        That is a parameter without a gradient that belongs to no layer of a known kind.
         """
         return not self.value.requires_grad and self.kinds == {None}
 
 
 def find_matrices(model: nn.Module) -> list[Matrix]:
-    """Every parameter of two or more axes, once each, in the order of `named_modules`, without vectors.
+    """Find every matrix of a model, in the order of `named_modules`.
 
-    The packed projection of an `nn.MultiheadAttention` counts as three matrices, named as `SplitAttention`
-    will name them.
+    A tied matrix is found once, with all its names. The packed projection of an `nn.MultiheadAttention` is
+    three matrices, with the names that they have in `SplitAttention`.
 
     Raises:
-        ValueError: a lazy parameter, which has no shape yet.
+        ValueError: a lazy parameter has no shape yet.
     """
     found: dict[object, Matrix] = {}
     for layer, module in model.named_modules(remove_duplicate=False):
@@ -84,8 +86,9 @@ def find_matrices(model: nn.Module) -> list[Matrix]:
 
 
 def _own_matrices(layer: str, module: nn.Module) -> Iterator[tuple[list[str], object, Tensor, str]]:
-    """(names, identity, value, attribute) of the matrices that one module holds itself; tied ones have one
-    identity.
+    """(names, identity, value, attribute) of the matrices that one module holds directly.
+
+    Tied matrices have the same identity.
     """
     for name, value in module._parameters.items():
         if value is None:
@@ -108,10 +111,16 @@ def _own_matrices(layer: str, module: nn.Module) -> Iterator[tuple[list[str], ob
 
 
 def is_vector(module: nn.Module, name: str, value: Tensor) -> bool:
-    """Whether a parameter stays trained as biases and norms do.
+    """Whether a parameter counts as a vector, which stays trained as biases and norms do.
 
-    True of one axis or none; and of at most one axis longer than 1, such as a class token (1, 1, d) or a
-    layer scale (c, 1, 1), unless it is the weight of a layer: that of Linear(8, 1) is a matrix.
+    Parameters with at most one axis are vectors. So are those with at most one axis longer than 1, such as a
+    class token (1, 1, d) or a layer scale (c, 1, 1), unless they are the weight of a layer of a known kind:
+    the weight of Linear(8, 1) is a matrix.
+
+    Args:
+        module: the module that holds the parameter directly.
+        name: the parameter's name in the module.
+        value: the parameter, of any shape.
     """
     if value.dim() < 2:
         return True
@@ -121,9 +130,10 @@ def is_vector(module: nn.Module, name: str, value: Tensor) -> bool:
 
 
 def dotted(*parts: str) -> str:
+    """Join parts of a name with dots, without the empty ones."""
     return ".".join(part for part in parts if part)
 
 
 def tensors_of(module: nn.Module) -> list[torch.Tensor]:
-    """The parameters and buffers that a module holds itself."""
+    """The parameters and buffers that a module holds directly, of any shape."""
     return [*module.parameters(recurse=False), *module.buffers(recurse=False)]

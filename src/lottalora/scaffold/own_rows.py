@@ -1,4 +1,8 @@
-"""The rows of a W_seed that are in this process: all of them, unless `shards` has shared them out."""
+"""The rows of a W_seed that this process holds: all of them, unless `shard` has distributed them."""
+
+from typing import TYPE_CHECKING
+from typing import TypeGuard
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -6,19 +10,30 @@ from torch import Tensor
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-def is_shared_out(W_seed: Tensor) -> bool:
-    """Whether other processes hold the other rows: it is a DTensor, whose module is slow to import."""
+
+def is_shared_out(W_seed: Tensor) -> TypeGuard["DTensor"]:
+    """Whether other processes hold some of the rows, that is, whether the tensor is a DTensor.
+
+    It looks for an attribute, since importing DTensor is slow.
+    """
     return hasattr(W_seed, "device_mesh")
 
 
-def own_part(W_seed: Tensor) -> Tensor:
-    """The memory of the rows that are here."""
-    return W_seed.detach().to_local() if is_shared_out(W_seed) else W_seed
+def to_local(W_seed: Tensor) -> Tensor:
+    """The rows that this process holds, (local rows, in), sharing memory with W_seed."""
+    if not is_shared_out(W_seed):
+        return W_seed
+    return cast("DTensor", W_seed.detach()).to_local()
 
 
 def rows_of(W_seed: Tensor) -> tuple[int, int]:
-    """(first, last + 1) of those that are here. FSDP gives each ⌈rows / processes⌉; the last, less."""
+    """(first, last + 1) of the rows that this process holds.
+
+    FSDP gives each process ⌈rows / processes⌉ of them, and fewer to the last ones.
+    """
     if not is_shared_out(W_seed):
         return 0, len(W_seed)
     mesh = W_seed.device_mesh
@@ -29,13 +44,13 @@ def rows_of(W_seed: Tensor) -> tuple[int, int]:
 
 @torch.no_grad()
 def fill(W_seed: Tensor, source: Source) -> None:
-    """Set the rows that are here to what `source` gives; no others are drawn."""
-    own_part(W_seed).copy_(draw(source, rows_of(W_seed)))
+    """Draw the rows that this process holds from `source` and write them into W_seed, (out, in)."""
+    to_local(W_seed).copy_(draw(source, rows_of(W_seed)))
 
 
 @torch.no_grad()
 def clear_row(W_seed: Tensor, row: int) -> None:
-    """Set one row of the whole to 0, if it is here."""
+    """Set row number `row` of the whole W_seed, (out, in), to 0 if this process holds it."""
     first, last = rows_of(W_seed)
     if first <= row < last:
-        own_part(W_seed)[row - first] = 0
+        to_local(W_seed)[row - first] = 0

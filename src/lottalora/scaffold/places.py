@@ -1,4 +1,4 @@
-"""Where each weight goes: the patterns of `wrap`, read over the names and classes of one model."""
+"""The patterns of `wrap` that decide which weights are adapted, frozen, kept or composed."""
 
 import fnmatch
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ ALL = "*"
 
 @dataclass(frozen=True)
 class Pattern:
-    """One pattern, over dotted names; what matches a module covers all below it.
+    """One pattern over dotted names. A pattern that matches a module covers everything in it.
 
     Args:
-        given: as it was typed: a name, a shell pattern, or a class of modules with its subclasses.
-        exact: the names that it stands for, where it is a class or a literal name; None for a shell pattern.
+        given: the pattern as typed: a name, a shell pattern, or a class of modules, with its subclasses.
+        exact: the names that a class or a literal name stands for; None for a shell pattern.
     """
 
     given: str | type[nn.Module]
@@ -28,7 +28,15 @@ class Pattern:
 
     @classmethod
     def read(cls, given: str | type[nn.Module], model: nn.Module, names: set[str]) -> "Pattern":
-        """A text that is a name of this model is that name, and no shell pattern: "w[0]" is not "w0"."""
+        """Read a pattern of the user for one model.
+
+        Text that is a name in the model is that name and not a shell pattern: "w[0]" does not match "w0".
+
+        Args:
+            given: the pattern as typed.
+            model: the model.
+            names: all names of weights in the model and of the modules that contain them.
+        """
         if isinstance(given, type):
             modules = model.named_modules(remove_duplicate=False)
             return cls(given, frozenset(name for name, module in modules if isinstance(module, given)))
@@ -36,13 +44,15 @@ class Pattern:
 
     @property
     def literal(self) -> bool:
-        """Whether it is a name of the model."""
+        """Whether the pattern is a name in the model."""
         return isinstance(self.given, str) and self.exact is not None
 
     def covers(self, name: str) -> bool:
+        """Whether the pattern matches a dotted name or a module that contains it."""
         if self.exact is not None:
             return not self.exact.isdisjoint(_within(name))
-        return any(fnmatch.fnmatchcase(part, self.given) for part in _within(name) if part)
+        given = str(self.given)  # text: a class has its exact names
+        return any(fnmatch.fnmatchcase(part, given) for part in _within(name) if part)
 
     def __str__(self) -> str:
         return shown(self.given)
@@ -52,14 +62,15 @@ class Places:
     """The patterns of one call of `wrap`.
 
     Args:
-        model: not wrapped yet.
-        matrices: of the model.
-        keep: what stays dense and trained.
-        freeze: what becomes random and frozen, without an adapter.
-        compose: what may be composed where no layer of ours computes it.
+        model: the model, before it is wrapped.
+        matrices: the model's matrices.
+        keep: patterns of what stays dense and trained.
+        freeze: patterns of what becomes random and frozen, without an adapter.
+        compose: patterns of matrices that may be composed, in modules without a layer of ours.
 
     Raises:
-        ValueError: a pattern that matches no weight, or one of `compose` that matches vectors alone.
+        ValueError: a pattern matches no weight; one of `compose` matches vectors only; or an argument is not
+            a list of names, shell patterns and classes of modules.
     """
 
     def __init__(
@@ -80,7 +91,7 @@ class Places:
 
     def _check(self, kind: str, pattern: Pattern) -> None:
         if kind == "compose" and pattern.given == ALL:
-            return  # "whatever needs it", which may be nothing
+            return  # it may match nothing
         covered = [name for name in self.weights if pattern.covers(name)]
         if not covered:
             modules = ", ".join(self.modules) or "none"
@@ -92,10 +103,12 @@ class Places:
             )
 
     def of(self, names: Iterable[str]) -> str:
-        """ "keep", "freeze" or "adapt" for a parameter with these names.
+        """Where a parameter with these names goes: "keep", "freeze" or "adapt".
+
+        If both keep= and freeze= match, a literal name wins over other patterns.
 
         Raises:
-            ValueError: the patterns of both kinds match it, and neither or both are literal names.
+            ValueError: both match, by a literal name in both or in neither.
         """
         names = list(names)
         keep, freeze = (self._covering(kind, names) for kind in ("keep", "freeze"))
@@ -126,13 +139,13 @@ def _listed(kind: str, patterns: Given) -> list[str | type[nn.Module]]:
 
 
 def shown(given: str | type[nn.Module]) -> str:
-    """A pattern as it is typed."""
+    """A pattern as the user types it."""
     if isinstance(given, str):
         return repr(given)
     return f"{'nn.' * (getattr(nn, given.__name__, None) is given)}{given.__name__}"
 
 
 def _within(name: str) -> Iterator[str]:
-    """The root "", each module that a dotted name lies in, and the name itself."""
+    """The root "", each module that contains a dotted name, and the name itself."""
     parts = name.split(".")
     return (".".join(parts[:i]) for i in range(len(parts) + 1))

@@ -1,8 +1,8 @@
 """The shipped quantile tables: 65,536 float32 values each, in ascending order.
 
-T[k] = float32(F⁻¹((k + ½) / 65,536)). A uniform 16-bit value k looked up in T is a draw from F that needs no
-arithmetic, so it is the same on every machine. The price is a finite tail: |T| ≤ F⁻¹(1 − 2⁻¹⁷), for the
-normal 4.32 standard deviations.
+T[k] = float32(F⁻¹((k + ½) / 65,536)). Looking up a uniform 16-bit k in T draws from F without arithmetic, so
+the draw is the same on every machine. The price is a finite tail: |T| ≤ F⁻¹(1 − 2⁻¹⁷), which is 4.32
+standard deviations for the normal.
 """
 
 import functools
@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load
 
 SIZE = 65_536
@@ -18,11 +19,12 @@ SHA256 = "faef3f571b3790818b468d5643d7c1005cc4b8ca7f001b7ad35ef8954b752614"
 
 
 @functools.cache
-def quantiles(name: str) -> np.ndarray:
+def quantiles(name: str) -> npt.NDArray[np.float32]:
     """The table of one distribution in its standard form, (65536,) float32, read-only.
 
     Raises:
-        RuntimeError: the file is not the one that was released, so every scaffold would differ.
+        RuntimeError: the file of tables is not the released one, so every scaffold would differ.
+        KeyError: there is no table of that name.
     """
     half = _file()[name]
     table = half if half.size == SIZE else np.concatenate([-half[::-1], half])
@@ -31,7 +33,7 @@ def quantiles(name: str) -> np.ndarray:
 
 
 @functools.cache
-def _file() -> dict[str, np.ndarray]:
+def _file() -> dict[str, npt.NDArray[np.float32]]:
     content = PATH.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:

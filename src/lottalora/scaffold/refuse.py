@@ -1,16 +1,27 @@
-"""What `wrap` cannot do: found before anything is changed, and said with the argument to paste."""
+"""The checks that `wrap` makes before it changes anything; the message has the argument to paste."""
 
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.places import shown
 
-NAMES = 4  # of one class, in a message
+NAMES = 4  # weights of one class that a message names
 
 
 def refuse_what_cannot_be(
     matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None], scaffold: Scaffold
 ) -> None:
-    """A ValueError if a matrix would stay dense by accident, or if nothing is left to adapt."""
+    """Refuse to wrap a model if a matrix would stay dense by accident or nothing would be adapted.
+
+    Args:
+        matrices: all matrices of the model.
+        place_of: "keep", "freeze" or "adapt", by the matrix's name.
+        way_of: how the matrix can be adapted or frozen, by its name; None if it cannot.
+        scaffold: the settings.
+
+    Raises:
+        ValueError: a matrix that is not kept cannot be adapted or frozen; every matrix is kept; or DoRA would
+            start from W = 0.
+    """
     left = [m for m in matrices if place_of[m.name] != "keep" and way_of[m.name] is None]
     if left:
         raise ValueError(_left_dense(left))
@@ -23,7 +34,7 @@ def refuse_what_cannot_be(
 
 
 def _left_dense(left: list[Matrix]) -> str:
-    """Grouped by the class that holds the weights."""
+    """The message about weights that cannot be adapted, grouped by the class that holds them."""
     groups: dict[type, list[Matrix]] = {}
     for matrix in left:
         groups.setdefault(type(matrix.owners[0].module), []).append(matrix)
@@ -45,6 +56,6 @@ def _left_dense(left: list[Matrix]) -> str:
 
 
 def _numbers_as_stars(names: list[str]) -> list[str]:
-    """ "blocks.0.w" and "blocks.1.w" as "blocks.*.w"."""
+    """Merge names that differ in numbers: "blocks.0.w" and "blocks.1.w" become "blocks.*.w"."""
     starred = (".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names)
     return [repr(name) for name in dict.fromkeys(starred)]

@@ -1,4 +1,4 @@
-"""What a module was before `wrap` turned it into a layer of ours."""
+"""The record of a module's class and attributes from before `wrap` changed it."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ class Replaced:
     """A module's class and attributes, without its weights.
 
     Args:
-        cls: its class.
-        attributes: what its `__dict__` held, hooks and settings, without tensors and modules.
-        further: buffers, vectors and modules that somebody put on it, by the dict that holds them.
-        unsaved: which of those buffers stay out of `state_dict()`.
+        cls: the module's class.
+        attributes: its hooks and settings: its `__dict__` without tensors and modules.
+        further: parameters, buffers and modules that its class does not define, by the name of the dictionary
+            that held them.
+        unsaved: the names of those buffers that `state_dict()` leaves out.
     """
 
     cls: type[nn.Module]
@@ -27,6 +28,7 @@ class Replaced:
 
     @classmethod
     def of(cls, module: nn.Module) -> "Replaced":
+        """The record of a module that has not been changed yet."""
         attributes = {name: value for name, value in vars(module).items() if name not in NOT_CARRIED}
         known = _own_names(module)
         further = {
@@ -37,7 +39,7 @@ class Replaced:
         return cls(type(module), attributes, further, frozenset(unsaved))
 
     def carried_into(self, other: nn.Module) -> dict[str, object]:
-        """The `__dict__` of `other` with what was put on the replaced module before."""
+        """Add the recorded hooks, settings and extra tensors to the `__dict__` of `other`, and return it."""
         result = vars(other)
         for name, value in self.attributes.items():
             ours = name in result or hasattr(type(other), name)
@@ -50,7 +52,7 @@ class Replaced:
 
 
 def _own_names(module: nn.Module) -> set[str]:
-    """The parameters, buffers and modules that the layer's class gives it."""
+    """The names of the parameters, buffers and modules that the class of a layer defines."""
     names = {"weight", "bias"}
     if isinstance(module, nn.MultiheadAttention):
         names |= {"in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight"}

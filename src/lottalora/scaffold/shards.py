@@ -1,13 +1,14 @@
-"""A scaffold of which each process holds some rows: FSDP for W_seed, where each draws its own.
+"""FSDP for the frozen weights: each process holds some rows of every W_seed and draws them itself.
 
-FSDP gathers the rows of a layer before the layer is called, and lets go of those of others after it; in the
-backward pass again. What is trained is small beside it and stays whole in every process.
+FSDP gathers all rows of a layer before its forward and its backward pass, and frees those of other processes
+afterwards. The trained parameters are few and stay whole in every process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,20 +24,20 @@ if TYPE_CHECKING:
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, *, methods: Sequence[str] = ()) -> None:
-    """Let this process hold its rows of every W_seed only, on the mesh's kind of device.
+    """Distribute the rows of every W_seed over processes, in place.
 
-    Rows are drawn from the seed, so the model may come from `wrap(…, drawn=False)`; nothing is sent. W_seed
-    becomes a parameter without a gradient, as FSDP needs it, and stays out of `state_dict()`. Put the model
-    into DDP afterwards for the gradients of what is trained. A layer has to be called: it has no whole
-    `weight`.
+    Each process draws its rows from the seed, so nothing is sent and the model may come from
+    `wrap(…, drawn=False)`. W_seed becomes a parameter without a gradient, as FSDP requires, and stays out of
+    `state_dict()`. Wrap the model in DDP afterwards to average the gradients of the trained parameters. A
+    sharded layer can be called, but its `weight` cannot be read.
 
     Args:
-        model: with a scaffold.
-        mesh: of one axis, the processes.
-        methods: by which the model is called, beside `forward`.
+        model: a model on a scaffold.
+        mesh: the processes, on one axis; W_seed moves to its type of device.
+        methods: names of further methods by which the model is called, beside `forward`.
 
     Raises:
-        ValueError: a model without a scaffold.
+        ValueError: the model is not on a scaffold.
     """
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.fsdp import register_fsdp_forward_method
@@ -45,13 +46,13 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, methods: Sequence[str] = ()) ->
         if isinstance(layer, LottaLayer) and layer.magnitude is not None:
             _start_magnitude(layer)
         _shard_layer(layer, mesh)
-    fully_shard(model, mesh=mesh, ignored_params=set(model.parameters()))  # the root, which has nothing else
+    fully_shard(model, mesh=mesh, ignored_params=set(model.parameters()))  # the root holds no W_seed
     for name in methods:
         register_fsdp_forward_method(model, name)
 
 
 def _start_magnitude(layer: LottaLayer) -> None:
-    """DoRA's norms are those of whole rows, of all of them: draw them once."""
+    """Compute DoRA's magnitudes while W_seed is whole: they are the norms of all its rows."""
     if layer.source is not None:
         layer.redraw(layer.source)
     layer.reset_magnitude()
@@ -66,7 +67,7 @@ def _shard_layer(layer: LottaLayer | FrozenEmbedding, mesh: DeviceMesh) -> None:
     layer.W_seed = _frozen(torch.empty_like(whole, device="meta"))
     trained = {p for p in layer.parameters() if p is not layer.W_seed}
     fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
-    planned = layer.W_seed  # a DTensor without memory
+    planned = cast(DTensor, layer.W_seed)  # on the meta device
     first, last = rows_of(planned)
     own = whole[first:last].clone() if layer.source is None else torch.empty(last - first, *whole.shape[1:])
     layer.W_seed = _frozen(
@@ -81,15 +82,16 @@ def _shard_layer(layer: LottaLayer | FrozenEmbedding, mesh: DeviceMesh) -> None:
     )
     if layer.source is not None:
         layer.redraw(layer.source)
-    layer.register_state_dict_post_hook(_leave_out)
-    layer.register_load_state_dict_post_hook(_miss_nothing)
+    module: nn.Module = layer
+    module.register_state_dict_post_hook(_leave_out)
+    module.register_load_state_dict_post_hook(_miss_nothing)
 
 
 def _frozen(W_seed: Tensor) -> nn.Parameter:
     return nn.Parameter(W_seed, requires_grad=False)
 
 
-def _leave_out(_: nn.Module, state: dict[str, Tensor], prefix: str, __: dict) -> None:
+def _leave_out(_: nn.Module, state: dict[str, Tensor], prefix: str, __: dict[str, object]) -> None:
     state.pop(f"{prefix}W_seed", None)
 
 

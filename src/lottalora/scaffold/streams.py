@@ -2,14 +2,15 @@
 
 from torch import nn
 
-ALWAYS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # nobody else uses these names
-HOLD_MODULE = ("DataParallel", "DistributedDataParallel", "AveragedModel")  # call what they hold `module`
+ALWAYS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # only PyTorch uses these names
+HOLD_MODULE = ("DataParallel", "DistributedDataParallel", "AveragedModel")  # hold the model as `module`
 
 
 def stream_names(model: nn.Module) -> dict[str, str]:
-    """The stream's name of every module, by its dotted name.
+    """The name of every module's random stream, by the module's dotted name.
 
-    A part `module` is left out only where one of PyTorch's wrappers put it: a model's own may be called so.
+    A part called `module` is left out only where a wrapper of PyTorch added it, since a model may have a
+    submodule of that name.
     """
     names: dict[str, str] = {"": ""}
     for name, _ in model.named_modules(remove_duplicate=False):

@@ -1,7 +1,9 @@
-"""Putting a model on a scaffold: every matrix adapted, frozen or kept, and none forgotten."""
+"""Putting a model on a scaffold: every matrix is adapted, frozen or kept, and all are accounted for."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,11 +41,13 @@ from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.streams import stream_names
 
 CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
-LAYERS = {"linear", "transposed", "convolution"}  # kinds that we compute with two paths
+LAYERS = {"linear", "transposed", "convolution"}  # kinds with a layer of ours
 FROZEN = Adapter(rank=0, train_beta=False)  # h = W_seed x + b, nothing trained
 TRAINED = ("A", "B", "beta", "magnitude")
 PACKED = ("in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 REPLACED = ("weight", "bias", *PACKED)  # parameters of a layer that becomes one of ours
+Layer = LottaLayer | FrozenEmbedding
+Other = TypeVar("Other", bound=nn.Module)
 
 
 def wrap(
@@ -59,40 +63,42 @@ def wrap(
 
     .. math:: W x + b \;\to\; \beta W_{seed}\, x + s\, B A x + b
 
-    A matrix is any parameter of two or more axes; one that is no layer's weight and has at most one axis
-    longer than 1, such as a class token, is a vector. A matrix is adapted unless `keep` or `freeze` names it.
-    They take dotted names, shell patterns over these, and classes of modules with their subclasses; what
-    matches a module covers all below it. A name wins over a shell pattern.
+    A matrix is a parameter of two or more axes. A parameter that has at most one axis longer than 1 and is
+    not a layer's weight, such as a class token, is a vector. A matrix is adapted unless `keep` or `freeze`
+    names it. They take dotted names, shell patterns, and classes of modules, with their subclasses. A pattern
+    that matches a module covers everything in it. A name wins over a shell pattern.
 
-    Linear layers, convolutions and attention become layers of ours. Any other matrix, of a GRU, an embedding,
-    a stack of experts, has to be named: in `compose`, and its module then reads β W_seed + s B A in its
-    place, or in `keep`.
+    Linear layers, convolutions and attention become layers of ours. Every other matrix (of a GRU, an
+    embedding, a stack of experts) must be named in `compose`, and its module then reads β W_seed + s B A
+    instead; or in `keep`.
 
-    Vectors (biases, norms) stay trained, but for the biases that `scaffold.bias` freezes and those of frozen
-    matrices; a vector that `freeze` names keeps its value and becomes a buffer.
+    Vectors (biases, norms) stay trained, except the biases that `scaffold.bias` freezes and those of frozen
+    matrices. A vector that `freeze` names keeps its value and becomes a buffer.
 
-    Afterwards `model.parameters()` is what is trained, and `model.state_dict()` holds no scaffold. Modules
-    are changed where they are, not exchanged, so a module used twice, a root module and references held
-    elsewhere all follow. On the meta device nothing is drawn until `materialize`. If wrap refuses, the model
-    is as it was.
+    Afterwards `model.parameters()` are the trained parameters, and `model.state_dict()` does not contain
+    W_seed. Modules are changed in place, so a root module, a module used twice and references held elsewhere
+    all see the change. On the meta device nothing is drawn until `materialize`. If wrap raises an error, the
+    model is unchanged.
 
     Args:
         model: any module.
-        scaffold: rank, α, family, backbone seed and the options. A composed weight has no dropout, residual
-            or layer_norm.
+        scaffold: rank, α, family, backbone seed and the options. Composed weights ignore dropout, residual
+            and layer_norm.
         keep: what stays dense and trained, for example ["head", nn.Embedding].
-        freeze: what becomes random and frozen without an adapter, for example ["*.mlp.*"]; may name
-            embeddings.
-        compose: which matrices may be composed where no layer of ours computes them, for example [nn.GRU,
-            "*.experts.*"]; ["*"] is all, or none if there are none. An embedding is composed row by row.
-        drawn: False leaves W_seed as it lies in memory, for `shard`, which draws the rows of one process.
+        freeze: what becomes random and frozen without an adapter, for example ["*.mlp.*"]. Embeddings are
+            allowed.
+        compose: matrices to compose if they belong to no layer of ours, for example [nn.GRU, "*.experts.*"].
+            ["*"] means all of them, and may match none. An embedding computes only the rows looked up.
+        drawn: whether to draw W_seed. False leaves its memory uninitialised, for `shard`, which draws the
+            rows of one process.
 
     Returns:
         The account of every parameter.
 
     Raises:
-        ValueError: a matrix that cannot be adapted and is not named; a pattern that matches nothing; one
-            weight named in both; an option that a layer cannot have; a model that was wrapped already.
+        ValueError: a matrix can be neither adapted nor frozen and is not kept; a pattern matches nothing; a
+            weight is named in both keep= and freeze=; a layer cannot have an option; the model is on a
+            scaffold already; or inference mode is on.
     """
     if torch.is_inference_mode_enabled():
         raise ValueError(
@@ -126,9 +132,10 @@ def _convert_all(
     scaffold: Scaffold,
     drawn: bool,
 ) -> list[Entry]:
-    """Change the owners of every matrix into what their place says, and return the entries."""
+    """Convert the owners of every matrix according to its place, and return the entries."""
     streams = stream_names(model)
-    entries, composed = [], {}
+    entries: list[Entry] = []
+    composed: Composed = {}
     for matrix in find_matrices(model):
         place, way = place_of[matrix.name], way_of[matrix.name]
         if place == "keep":
@@ -141,7 +148,7 @@ def _convert_all(
 
 
 def _account(model: nn.Module, entries: list[Entry], full: int) -> Account:
-    """The account of a model of `full` parameters, after its matrices have become `entries`."""
+    """The account of a model that had `full` parameters before its matrices were converted."""
     trained = sum(p.numel() for p in model.parameters())
     constants = sum(entry.frozen for entry in entries if entry.place == "keep")
     vectors = trained - constants - sum(entry.trained for entry in entries)
@@ -153,7 +160,7 @@ Composed = dict[int, tuple[nn.Module, dict[str, LottaWeight]]]  # by the owner's
 
 
 def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
-    """How a matrix can be adapted or frozen: "attention", "layer", "compose", or None: not at all."""
+    """How a matrix can be adapted or frozen: "attention", "layer" or "compose"; None if it cannot."""
     kinds, owners = matrix.kinds, matrix.owners
     if any(type(o.module) is nn.MultiheadAttention for o in owners):
         return "attention" if len(owners) == 1 else None
@@ -165,7 +172,7 @@ def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
 
 
 def _try_classes(matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None]) -> None:
-    """Make the classes that composing needs, so that one that cannot be made is refused in time."""
+    """Make the composed classes before anything is changed, since making one can fail."""
     for matrix in matrices:
         if place_of[matrix.name] == "keep" or way_of[matrix.name] != "compose":
             continue
@@ -182,9 +189,9 @@ def _convert(
     composed: Composed,
     streams: dict[str, str],
 ) -> Entry:
-    """Change the owners of one matrix into what their place says; tied ones share W_seed, A, B and β.
+    """Convert the owners of one matrix according to its place; tied owners share W_seed, A, B and β.
 
-    What is to be composed is added to `composed`, since a module may have several such matrices.
+    Composed weights are added to `composed` and not to their modules yet, since a module may have several.
     """
     first, shape = matrix.owners[0], tuple(matrix.value.shape)
     layout = Layout.of(first.module, matrix.value) if way == "compose" else None
@@ -196,51 +203,54 @@ def _convert(
         W_seed = _frozen(source, matrix.value, drawn)
     adapter = scaffold if place == "adapt" else FROZEN
     frozen_bias = place == "freeze" or scaffold.bias == "frozen"
-    holders = []
+    holders: list[Layer] = []
+    weight = None
     if layout is not None:
-        padding = next((o.module.padding_idx for o in matrix.owners if o.kind == "embedding"), None)
-        holders.append(LottaWeight(W_seed, adapter, layout, source=source, padding_idx=padding))
+        embeddings = [cast(nn.Embedding, o.module) for o in matrix.owners if o.kind == "embedding"]
+        padding = embeddings[0].padding_idx if embeddings else None
+        weight = LottaWeight(W_seed, adapter, layout, source=source, padding_idx=padding)
+        holders.append(weight)
     for owner in matrix.owners:
-        if layout is not None and owner.kind != "linear":
-            composed.setdefault(id(owner.module), (owner.module, {}))[1][owner.attribute] = holders[0]
+        if weight is not None and owner.kind != "linear":
+            composed.setdefault(id(owner.module), (owner.module, {}))[1][owner.attribute] = weight
             continue
         own = _adapter_for(owner.module, scaffold) if place == "adapt" else FROZEN
-        _become(owner.module, _replacement(owner.module, W_seed, own, source, frozen_bias))
-        holders.append(owner.module)
+        layer = _replacement(owner.module, W_seed, own, source, frozen_bias)
+        holders.append(_become(owner.module, layer))
     _share(holders)
     trained = {id(p): p.numel() for layer in holders for p in _own_parameters(layer)}
     rank = adapter.rank if place == "adapt" else None
-    note = _note(matrix, holders[0], scaffold, layout) if place == "adapt" else ""
+    note = ""
+    if place == "adapt" and isinstance(holders[0], LottaLayer):
+        note = _note(matrix, holders[0], scaffold, layout)
     return Entry(matrix.name, shape, place, rank, sum(trained.values()), matrix.value.numel(), note)
 
 
-def _share(holders: list[nn.Module]) -> None:
-    """Let tied layers have the same trained parameters."""
+def _share(holders: Sequence[Layer]) -> None:
+    """Tie the trained parameters of layers that had a tied weight."""
     for layer in holders[1:]:
         for name in TRAINED:
             if hasattr(holders[0], name):
                 setattr(layer, name, getattr(holders[0], name))
 
 
-def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
-    """What is trained in a layer in place of its weight: A, B, β, and the options' own."""
+def _own_parameters(layer: Layer) -> list[nn.Parameter]:
+    """The parameters that a layer trains instead of its weight: A, B, β and those of options."""
     if isinstance(layer, FrozenEmbedding):
         return []
     own = [getattr(layer, name) for name in TRAINED]
-    norm = [] if layer.norm is None else layer.norm.parameters()
-    return [p for p in own if p is not None] + list(norm)
+    norm = [] if layer.norm is None else list(layer.norm.parameters())
+    return [p for p in own if p is not None] + norm
 
 
 def _source(owner: Owner, layout: Layout | None, scaffold: Scaffold, streams: dict[str, str]) -> Source:
-    """Where a weight comes from: a layer's `weight` under the layer's name, another one under its own."""
+    """The source of a weight: `weight` is drawn under its layer's name, other parameters under their own."""
     layer = streams[owner.layer]
     name = layer if owner.attribute == "weight" else dotted(layer, owner.attribute)
-    if layout is None:
-        shape, stack = tuple(as_matrix(owner.module).shape), 1
-    else:
-        shape, stack = layout.matrix, layout.stack
+    out, columns = as_matrix(owner.module).shape if layout is None else layout.matrix
+    stack = 1 if layout is None else layout.stack
     parameters = dict(scaffold.parameters)
-    return Source(scaffold.seed, name, shape, scaffold.family, parameters, stack=stack)
+    return Source(scaffold.seed, name, (out, columns), scaffold.family, parameters, stack=stack)
 
 
 def _frozen(source: Source, like: Tensor, drawn: bool) -> Tensor:
@@ -250,7 +260,7 @@ def _frozen(source: Source, like: Tensor, drawn: bool) -> Tensor:
 
 
 def _adapter_for(module: nn.Module, scaffold: Scaffold) -> Adapter:
-    """The adapter of one layer: without the residual skip where the layer changes the shape."""
+    """The adapter of one layer, without the residual if the layer changes the shape."""
     if not scaffold.residual or _keeps_shape(module):
         return scaffold
     return replace(scaffold, residual=False)
@@ -258,26 +268,29 @@ def _adapter_for(module: nn.Module, scaffold: Scaffold) -> Adapter:
 
 def _keeps_shape(module: nn.Module) -> bool:
     if kind_of(module) == "convolution":
-        return convolution.keeps_shape(module)
+        return convolution.keeps_shape(cast(nn.Conv2d, module))
     out, columns = as_matrix(module).shape
     return out == columns
 
 
 def _replacement(
     module: nn.Module, W_seed: Tensor, adapter: Adapter, source: Source | None, frozen_bias: bool
-) -> nn.Module:
+) -> Layer:
+    """The layer of ours that a module becomes."""
     if kind_of(module) == "embedding":
-        return FrozenEmbedding(W_seed, source, module)
-    bias = module.bias
+        return FrozenEmbedding(W_seed, source, cast(nn.Embedding, module))
+    bias = cast(Tensor | None, module.bias)
     if bias is not None and frozen_bias:
         bias = bias.detach()
     if kind_of(module) != "convolution":
         return LottaLinear(W_seed, adapter, bias=bias, source=source)
-    layer = CONVOLUTIONS[len(module.kernel_size) - 1]
-    return layer(W_seed, adapter, like=module, bias=bias, source=source)
+    like = cast(nn.Conv2d, module)  # or another class with its attributes
+    layer = CONVOLUTIONS[len(like.kernel_size) - 1]
+    return layer(W_seed, adapter, like=like, bias=bias, source=source)
 
 
 def _note(matrix: Matrix, layer: LottaLayer, scaffold: Scaffold, layout: Layout | None) -> str:
+    """What is unusual about an adapted matrix, for the account."""
     notes, adapter = [], layer.adapter
     rows, columns = layer.W_seed.shape
     if layout is not None:
@@ -296,7 +309,7 @@ def _note(matrix: Matrix, layer: LottaLayer, scaffold: Scaffold, layout: Layout 
 
 
 def _freeze_vectors(model: nn.Module, places: Places) -> None:
-    """Turn the vectors that `freeze` names into buffers; they keep their value, which no seed gives back."""
+    """Turn the vectors that `freeze` names into buffers with their present values."""
     for layer, module in list(model.named_modules()):
         if isinstance(module, LottaLayer):
             continue
@@ -312,26 +325,29 @@ def _split(attention: nn.Module) -> None:
 
 
 def _leave_fused_paths(model: nn.Module) -> None:
-    """Let PyTorch's encoders call their layers: the fused path reads weights and skips what follows them,
-    and nested tensors are for the fused path alone.
+    """Make PyTorch's encoders call their layers.
+
+    Their fused path reads the weights and would skip the layers' optional parts. Nested tensors are for that
+    path only.
     """
     for module in model.modules():
         if not any(isinstance(inner, LottaLayer) for inner in module.modules()):
             continue
         if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0  # "another activation": read by the fused path only
+            module.activation_relu_or_gelu = 0  # means "another activation"; only the fused path reads it
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
 
 
-def _become(module: nn.Module, other: nn.Module) -> None:
-    """Turn a module into another where it stands; hooks, the training flag and what was put on it stay.
+def _become(module: nn.Module, other: Other) -> Other:
+    """Turn a module into another one in place, and return it; it keeps its hooks and the training flag.
 
-    This, and not an exchange in the parent, is what lets a root module be wrapped, and what keeps every
-    reference to a module (used twice, held in a list or a closure) pointing at the one that is trained.
+    Replacing it in its parent instead would not work for a root module, and references from elsewhere (a
+    module used twice, held in a list or a closure) would still point at the old one.
     """
     other.train(module.training)
     before = Replaced.of(module)
     module.__class__ = type(other)
     module.__dict__ = before.carried_into(other)
-    module.replaced = before
+    module.__dict__["replaced"] = before
+    return cast(Other, module)
