@@ -121,7 +121,12 @@ class Composition(Function):
 
     @staticmethod
     def backward(ctx: Context, dW: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of `trained` from that of the weight; None for the other arguments."""
+        """The gradients of `trained`, each of its parameter's shape; None for the other arguments.
+
+        Args:
+            ctx: what `forward` left.
+            dW: the gradient of the weight, of its shape.
+        """
         trained = [parameter for parameter in ctx.trained if parameter.requires_grad]
         with torch.enable_grad():
             W = ctx.compose()
