@@ -51,7 +51,7 @@ class Layout:
 
     @classmethod
     def of(cls, owner: nn.Module, tensor: Tensor) -> "Layout":
-        """The layout of a tensor in the module that owns it.
+        """The layout of a tensor, of any shape, in the module that owns it.
 
         Two axes are a matrix. Of three axes, all longer than 1, the first numbers the matrices, such as
         experts. Of more axes, and in a convolution, the first is out and all others are in. Axes of length 1

@@ -105,15 +105,30 @@ class LottaConv(LottaLayer):
 
 
 class LottaConv1d(LottaConv):
-    """`LottaConv` in one dimension: (N, in, length) → (N, out, length)."""
+    """A convolution in one dimension on a frozen random kernel.
+
+    It maps (N, in, length) → (N, out, length), or both without N.
+    The arguments are those of `LottaLinear`, with W_seed (out, in / groups · Πk), and `like`: the
+    `nn.Conv1d` to replace.
+    """
 
 
 class LottaConv2d(LottaConv):
-    """`LottaConv` in two dimensions: (N, in, height, width) → (N, out, height, width)."""
+    """A convolution in two dimensions on a frozen random kernel.
+
+    It maps (N, in, height, width) → (N, out, height, width), or both without N.
+    The arguments are those of `LottaLinear`, with W_seed (out, in / groups · Πk), and `like`: the
+    `nn.Conv2d` to replace.
+    """
 
 
 class LottaConv3d(LottaConv):
-    """`LottaConv` in three dimensions: (N, in, depth, height, width) → (N, out, depth, height, width)."""
+    """A convolution in three dimensions on a frozen random kernel.
+
+    It maps (N, in, depth, height, width) → (N, out, depth, height, width), or both without N.
+    The arguments are those of `LottaLinear`, with W_seed (out, in / groups · Πk), and `like`: the
+    `nn.Conv3d` to replace.
+    """
 
 
 def composed_is_faster(out: int, columns: int, rank: int) -> bool:

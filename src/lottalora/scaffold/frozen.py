@@ -63,7 +63,7 @@ def mark(W_seed: Tensor, source: Source, *, untouched: bool = True) -> Tensor:
 
 
 def mark_of(W_seed: Tensor) -> Mark | None:
-    """The mark of a drawn W_seed; None for a tensor without one."""
+    """The mark of a drawn W_seed, (out, in); None for a tensor without a mark."""
     found: Mark | None = getattr(W_seed, "drawn", None)
     return found
 

@@ -102,7 +102,7 @@ class Identity:
         """Read a record from a state.
 
         Args:
-            record: the bytes, as `to_tensor` gives them.
+            record: the bytes, (length,) uint8, as `to_tensor` gives them.
             layer: the layer's name, for the message.
 
         Raises:

@@ -79,33 +79,54 @@ class LazyWeight(Tensor):
 def lazy_weight(
     like: Tensor, device: torch.device, compose: Callable[[], Tensor], trained: Sequence[Tensor]
 ) -> Tensor:
-    """Return a `LazyWeight` through which gradients reach `trained`, also from a custom autograd function.
+    """Return a `LazyWeight` through which gradients reach `trained`, even from a custom autograd function.
 
-    PyTorch's operations take the composed values, with their graph. An `autograd.Function` takes the tensor
-    as it is, so the tensor has a node of its own in the graph. Under a transform of `torch.func` the values
-    are composed at once.
+    PyTorch's operations use the composed values and their graph. An `autograd.Function` uses the tensor
+    itself, so the tensor has its own node in the graph. Under a transform of `torch.func` the values are
+    composed at once.
+
+    Args:
+        like: a tensor of the weight's shape and dtype.
+        device: the device of the values.
+        compose: () → the values, of the shape of `like`, with gradients.
+        trained: the parameters that `compose` uses, of any shapes.
     """
     if torch._C._are_functorch_transforms_active():
         return compose()
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in trained):
-        return Composition.apply(like, device, compose, *trained)
+        weight: Tensor = Composition.apply(  # type: ignore[no-untyped-call]  # torch's
+            like, device, compose, *trained
+        )
+        return weight
     return LazyWeight(like, device, compose)
 
 
+class Context(FunctionCtx):
+    """What the forward pass of `Composition` leaves for the backward pass."""
+
+    compose: Callable[[], Tensor]
+    trained: tuple[Tensor, ...]
+
+
 class Composition(Function):
-    """The node of a lazy weight: its gradient, taken through the composition."""
+    """The autograd node of a lazy weight, which computes gradients by composing the weight again."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, like: Tensor, device: torch.device, compose: Callable[[], Tensor], *trained: Tensor
+        ctx: Context, like: Tensor, device: torch.device, compose: Callable[[], Tensor], *trained: Tensor
     ) -> Tensor:
-        """The lazy weight, (out, in), without values yet."""
+        """A lazy weight of the shape of `like`."""
         ctx.compose, ctx.trained = compose, trained
         return LazyWeight(like, device, compose)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, dW: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of what is trained, from dW, (out, in)."""
+    def backward(ctx: Context, dW: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of `trained`, each of its parameter's shape; None for the other arguments.
+
+        Args:
+            ctx: what `forward` left.
+            dW: the gradient of the weight, of its shape.
+        """
         trained = [parameter for parameter in ctx.trained if parameter.requires_grad]
         with torch.enable_grad():
             W = ctx.compose()

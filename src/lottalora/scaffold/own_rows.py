@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def is_shared_out(W_seed: Tensor) -> TypeGuard["DTensor"]:
-    """Whether other processes hold some of the rows, that is, whether the tensor is a DTensor.
+    """Whether other processes hold some rows of W_seed, (out, in), that is, whether it is a DTensor.
 
     It looks for an attribute, since importing DTensor is slow.
     """
@@ -30,7 +30,7 @@ def to_local(W_seed: Tensor) -> Tensor:
 
 
 def rows_of(W_seed: Tensor) -> tuple[int, int]:
-    """(first, last + 1) of the rows that this process holds.
+    """(first, last + 1) of the rows of W_seed, (out, in), that this process holds.
 
     FSDP gives each process ⌈rows / processes⌉ of them, and fewer to the last ones.
     """
