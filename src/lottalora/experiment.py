@@ -1,9 +1,6 @@
 """One run on one screen: config → claim → data → build → fit → score → row."""
 
-import logging
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,17 +15,14 @@ from lottalora.config.identity import identify
 from lottalora.config.identity import portable
 from lottalora.data.spec import DataSpec
 from lottalora.data.splits import Splits
-from lottalora.distributed.collectives import is_first
-from lottalora.distributed.collectives import world_size
-from lottalora.distributed.launch import run_on_devices
+from lottalora.distributed import collectives
+from lottalora.distributed import launch
 from lottalora.errors import DIVERGED
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.tasks.metrics import load_torchmetrics
 from lottalora.tracking import logger as tracking
-
-log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
@@ -39,21 +33,18 @@ def run(cfg: DictConfig) -> None:
     rows.check_writable(identity, results)
     if cfg.trainer.devices == 1:
         run_claimed(cfg, identity)
-        return
-    run_on_devices(
-        lambda join: run_claimed(cfg, identity, join), lambda: train(cfg, identity), cfg.trainer.devices
-    )
+    else:
+        lead, follow = (lambda join: run_claimed(cfg, identity, join)), (lambda: train(cfg, identity))
+        launch.run_on_devices(lead, follow, cfg.trainer.devices)
 
 
-def run_claimed(
-    cfg: DictConfig, identity: dict, join: Callable[[], AbstractContextManager] = nullcontext
-) -> None:
+def run_claimed(cfg: DictConfig, identity: dict, join: launch.Together = nullcontext) -> None:
     """Train under the claim on this cell; `join` is entered where other devices take part."""
     digest, results = identity["digest"], Path(cfg.paths.results)
     log_file = rows.run_folder(identity, results) / "log.txt"
     with claims.claimed(digest, results, log_file=log_file) as other:
         if other:
-            log.info("skipped: %s is run %s", rows.run_name(identity), claims.holder_text(other))
+            claims.log_skipped(rows.run_name(identity), other)
         elif cfg.force or not rows.is_done(digest, results):  # by a process that has just released its claim
             overrides = HydraConfig.get().overrides.task
             with failures.recorded(digest, results, overrides=overrides, log_file=log_file), join():
@@ -65,10 +56,10 @@ def run_claimed(
 def train(cfg: DictConfig, identity: dict) -> bool:
     """Read the data, build the net, fit and score it, and write the row; return whether the run diverged."""
     load_torchmetrics()  # before Lightning, which would import all of it
-    from lottalora.training import checkpoints
+    from lottalora.training.checkpoints import remove
 
     build.set_up_torch(cfg.trainer, seed=cfg.seed)
-    logger = instantiate(cfg.logger) if cfg.logger._target_ and is_first() else None
+    logger = instantiate(cfg.logger) if cfg.logger._target_ and collectives.is_first() else None
     data = instantiate(cfg.data)
     net, account = build.build(cfg, data.spec)
     splits = data.read()
@@ -77,20 +68,15 @@ def train(cfg: DictConfig, identity: dict) -> bool:
     about = tracking.About(identity=identity, config=portable(cfg), folder=folder, group=group)
     with tracking.watched(logger, about) as watch:
         measured = fit_and_score(cfg, data.spec, splits, net, folder, watch)
-        if not is_first():
+        if not collectives.is_first():
             return measured["diverged"]
-        counted = {"counts": account.counts(), "account": account.as_dict()["entries"]}
-        row = identity | measured | data.spec.scoring() | counted | {"config": portable(cfg)}
+        row = identity | measured | data.spec.scoring() | {"config": about.config}
+        row |= {"counts": account.counts(), "account": account.as_dict()["entries"]}
         path = rows.write(row, results)
         if watch:
             watch.row = row
-    checkpoints.remove(folder)
-    if row["diverged"]:
-        log.warning("diverged in epoch %d: its loss, score or β is not finite: %s", row["epochs"], path)
-    else:
-        log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            log.info("next: %s", rows.report_command(results))
+    remove(folder)
+    rows.log_end(row, path, hint=HydraConfig.get().mode != RunMode.MULTIRUN)
     return row["diverged"]
 
 
@@ -110,10 +96,9 @@ def fit_and_score(
     from lottalora.training.resampling import resamplers
 
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
-    if world_size() > 1:
-        splits = distribute(
-            task, splits, strategy=cfg.trainer.strategy, device=build.device_kind(cfg.trainer)
-        )
+    if collectives.world_size() > 1:
+        device = build.device_kind(cfg.trainer)
+        splits = distribute(task, splits, strategy=cfg.trainer.strategy, device=device)
     fitted = fit.fit(
         task,
         splits,

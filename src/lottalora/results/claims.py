@@ -114,6 +114,11 @@ def all_held(results: Path) -> dict[str, dict]:
     return {digest: note for digest, note in held.items() if note}
 
 
+def log_skipped(name: str, note: dict) -> None:
+    """Log that another process runs this cell."""
+    log.info("skipped: %s is run %s", name, holder_text(note))
+
+
 def holder_text(note: dict) -> str:
     """Say who holds a claim, from the note that `claimed` or `holder` gave."""
     if note["pid"] is None:

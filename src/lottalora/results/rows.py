@@ -103,6 +103,16 @@ def is_done(digest: str, root: Path) -> bool:
     return path is not None
 
 
+def log_end(row: Row, path: Path, *, hint: bool) -> None:
+    """Log how a run ended and where its row lies; with `hint`, also the command that makes the report."""
+    if row["diverged"]:
+        log.warning("diverged in epoch %d: its loss, score or β is not finite: %s", row["epochs"], path)
+        return
+    log.info("%s %.4f, %.0f s: %s", row["metric"], row["score"], row["seconds"], path)
+    if hint:
+        log.info("next: %s", report_command(path.parents[3]))
+
+
 def report_command(root: Path) -> str:
     """What makes tables and figures of the rows under this folder."""
     where = [] if Path(root) == Path("results") else ["--results", str(root)]
