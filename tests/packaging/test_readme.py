@@ -68,6 +68,11 @@ def test_python_blocks_of_a_page_run_in_order_in_one_process(page, printed):
 @pytest.mark.parametrize("command", commands("python run.py"))
 def test_run_command_is_accepted(command):
     words = [word for word in without_sweep(command) if not word.startswith("dry_run")]
+    if any(word.startswith("sweeps=") for word in words):  # a file of sweeps/ has many runs, so it needs -m
+        ran = python("-m", "lottalora", "plan", "--json", *words)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["runs"] > 1
+        return
     ran = python("run.py", *words, "dry_run=json")
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["full"] > 0

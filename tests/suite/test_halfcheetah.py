@@ -177,6 +177,7 @@ class TestMinari:
             raise ConnectionError("no answer")
 
         monkeypatch.setenv("MINARI_DATASETS_PATH", "nowhere")
+        monkeypatch.setattr("lottalora.data.sources.episodes.reach", silent)
         monkeypatch.setattr(minari, "list_remote_datasets", silent)
         monkeypatch.setattr(minari, "download_dataset", silent)
 
