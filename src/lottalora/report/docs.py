@@ -20,6 +20,7 @@ from lottalora.report.tables import paper_cell
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
 from lottalora.report.tables import signed
+from lottalora.scaffold.families import SCALINGS
 
 MakeBlock = Callable[..., str]
 MAKERS: dict[str, MakeBlock] = {}
@@ -146,7 +147,8 @@ def families(blocks: list[Block], model: str, data: str, size: str, ranks: str) 
     found = {(line.init, line.rank): line for line in plain if not line.options}
     inits = sorted({init for init, rank in found if rank in asked})
     head = ["W_seed", *(f"rank {rank}" for rank in asked), *(f"rank {rank}, removed" for rank in asked)]
-    arms = {(line.init, line.rank): line for line in block.lines if line.condition == "no_scaffold"}
+    removed = [line for line in block.lines if line.condition == "no_scaffold" and not line.adapter]
+    arms = {(line.init, line.rank): line for line in removed if not line.options}
     lines = [
         [
             f"`{init}`",
@@ -155,6 +157,19 @@ def families(blocks: list[Block], model: str, data: str, size: str, ranks: str) 
         for init in inits
     ]
     return table_text(head, lines, numbers=range(1, len(head)))
+
+
+@fills
+def scalings(blocks: list[Block], model: str, data: str, size: str, rank: str) -> str:
+    """The score of each family at each reading of its fan-in scaling: `scalings mlp mnist medium 8`."""
+    block = find_block(blocks, model, data, size)
+    lines = [line for line in block.lines if line.condition == "scaffold" and line.rank == int(rank)]
+    found = {(line.init, line.options.removeprefix("scaling=") or "standardised"): line for line in lines}
+    inits = sorted({init for init, scaling in found if scaling == "multiplied"})
+    table = [
+        [f"`{init}`", *(cell_text(block, found.get((init, each))) for each in SCALINGS)] for init in inits
+    ]
+    return table_text(["W_seed", *SCALINGS], table, numbers=range(1, 1 + len(SCALINGS)))
 
 
 @fills
