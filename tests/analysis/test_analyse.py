@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
-from lottalora.analysis.statistics_table import analyse
 from lottalora.cli.main import main
 from lottalora.report.blocks import blocks_of
+from lottalora.report.statistics_table import analyse
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row

@@ -9,7 +9,7 @@ HELP = "tests, intervals and other analyses of finished rows"
 # name → module with `analyse(blocks) -> Analysis`, and what it finds
 ANALYSES = {
     "statistics": (
-        "lottalora.analysis.statistics_table",
+        "lottalora.report.statistics_table",
         "intervals; tests against full training and the paper; the power they had",
     ),
 }

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lottalora.analysis.equivalence import Equivalence
 from lottalora.analysis.equivalence import paired_equivalence
@@ -18,10 +17,8 @@ from lottalora.analysis.statistics import holm
 from lottalora.analysis.statistics import paired
 from lottalora.analysis.statistics import power
 from lottalora.analysis.statistics import seeds_needed
-
-if TYPE_CHECKING:
-    from lottalora.report.blocks import Block
-    from lottalora.report.blocks import Line
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
 
 ARM = ["arm", "init", "rank"]
 BESIDE_PAPER = ["n", "mean ± std", "95 % interval", "paper", "ours − paper", "TOST p", "verdict"]
@@ -43,7 +40,7 @@ class Comparison:
     seeds_needed: int | None  # for a power of 80 %
 
 
-def analyse(blocks: Iterable["Block"]) -> Analysis:
+def analyse(blocks: Iterable[Block]) -> Analysis:
     tables, numbers = [], []
     for block in blocks:
         compared, refused = comparisons(block)
@@ -54,7 +51,7 @@ def analyse(blocks: Iterable["Block"]) -> Analysis:
     return Analysis("Statistics", tables, numbers)
 
 
-def comparisons(block: "Block") -> tuple[dict[int, Comparison], list[str]]:
+def comparisons(block: Block) -> tuple[dict[int, Comparison], list[str]]:
     """By place in block.lines; and a sentence for each arm that shares no seed with full training."""
     full = block.baseline
     tests, matches, refused = {}, {}, []
@@ -81,7 +78,7 @@ def comparison(tests: Paired, holm_p: float, match: Equivalence) -> Comparison:
     return Comparison(tests, holm_p, match, power(effect, n), seeds_needed(effect))
 
 
-def paper_table(block: "Block") -> Table:
+def paper_table(block: Block) -> Table:
     lines = []
     for line in block.lines:
         scores, test = line.scores, line.beside_paper
@@ -93,7 +90,7 @@ def paper_table(block: "Block") -> Table:
     return Table(block.title, ARM + BESIDE_PAPER, len(ARM), lines, paper_notes(block))
 
 
-def paper_cells(line: "Line", test: Equivalence, block: "Block") -> list[str]:
+def paper_cells(line: Line, test: Equivalence, block: Block) -> list[str]:
     return [
         block.metric.text(line.paper.mean),
         signed(test.difference, block.metric),
@@ -102,7 +99,7 @@ def paper_cells(line: "Line", test: Equivalence, block: "Block") -> list[str]:
     ]
 
 
-def paper_notes(block: "Block") -> list[str]:
+def paper_notes(block: Block) -> list[str]:
     scores = f"{block.metric.of_part}, {block.metric.unit}" if block.metric.unit else block.metric.of_part
     methods = sorted({line.scores.method for line in block.lines if not math.isnan(line.scores.low)})
     by = f" Intervals of the mean by {' or '.join(methods)}." if methods else ""
@@ -128,7 +125,7 @@ def paper_notes(block: "Block") -> list[str]:
     return notes
 
 
-def full_table(block: "Block", compared: dict[int, Comparison], refused: list[str]) -> Table:
+def full_table(block: Block, compared: dict[int, Comparison], refused: list[str]) -> Table:
     lines = [
         [*arm_cells(line), *full_cells(compared[place], block)]
         for place, line in enumerate(block.lines)
@@ -138,7 +135,7 @@ def full_table(block: "Block", compared: dict[int, Comparison], refused: list[st
     return Table(title, ARM + BESIDE_FULL, len(ARM), lines, full_notes(block, compared, refused))
 
 
-def full_cells(found: Comparison, block: "Block") -> list[str]:
+def full_cells(found: Comparison, block: Block) -> list[str]:
     tests, metric = found.tests, block.metric
     wilcoxon = "–"
     if not math.isnan(tests.wilcoxon_p):
@@ -158,7 +155,7 @@ def full_cells(found: Comparison, block: "Block") -> list[str]:
     ]
 
 
-def full_notes(block: "Block", compared: dict[int, Comparison], refused: list[str]) -> list[str]:
+def full_notes(block: Block, compared: dict[int, Comparison], refused: list[str]) -> list[str]:
     tests = [found.tests for found in compared.values()]
     tested = sum(not math.isnan(found.p) for found in tests)
     notes = [
@@ -179,7 +176,7 @@ def full_notes(block: "Block", compared: dict[int, Comparison], refused: list[st
     return notes + [f"{what}: {number}." for what, number in counts.items() if number] + refused
 
 
-def number_line(block: "Block", line: "Line", found: Comparison | None) -> dict:
+def number_line(block: Block, line: Line, found: Comparison | None) -> dict:
     """One arm, unrounded, in the unit of rows."""
     scores, paper = line.scores, line.beside_paper
     tests, match = (found.tests, found.match) if found else (None, None)
@@ -213,12 +210,12 @@ def number_line(block: "Block", line: "Line", found: Comparison | None) -> dict:
     }
 
 
-def arm_cells(line: "Line") -> list[str]:
+def arm_cells(line: Line) -> list[str]:
     init = ", ".join(part for part in (line.init, line.options) if part) or "–"
     return [line.label, init, "–" if line.rank is None else str(line.rank)]
 
 
-def line_name(line: "Line") -> str:
+def line_name(line: Line) -> str:
     rank = "" if line.rank is None else f", r = {line.rank}"
     return f"{line.label}{', ' + line.init if line.init else ''}{rank}"
 
