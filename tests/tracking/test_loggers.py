@@ -162,3 +162,13 @@ def test_a_logger_without_its_package_is_refused_when_it_is_made(name, kind, mon
 def test_a_logger_is_made_before_data_are_read(tmp_path):
     words = ("data=mnist", f"paths.data={tmp_path}/none", "logger=wandb", "logger.mode=sometimes")
     assert "logger.mode must be online or offline" in run(tmp_path, *words).stderr
+
+
+def test_the_logged_training_loss_is_that_of_examples_however_many_batches_make_a_step(tmp_path):
+    ran = run(tmp_path, "logger=csv", "trainer.accumulate=2")
+    assert ran.returncode == 0, ran.stderr
+    (path,) = tmp_path.glob("results/runs/*/csv/version_0/metrics.csv")
+    logged = float(next(csv.DictReader(path.open()))["train/loss"])
+    history = the_row(tmp_path)["history"]
+    first = [loss for epoch, loss in zip(history["epoch"], history["loss"], strict=True) if epoch <= 1]
+    assert logged == pytest.approx(sum(first) / len(first), rel=0.05)

@@ -68,7 +68,8 @@ class Epochs(Callback):
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:
         metrics = {
-            "train/loss": self.train.take(),
+            # Lightning has divided each batch's loss by the number that make one step.
+            "train/loss": trainer.accumulate_grad_batches * self.train.take(),
             "learning_rate": self.learning_rate,
         }
         if "validation/score" in trainer.callback_metrics:
