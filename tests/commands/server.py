@@ -13,6 +13,7 @@ import random
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -90,6 +91,13 @@ def become(request: dict, elsewhere: list[str]) -> list[str]:
     return request["words"]
 
 
+def installed_path() -> list[str]:
+    """sys.path of a Python that is started without PYTHONPATH: an editable install adds its source there."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path[1:]))"]
+    return json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+
+
 def show(kind: type, error: BaseException, trace: types.TracebackType | None) -> None:
     """Print an uncaught error without the frames that are not the command's."""
     while trace and trace.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>", runpy.__file__):
@@ -113,8 +121,7 @@ def run(words: list[str]) -> None:
 
 if __name__ == "__main__":
     way = socket.socket(fileno=int(sys.argv[1]))
-    own = os.environ["PYTHONPATH"].split(os.pathsep)
-    elsewhere = [part for part in sys.path[1:] if part not in own]
+    elsewhere = installed_path()
     from lottalora.tasks.metrics import load_torchmetrics
 
     load_torchmetrics()
