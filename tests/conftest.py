@@ -5,6 +5,7 @@ import pytest
 WIDE = ("module", "package", "session")  # scopes of a fixture that several tests share
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests of Slurm, which use one queue, and by file those that share a fixture."""
     for item in items:
