@@ -28,8 +28,8 @@ demo: $(VENV)/suite.stamp  ## baseline and scaffold at four ranks and three seed
 	$(BIN)/python run.py -m model=mlp data=digits mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44 paths.results=$(DEMO)
 	$(BIN)/python -m lottalora report --results $(DEMO)
 
-# Two workers; what shares a fixture of its module, and all of Slurm, stays on one (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Two workers, a file of tests on one of them: tests that share a fixture, and all of Slurm, stay together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/test.stamp  ## run the tests, but for the slow ones
 	$(PYTEST) -m "not slow"
