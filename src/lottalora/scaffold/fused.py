@@ -28,6 +28,10 @@ from torch.autograd.function import FunctionCtx
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.dropout import zero_some_
 
+Maybe = Tensor | None
+Saved = tuple[Maybe, Tensor, Maybe, Maybe, Maybe, Maybe, Maybe]
+PAIR = "A and B come together"
+
 
 @dataclass(frozen=True)
 class How:
@@ -86,13 +90,25 @@ def linear(
         how = replace(how, scale=scale / (1 - dropout), dropout=dropout, seed=seed)
     if A is None and beta is None:  # PyTorch's own saves W alone, and only for dx
         return F.linear(x, W.to(x.dtype), None if bias is None else bias.to(x.dtype))
-    return Fused.apply(x, W, beta, A, B, bias, how)
+    h: Tensor = Fused.apply(x, W, beta, A, B, bias, how)  # type: ignore[no-untyped-call]  # torch's
+    return h
 
 
 def compose(W: Tensor, beta: Tensor | None, A: Tensor | None, B: Tensor | None, scale: float) -> Tensor:
     """β W + s B A, (out, in), in the dtype of W; its gradient is autograd's."""
     W = W if beta is None else beta * W
-    return W if A is None else torch.addmm(W, B.to(W.dtype), A.to(W.dtype), alpha=scale)
+    if A is None:
+        return W
+    assert B is not None, PAIR
+    return torch.addmm(W, B.to(W.dtype), A.to(W.dtype), alpha=scale)
+
+
+class Context(FunctionCtx):
+    """What the forward pass of `Fused` leaves for the backward pass: x, W, β, A, B, t and W x, and `how`."""
+
+    how: How
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: Saved
 
 
 class Fused(Function):
@@ -100,7 +116,7 @@ class Fused(Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Context,
         x: Tensor,
         W: Tensor,
         beta: Tensor | None,
@@ -115,11 +131,12 @@ class Fused(Function):
         h, t, Wx = _output(x, W, beta, A, B, bias, how, keep_Wx=first)
         ctx.how = how
         needs_x = wants_A or wants_B or (wants_beta and not first)
-        ctx.save_for_backward(x if needs_x else None, W, beta, A, B, t if wants_B else None, Wx)
+        saved: Saved = (x if needs_x else None, W, beta, A, B, t if wants_B else None, Wx)
+        ctx.save_for_backward(*saved)  # type: ignore[arg-type]  # None is allowed, its docstring says
         return h
 
     @staticmethod
-    def backward(ctx: FunctionCtx, dh: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, dh: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, W, β, A, B and b, from dh, (*, out)."""
         with torch.autocast(dh.device.type, enabled=False):
             return _gradients(ctx.needs_input_grad, ctx.how, dh, *ctx.saved_tensors)
@@ -138,21 +155,23 @@ def _output(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """h; and t = s A (m ⊙ x) and W x where they were made and the backward pass can use them."""
     shape, x = x.shape[:-1], x.reshape(-1, x.shape[-1])  # (n, in)
-    W, A, B, bias = (None if part is None else part.to(x.dtype) for part in (W, A, B, bias))
+    W = W.to(x.dtype)
+    A, B, bias = (None if part is None else part.to(x.dtype) for part in (A, B, bias))
     factor = _factor(beta, x)
-    on_device = isinstance(factor, Tensor)
     t = Wx = None
     if how.form is Form.COMPOSE and A is not None and not keep_Wx:
+        assert B is not None, PAIR
         h = F.linear(x, _add_product(factor * W, 1.0, _scaled(B, how), A), bias)
         return h.view(*shape, len(W)), None, None
     start = x.new_zeros(()) if bias is None else bias  # broadcasts over (n, out)
     if A is not None:
+        assert B is not None, PAIR
         t = _scaled(A, how) @ _masked(x, how).T  # (r, n)
         tall = B.T.contiguous()  # (r, out)
         start = t.T @ tall if bias is None else torch.addmm(bias, t.T, tall)  # (n, out)
-    if keep_Wx or on_device:
+    if keep_Wx or isinstance(factor, Tensor):
         Wx = x @ W.T
-        h = torch.addcmul(start, Wx, factor if on_device else Wx.new_tensor(factor))
+        h = torch.addcmul(start, Wx, factor if isinstance(factor, Tensor) else Wx.new_tensor(factor))
     elif A is not None:
         h = start.addmm_(x, W.T, alpha=factor)
     else:
@@ -182,17 +201,26 @@ def _gradients(
     if wants_x:
         dx = dh @ W.to(dtype)  # g, (n, in)
     if wants_beta:
-        dbeta = (_inner(dx, x) if Wx is None else _inner(dh, Wx)).to(beta.dtype)
+        assert beta is not None
+        if Wx is None:
+            assert dx is not None and x is not None, "without dx, W x was kept"
+            dbeta = _inner(dx, x).to(beta.dtype)
+        else:
+            dbeta = _inner(dh, Wx).to(beta.dtype)
     if A is not None and (wants_x or wants_A):
+        assert B is not None, PAIR
         u = _scaled(B.T, how).to(dtype).contiguous() @ dh.T  # (r, n)
     if wants_A or (wants_B and t is None):
+        assert x is not None, "saved for dA and dB"
         masked = _masked(x, how)
     if wants_A:
+        assert A is not None
         dA = (u @ masked).to(A.dtype)  # (r, in)
     if wants_B:
+        assert A is not None and B is not None, PAIR
         t = _scaled(A, how).to(dtype) @ masked.T if t is None else t
         dB = (t @ dh).T.to(B.dtype)  # (out, r)
-    if wants_x:
+    if dx is not None:
         dx = dx.clone() if torch.is_grad_enabled() else dx  # g is then needed as it was
         dx = _finish_dx(dx, _factor(beta, dx), None if A is None else u, A, how).view(*shape, W.shape[1])
     return dx, None, dbeta, dA, dB, dh.sum(0) if wants_bias else None, None
@@ -202,6 +230,7 @@ def _finish_dx(g: Tensor, factor: float | Tensor, u: Tensor | None, A: Tensor | 
     """β g + m ⊙ uᵀ A, in the memory of g."""
     if u is None:
         return g.mul_(factor)
+    assert A is not None, "u was made from it"
     if how.dropout:
         return g.mul_(factor).add_(zero_some_(u.T @ A.to(g.dtype), how.dropout, how.seed))
     return _add_product(g, factor, u.T, A.to(g.dtype))
@@ -236,4 +265,5 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
     """⟨a, b⟩, (n, …) each; by torch.dot it is slow in half precision and loses digits in float32."""
     if a.dtype.itemsize < 4:
         return (a * b).sum(dtype=torch.float32)
-    return torch.linalg.vecdot(a, b).sum()
+    products: Tensor = torch.linalg.vecdot(a, b)
+    return products.sum()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def set_fused(model: nn.Module, mode: str) -> int:
         ValueError: an unknown mode, or a model without a scaffold.
     """
     _check(mode)
-    layers = [module for module in model.modules() if hasattr(module, "taken")]
+    layers = [module for module in model.modules() if _is_layer(module)]
     if not layers:
         raise ValueError("This model has no scaffold layer to speed up: call wrap first.")
     for layer in layers:
@@ -67,7 +68,7 @@ def fused_as(mode: str) -> Iterator[None]:
 
 def paths_taken(model: nn.Module) -> dict[str, int]:
     """How many scaffold layers took which form when they were last called; "none" where not yet."""
-    taken = [module.taken for module in model.modules() if hasattr(module, "taken")]
+    taken = [module.taken for module in model.modules() if _is_layer(module)]
     return dict(Counter("none" if form is None else form.value for form in taken))
 
 
@@ -129,7 +130,8 @@ def find_obstacle(layer: "LottaLayer", x: Tensor) -> str | None:
     W_seed = layer.W_seed
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return "torch.func and forward-mode derivatives transform the reference"
-    if torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter):
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # public, without a type
+    if tracing or type(x) not in (Tensor, nn.Parameter):
         return f"x is traced, or a {type(x).__name__}"
     if type(W_seed) not in (Tensor, nn.Parameter) or W_seed.requires_grad:
         return "W_seed is not a plain frozen tensor"
@@ -138,6 +140,11 @@ def find_obstacle(layer: "LottaLayer", x: Tensor) -> str | None:
     if x.dtype not in DTYPES or (x.dtype != W_seed.dtype and not torch.is_autocast_enabled(x.device.type)):
         return f"it was not tested for x of {x.dtype} and W_seed of {W_seed.dtype}"
     return None
+
+
+def _is_layer(module: nn.Module) -> "TypeGuard[LottaLayer]":
+    """Whether it is a scaffold layer, or a wrapper that passes its attributes on."""
+    return hasattr(module, "taken")  # no isinstance: `layers` imports this module
 
 
 def _settle(layer: "LottaLayer", mode: str, obstacle: str | None) -> Form | None:
