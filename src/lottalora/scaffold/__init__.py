@@ -29,13 +29,13 @@ from lottalora.scaffold.families import Family
 from lottalora.scaffold.families import family
 from lottalora.scaffold.kinds import register_layer
 from lottalora.scaffold.layers import LottaLinear
-from lottalora.scaffold.merge import Merged
 from lottalora.scaffold.merge import merge
-from lottalora.scaffold.merge import unmerge
+from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.path import fused_as
 from lottalora.scaffold.path import paths_taken
 from lottalora.scaffold.path import set_fused
 from lottalora.scaffold.shards import shard
+from lottalora.scaffold.unmerge import unmerge
 from lottalora.scaffold.wrap import wrap
 
 __all__ = [

@@ -227,7 +227,10 @@ def _convert(
 
 
 def _share(holders: Sequence[Layer]) -> None:
-    """Tie the trained parameters of layers that had a tied weight."""
+    """Tie the trained parameters of layers that had a tied weight, and tell all of its padding row."""
+    padding = next((layer.padding_idx for layer in holders if layer.padding_idx is not None), None)
+    for layer in holders:
+        layer.padding_idx = padding
     for layer in holders[1:]:
         for name in TRAINED:
             if hasattr(holders[0], name):
@@ -342,8 +345,8 @@ def _leave_fused_paths(model: nn.Module) -> None:
 
 def _switch_off(module: nn.Module, setting: str, off: int) -> None:
     """Give a setting its value `off`, and keep the one it had for `merge`."""
-    vars(module)["switched_off"] = (setting, vars(module)[setting])
-    vars(module)[setting] = off
+    state = module.__dict__
+    state |= {"switched_off": (setting, state[setting]), setting: off}
 
 
 def _become(module: nn.Module, other: Other) -> Other:
