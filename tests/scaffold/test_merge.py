@@ -268,6 +268,13 @@ def test_tied_weights_stay_tied(dtype):
     assert net.head.B is net.embed.composed_weight.B and net.one.A is net.two.A
 
 
+def test_tied_layers_draw_the_same_padding_row_again():
+    net, _ = built("tied", SCAFFOLD)
+    net = net.to_empty(device="cpu")
+    assert torch.equal(net.head.W_seed, net.embed.composed_weight.W_seed)
+    assert not net.head.W_seed[0].any() and verify(net) == []
+
+
 def test_equal_adapters_that_are_not_tied_stay_apart():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     wrap(net, Scaffold(rank=0, train_beta=False, family="zeros"))
