@@ -29,10 +29,13 @@ from lottalora.scaffold.families import Family
 from lottalora.scaffold.families import family
 from lottalora.scaffold.kinds import register_layer
 from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.merge import merge
+from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.path import fused_as
 from lottalora.scaffold.path import paths_taken
 from lottalora.scaffold.path import set_fused
 from lottalora.scaffold.shards import shard
+from lottalora.scaffold.unmerge import unmerge
 from lottalora.scaffold.wrap import wrap
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "LottaConv3d",
     "LottaLinear",
     "LottaWeight",
+    "Merged",
     "Scaffold",
     "Source",
     "SplitAttention",
@@ -56,12 +60,14 @@ __all__ = [
     "family",
     "fused_as",
     "materialize",
+    "merge",
     "paths_taken",
     "register_layer",
     "resample",
     "set_backbone_seed",
     "set_fused",
     "shard",
+    "unmerge",
     "verify",
     "without_scaffold",
     "wrap",

@@ -154,7 +154,10 @@ class LottaWeight(LottaLayer):
         self.check(self.W_seed)
         if index is not None:
             return self.rows(index, **options)
-        return self.layout.to_tensor(self._renormalised())
+        return self._as_replaced(self._renormalised())
+
+    def _as_replaced(self, W: Tensor) -> Tensor:
+        return self.layout.to_tensor(W)
 
     @property
     def weight(self) -> Tensor:

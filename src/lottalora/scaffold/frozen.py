@@ -68,6 +68,12 @@ def mark_of(W_seed: Tensor) -> Mark | None:
     return found
 
 
+def is_untouched(W_seed: Tensor) -> bool:
+    """Whether a W_seed, (out, in), is marked as drawn and nothing was written to it since."""
+    drawn = mark_of(W_seed)
+    return drawn is not None and drawn.untouched is not None and drawn.untouched == _state(W_seed)
+
+
 def _state(W: Tensor) -> tuple[int, int] | None:
     """The address of a tensor and its number of writes: one of them changes with every write."""
     return None if W.is_inference() else (W.data_ptr(), W._version)

@@ -227,7 +227,10 @@ def _convert(
 
 
 def _share(holders: Sequence[Layer]) -> None:
-    """Tie the trained parameters of layers that had a tied weight."""
+    """Tie the trained parameters of layers that had a tied weight, and tell all of its padding row."""
+    padding = next((layer.padding_idx for layer in holders if layer.padding_idx is not None), None)
+    for layer in holders:
+        layer.padding_idx = padding
     for layer in holders[1:]:
         for name in TRAINED:
             if hasattr(holders[0], name):
@@ -317,6 +320,7 @@ def _freeze_vectors(model: nn.Module, places: Places) -> None:
             if is_vector(module, name, value) and places.of([dotted(layer, name)]) == "freeze":
                 delattr(module, name)
                 module.register_buffer(name, value.detach())
+                vars(module).setdefault("frozen_vectors", []).append(name)  # for `merge`
 
 
 def _split(attention: nn.Module) -> None:
@@ -334,9 +338,15 @@ def _leave_fused_paths(model: nn.Module) -> None:
         if not any(isinstance(inner, LottaLayer) for inner in module.modules()):
             continue
         if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0  # means "another activation"; only the fused path reads it
+            _switch_off(module, "activation_relu_or_gelu", 0)  # "another activation"; only that path reads it
         if isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
+            _switch_off(module, "use_nested_tensor", False)
+
+
+def _switch_off(module: nn.Module, setting: str, off: int) -> None:
+    """Give a setting its value `off`, and keep the one it had for `merge`."""
+    state = module.__dict__
+    state |= {"switched_off": (setting, state[setting]), setting: off}
 
 
 def _become(module: nn.Module, other: Other) -> Other:
