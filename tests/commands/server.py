@@ -80,7 +80,7 @@ def become(request: dict, elsewhere: list[str]) -> list[str]:
     os.environ.update(request["env"])
     own = {"-c": "", "-m": os.getcwd()}.get(first, os.path.dirname(os.path.abspath(first)))
     path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    sys.path[:] = [own, *path, *elsewhere]
+    sys.path[:] = [own, *path, *(part for part in elsewhere if part not in path)]
     sys.argv[:] = [first, *rest] if first not in ("-c", "-m") else [first, *rest[1:]]
     sys.stdout.reconfigure(line_buffering=os.isatty(1))
     random.seed()
