@@ -121,6 +121,7 @@ def is_absent(target: str, reason: BaseException) -> bool:
 
 
 def raised_by_hydra(error: BaseException) -> bool:
+    """Return whether Hydra itself raised the error."""
     places = traceback.extract_tb(error.__traceback__)
     return bool(places) and "/hydra/_internal/" in places[-1].filename
 
@@ -140,6 +141,7 @@ def deliberate(error: BaseException | None) -> str | None:
 
 
 def is_raise_of_ours(place: traceback.FrameSummary) -> bool:
+    """Return whether the frame is a `raise` statement of this package."""
     return Path(place.filename).is_relative_to(PACKAGE) and (place.line or "").startswith("raise ")
 
 
@@ -165,6 +167,7 @@ def said_by_submitit(error: Exception) -> str | None:
 
 
 def unknown_choice(error: MissingConfigException) -> str:
+    """Say in one line which choices the config group has, or which package is missing."""
     if error.missing_cfg_file in PLUGINS:
         package = PLUGINS[error.missing_cfg_file]
         return f"This launcher needs the package {package}. Type: pip install {package}"
@@ -175,6 +178,7 @@ def unknown_choice(error: MissingConfigException) -> str:
 
 
 def unknown_key(key: str, conf: Path) -> str:
+    """Say in one line which keys are nearest to an unknown one."""
     known = known_keys(key, conf)
     same_end = [name for name in known if name.endswith(f".{key}")]  # lr: optimizer.lr
     near = same_end[:3] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)

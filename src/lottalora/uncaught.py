@@ -17,6 +17,7 @@ def install() -> None:
 
 
 def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """Print an uncaught error in one line, or as a traceback if it is a bug (`sys.excepthook`)."""
     line = None if os.environ.get(SHOW_ALL) else one_line(error)
     if line is None:
         sys.__excepthook__(kind, error, trace)

@@ -54,5 +54,6 @@ KEY = ("benchmark", "variant", "condition", "rank", "metric")
 
 
 def lines() -> Iterator[dict[str, str]]:
+    """Yield the lines of `paper.csv`, the paper's published numbers, as dictionaries."""
     text = resources.files("lottalora.analysis").joinpath("paper.csv").read_text(encoding="utf-8")
     yield from csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))

@@ -27,4 +27,5 @@ def share_above_chance(score: float, baseline: float, chance: float) -> float:
 
 
 def ratio(above: float, below: float) -> float:
+    """Return above / below, or NaN where `below` is 0."""
     return above / below if below else math.nan

@@ -49,6 +49,7 @@ def interval(scores: Iterable[float | None]) -> Interval:
 
 
 def bounds(values: np.ndarray) -> tuple[float, float, str]:
+    """Return the 95 % interval of the mean of `values`, (n,), and which method gave it."""
     n = len(values)
     if n < FEWEST:
         return math.nan, math.nan, f"none: n = {n}, needs {FEWEST}"
@@ -172,8 +173,10 @@ def seeds_needed(effect: float) -> int | None:
 
 
 def differ(one: float | None, other: float | None) -> float:
+    """Return one − other, or NaN where either is None."""
     return math.nan if one is None or other is None else round(one - other, DIGITS)
 
 
 def finite(scores: Iterable[float | None]) -> np.ndarray:
+    """Return the finite scores, (n,); None, NaN and infinities are left out."""
     return np.array([score for score in scores if score is not None and math.isfinite(score)], dtype=float)

@@ -88,6 +88,7 @@ def check_no_sweep(typed: Sequence[str]) -> None:
 
 
 def check_folders(cfg: DictConfig) -> None:
+    """Raise ValueError where a folder's key is not a non-empty string."""
     for key, remedy in FOLDERS.items():
         folder = OmegaConf.select(cfg, key)
         if not isinstance(folder, str) or not folder.strip():
@@ -95,6 +96,7 @@ def check_folders(cfg: DictConfig) -> None:
 
 
 def check_sections(cfg: DictConfig) -> None:
+    """Raise ValueError where model and data have no recipe, or a section is no mapping."""
     if "recipe" not in cfg:
         raise ValueError(no_recipe(HydraConfig.get().runtime.choices))
     for section in SECTIONS:
@@ -124,6 +126,7 @@ def no_recipe(choices: DictConfig) -> str:
 
 
 def check_numbers(cfg: DictConfig) -> None:
+    """Raise ValueError for the first number that is of a wrong type or out of range."""
     for key, smallest in WHOLE.items():
         value = OmegaConf.select(cfg, key, throw_on_missing=True)
         if type(value) is not int or value < smallest:
@@ -149,10 +152,12 @@ def check_numbers(cfg: DictConfig) -> None:
 
 
 def is_number(value: object) -> bool:
+    """Return whether `value` is an int or a float; a bool is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_choices(cfg: DictConfig) -> None:
+    """Raise ValueError for an unknown size, place or option, or a reserved recipe name."""
     if cfg.model.size not in cfg.model.sizes:
         known = ", ".join(nearest_first(str(cfg.model.size), cfg.model.sizes))
         raise ValueError(f"Unknown model.size {cfg.model.size!r}. Known: {known}.")

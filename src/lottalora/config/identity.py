@@ -119,6 +119,7 @@ def without_root(section: dict) -> dict:
 
 
 def without(section: dict, keys: Collection[str]) -> dict:
+    """Return the section less these keys."""
     return {key: value for key, value in section.items() if key not in keys}
 
 

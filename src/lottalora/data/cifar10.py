@@ -82,6 +82,7 @@ class CIFAR10:
 
 
 def read_images(root: Path, names: Sequence[str]) -> Images:
+    """Read pickled batches whose MD5 is right: images (N, 3, 32, 32), labels (N,)."""
     # A pickle may run code, which is why its MD5 is looked at first.
     batches = [pickle.loads(FILES.read(root, name), encoding="latin1") for name in names]
     pixels = np.concatenate([batch["data"] for batch in batches])  # (N, 3 · 32 · 32)

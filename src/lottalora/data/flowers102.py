@@ -169,6 +169,7 @@ class AugmentedBatches(order.Batches):
 
 
 def evaluated(images: Images) -> Batches:
+    """Return batches of one centre crop per image, in stored order."""
     return Batches(images, mean=in_bytes(MEAN), std=in_bytes(STD), batch_size=EVALUATION_BATCH)
 
 
@@ -189,6 +190,7 @@ def read_lists(root: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def read_images(folder: Path, numbers: np.ndarray, labels: np.ndarray, image_size: int) -> Images:
+    """Read and resize the numbered JPEGs: images (N, 3, H, W), labels (N,)."""
     pixels = [read_image(folder / f"image_{number:05d}.jpg", image_size) for number in numbers]
     return Images(torch.stack(pixels), torch.from_numpy(labels[numbers]))
 

@@ -69,6 +69,7 @@ class MNIST:
 
 
 def read_images(root: Path, part: str) -> Images:
+    """Read one part: images (N, 1, 28, 28), labels (N,)."""
     pixels = read_idx(root, f"{part}-images-idx3-ubyte", header=16)
     labels = read_idx(root, f"{part}-labels-idx1-ubyte", header=8)
     return Images(pixels.view(-1, 1, 28, 28), labels.long())

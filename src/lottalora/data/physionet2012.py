@@ -133,6 +133,7 @@ def read_set_a(root: Path) -> Arrays:
 
 
 def parse_all(texts: dict[Path, bytes], paths: list[Path], outcomes: Path) -> Arrays:
+    """Parse all records; raise ValueError where one has no outcome."""
     died = parse_outcomes(outcomes, texts[outcomes])
     without = [path for path in paths if path.stem not in died]
     if without:
@@ -174,6 +175,7 @@ def parse_record(path: Path, text: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def averaged(stamps: np.ndarray, places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average the values per stamp and feature: hours (T,), means (T, 41), NaN for none."""
     distinct, rows = np.unique(stamps, return_inverse=True)
     shape = (len(distinct), len(FEATURES))
     cells = rows * shape[1] + places

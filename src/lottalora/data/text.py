@@ -203,6 +203,7 @@ def made_parts() -> dict[str, Packed]:
 
 
 def made_part(random: np.random.RandomState, sentences: int) -> Packed:
+    """Return the built-in stand-in's part: made sentences, one token per byte."""
     words = (
         "the a one",
         "cat dog bird fish",

@@ -15,6 +15,7 @@ def die_with(parent: int) -> None:
 
 
 def cause_of_death(code: int) -> str:
+    """Say in words how a process ended that reported nothing."""
     if code >= 0:
         return f"the process ended with exit code {code} before its row was written"
     name = signal.Signals(-code).name

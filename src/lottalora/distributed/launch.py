@@ -58,6 +58,7 @@ def run_on_devices(lead: Callable[[Together], None], follow: Callable[[], None],
 
 
 def lead_others(lead: Callable[[Together], None]) -> None:
+    """Run `lead` on rank 0; it gets the context manager in which the others take part."""
     waiting = True
 
     @contextlib.contextmanager
@@ -79,6 +80,7 @@ def lead_others(lead: Callable[[Together], None]) -> None:
 
 
 def follow_first(follow: Callable[[], None]) -> None:
+    """Run `follow` on another rank; on an error, leave a note for rank 0 and exit with code 1."""
     try:
         follow()
     except (Exception, KeyboardInterrupt) as error:
@@ -104,6 +106,7 @@ def raise_what_failed_first() -> None:
 
 
 def store() -> distributed.Store:
+    """Return the key-value store of the process group."""
     return distributed.distributed_c10d._get_default_store()
 
 
@@ -196,6 +199,7 @@ def end_of(processes: Sequence[subprocess.Popen]) -> int:
 
 
 def free_port() -> int:
+    """Return a TCP port of this machine that is free now."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]

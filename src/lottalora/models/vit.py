@@ -132,6 +132,7 @@ def found(path: Path) -> Path:
 
 
 def download(path: Path) -> None:
+    """Download the published weights; raise FileNotFoundError saying where to put them."""
     try:
         download_file(PUBLISHED + path.name, path, hash_prefix=path.stem.rpartition("-")[2])
     except (OSError, RuntimeError) as error:
@@ -221,6 +222,7 @@ def fitting(needed: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
+    """Join the first names, and count the rest: "a, b, c and 4 more"."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

@@ -28,6 +28,7 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
 
 
 def flush_to(path: Path, content: bytes | memoryview) -> None:
+    """Write a new file and wait until it is on disk; raise FileExistsError if it exists."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()

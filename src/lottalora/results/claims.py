@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def path_of(digest: str, results: Path) -> Path:
+    """Return the path of the claim on the run with this digest."""
     return Path(results, "claims", f"{digest}.lock")
 
 
@@ -63,6 +64,7 @@ def lock(descriptor: int, path: Path) -> bool:
 
 
 def is_still(descriptor: int, path: Path) -> bool:
+    """Return whether the open file is still the one at `path`."""
     try:
         return os.stat(path).st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:
@@ -70,6 +72,7 @@ def is_still(descriptor: int, path: Path) -> bool:
 
 
 def write(descriptor: int, log_file: Path | None) -> None:
+    """Note in the claim who holds it: host, process, start and log."""
     note = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -81,6 +84,7 @@ def write(descriptor: int, log_file: Path | None) -> None:
 
 
 def read(path: Path) -> dict | None:
+    """Return the holder's note, or None where there is none to be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -34,6 +34,7 @@ def overrides_of(row: Row) -> list[str]:
 
 
 def settings_of(row: Row) -> Iterator[tuple[str, Any]]:
+    """Yield the (key, value) pairs that tell the row's run from the default run."""
     config = row["config"]
     data = config["data"]
     own_text = "name" in data

@@ -14,6 +14,7 @@ from lottalora.results.atomic_write import write_whole
 
 
 def path_of(digest: str, results: Path) -> Path:
+    """Return the path of the failure record of the run with this digest."""
     return Path(results, "failures", f"{digest}.json")
 
 

@@ -48,6 +48,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def device_name(device: torch.device, processes: int) -> str:
+    """Name the device for the row: the GPU's model, or the CPU's architecture and threads."""
     many = f"{processes} × " if processes > 1 else ""
     if device.type == "cuda":
         return many + torch.cuda.get_device_name(device)
@@ -55,6 +56,7 @@ def device_name(device: torch.device, processes: int) -> str:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that decide results."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -172,6 +172,7 @@ def foreign_files(root: Path) -> list[str]:
 
 
 def json_files(root: Path) -> list[Path]:
+    """Return the paths of all row files below `root`, sorted."""
     return sorted(Path(root, "rows").glob("*/*/*.json"))
 
 

@@ -185,6 +185,7 @@ def json_type(hint: object) -> str:
 
 
 def unusable(path: Path, what: str) -> ValueError:
+    """Return the error that says what is wrong with a row file."""
     return ValueError(f"{path} is no usable row: it is {what}. Delete it and repeat its run.")
 
 

@@ -180,4 +180,5 @@ def in_job(overrides: Sequence[str]) -> str:
 
 
 def cell_name(cell: Cell) -> str:
+    """Return the run's name, or its overrides where the cell could not be composed."""
     return rows.run_name(cell.identity) if cell.identity else " ".join(cell.overrides)

@@ -159,4 +159,5 @@ def uses_of(data: Mapping) -> int:
 
 
 def kind_of(row: Row) -> str:
+    """Return "cpu" or "gpu": what the row's run was made on."""
     return "cpu" if row["device"].rpartition(" × ")[2].startswith("cpu") else "gpu"

@@ -216,6 +216,7 @@ def import_as_child(names: Sequence[str]) -> None:
 
 
 def result_of(cell: Cell, cause: str | None) -> JobReturn:
+    """Return Hydra's record of a finished or failed cell."""
     done = JobReturn(
         overrides=list(cell.overrides), status=JobStatus.FAILED if cause else JobStatus.COMPLETED
     )

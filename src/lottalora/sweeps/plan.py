@@ -60,4 +60,5 @@ def costs(cells: Sequence[Cell], composer: Composer, master: DictConfig) -> dict
 
 
 def workers_of(master: DictConfig) -> int | None:
+    """Return how many cells the launcher runs at once, or None where it does not say."""
     return OmegaConf.select(master, "hydra.launcher.workers")

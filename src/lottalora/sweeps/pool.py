@@ -85,6 +85,7 @@ def run_all(jobs: Sequence[Job], slots: Sequence[dict[str, str]]) -> Generator[E
 
 
 def start(index: int, job: Job, *, slot: int, slots: Sequence[dict[str, str]]) -> Running:
+    """Fork a process for the job."""
     fork = multiprocessing.get_context("fork")
     receive, send = fork.Pipe(duplex=False)
     process = fork.Process(target=child, args=(send, job, slots[slot], os.getpid()))
@@ -94,6 +95,7 @@ def start(index: int, job: Job, *, slot: int, slots: Sequence[dict[str, str]]) -
 
 
 def child(send: Connection, job: Job, environment: dict[str, str], parent: int) -> None:
+    """Run the job in the forked process; send its cause of failure and the modules it imported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with(parent)
@@ -119,6 +121,7 @@ def redirect(log: Path) -> None:
 
 
 def end_of(ended: Running) -> Ended:
+    """Join an ended process and return what it reported, or how it died."""
     died, imported = False, []
     try:
         cause, imported = ended.report.recv()
@@ -132,6 +135,7 @@ def end_of(ended: Running) -> Ended:
 
 
 def stop(processes: Sequence[multiprocessing.Process]) -> None:
+    """Terminate the processes; kill those that are still alive after the grace period."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + GRACE

@@ -71,6 +71,7 @@ def sweep_state(cells: Sequence[Cell], results: Path) -> SweepState:
 
 
 def key_of(cell: Cell) -> str:
+    """Return the cell's digest, or its overrides where it could not be composed."""
     return cell.digest or " ".join(cell.overrides)
 
 

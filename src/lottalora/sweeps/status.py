@@ -33,6 +33,7 @@ def of_sweep(overrides: list[str]) -> dict:
 
 
 def failure(run: str, record: dict) -> dict:
+    """Return what `status` shows of a failed run."""
     return {"run": run, "cause": record["cause"], "log": record["log"]}
 
 

@@ -54,6 +54,7 @@ def run_sweep(
 
 
 def run_cells(todo: Sequence[Cell], launcher: Launcher) -> Sequence[JobReturn]:
+    """Launch the cells; the launcher gets them composed where it can take them."""
     if not todo:
         return []
     if hasattr(launcher, "cells"):
@@ -95,6 +96,7 @@ def check_launcher(launcher: DictConfig) -> None:
 
 
 def check_writable(folder: Path) -> None:
+    """Make the folder; raise OSError where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -110,6 +112,7 @@ def unfinished(cells: Sequence[Cell], results: Path) -> list[Cell]:
 
 
 def counts_text(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
+    """Count the runs of a sweep in words: all, repeated, done."""
     same = f" ({len(jobs)} combinations, the same ones once)" if len(jobs) > len(cells) else ""
     done = len(cells) - len(todo)
     done = f", {done} done already (force=true to run again)" if done else ""

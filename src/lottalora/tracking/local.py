@@ -55,8 +55,10 @@ class Csv(Logger):
 
 
 def by_layer(beta: dict[str, float]) -> dict[str, float]:
+    """Prefix the names of layers with "beta/"."""
     return {f"beta/{layer}": value for layer, value in beta.items()}
 
 
 def known(summary: dict[str, float | None]) -> dict[str, float]:
+    """Return the entries that are not None."""
     return {name: value for name, value in summary.items() if value is not None}

@@ -79,6 +79,7 @@ def unsent(results: Path) -> list[Path]:
 
 
 def is_sent(folder: Path) -> bool:
+    """Return whether W&B marked the offline run as sent."""
     return any(folder.glob("*.wandb.synced"))
 
 

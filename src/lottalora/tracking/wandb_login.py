@@ -51,4 +51,5 @@ def reachable() -> bool:
 
 
 def host(address: str) -> str:
+    """Return the host of a URL, or the address itself."""
     return urlsplit(address).hostname or address

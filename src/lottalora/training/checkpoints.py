@@ -281,6 +281,7 @@ def random_state() -> dict:
 
 
 def set_random_state(state: dict) -> None:
+    """Restore the random states of PyTorch, CUDA, NumPy and Python."""
     torch.set_rng_state(state["torch"])
     for device, of_device in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
         torch.cuda.set_rng_state(of_device, device)
@@ -291,6 +292,7 @@ def set_random_state(state: dict) -> None:
 
 
 def as_bytes(state: dict) -> memoryview:
+    """Serialise a state with `torch.save`."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getbuffer()

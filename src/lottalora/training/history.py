@@ -161,4 +161,5 @@ def thinned(column: list[float]) -> list[float]:
 
 
 def rounded(column: list[float]) -> list[float]:
+    """Round floats to the digits that rows keep."""
     return [value if isinstance(value, int) else float(f"{value:.{DIGITS}g}") for value in column]

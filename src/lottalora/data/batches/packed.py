@@ -90,6 +90,7 @@ def pack(source: Source, tokenizer: Tokenizer, folders: Sequence[Path]) -> Path:
 
 
 def put_in_place(scratch: Path, folder: Path) -> None:
+    """Rename `scratch` to `folder`; keep the folder that another process made first."""
     try:
         os.rename(scratch, folder)
     except OSError:
@@ -98,6 +99,7 @@ def put_in_place(scratch: Path, folder: Path) -> None:
 
 
 def write_parts(source: Source, tokenizer: Tokenizer, folder: Path) -> None:
+    """Tokenise the documents into one file per part; raise ValueError for a part without text."""
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32)
     text_bytes = dict.fromkeys(source.parts, 0)
     files = {part: (folder / f"{part}.bin").open("wb") for part in source.parts}

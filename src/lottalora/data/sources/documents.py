@@ -92,6 +92,7 @@ def tell_missing(paths: Sequence[Path]) -> None:
 
 
 def documents_of(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield the texts of the files in order, without the empty ones."""
     for path in paths:
         read = column_texts if path.suffix == ".parquet" else passages_of
         yield from (text for text in read(path) if text and not text.isspace())

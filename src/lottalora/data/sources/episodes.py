@@ -86,6 +86,7 @@ def read_minari(root: Path, name: str) -> list[Episode]:
 
 
 def download_minari(root: Path, name: str) -> None:
+    """Download a Minari data set; raise FileNotFoundError with the nearest ids."""
     import minari
 
     known = []
@@ -131,5 +132,6 @@ def read_d4rl(root: Path, name: str) -> list[Episode]:
 
 
 def d4rl_episodes(table: Sequence[dict]) -> list[Episode]:
+    """Convert D4RL's table, one row per episode."""
     columns = ("observations", "actions", "rewards")
     return [Episode(*(np.asarray(row[column], dtype=np.float32) for column in columns)) for row in table]

@@ -115,6 +115,7 @@ def obtain(title: str, folder: Path, lacking: Sequence[str], fetch: Callable[[Pa
 
 
 def fetch(loader: str, folder: str) -> None:
+    """Download a data set into `folder` with torchvision's loader of that name."""
     from torchvision import datasets
 
     getattr(datasets, loader)(folder, download=True)

@@ -44,6 +44,7 @@ def read_once(name: str, folders: Sequence[Path], make: Callable[[], Arrays]) ->
 
 
 def keep(name: str, folders: Sequence[Path], arrays: Arrays) -> None:
+    """Write the arrays to the first folder that can be written; warn where none can."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     for folder in folders:

@@ -11,6 +11,7 @@ SCRIPT_FITS = 5000  # tasks whose overrides fit into one batch script, which Slu
 
 
 def check_slurm() -> None:
+    """Raise FileNotFoundError where `sbatch` is not installed."""
     if not shutil.which("sbatch"):
         raise FileNotFoundError(
             "There is no Slurm here: sbatch is not in PATH. Call this on a login node of a cluster, "
@@ -19,6 +20,7 @@ def check_slurm() -> None:
 
 
 def check_partition(name: str | None) -> None:
+    """Raise ValueError for a partition that the cluster does not have."""
     known = ask("sinfo", "--noheader", "--format=%R").split()
     if name and name not in known:
         raise ValueError(f"Unknown partition {name!r}. Known: {', '.join(sorted(set(known)))}.")

@@ -135,6 +135,7 @@ def script_of(cells: Sequence[Cell], results: Path) -> str:
 
 
 def sbatch_of(request: Request, count: int, folder: Path) -> list[str]:
+    """Return the sbatch command of an array of `count` jobs."""
     at_once = f"%{request.array_limit}" if request.array_limit else ""
     return [
         "sbatch",
