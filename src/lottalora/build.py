@@ -1,4 +1,4 @@
-"""From a config and sizes to a net on its scaffold, and the account of its weights."""
+"""Build the net of a config, wrap it in its scaffold, and count its weights."""
 
 import torch
 from hydra.utils import instantiate
@@ -50,7 +50,7 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
 
 
 def check_rank(net: nn.Module, rank: int) -> None:
-    """Refuse a rank above every dimension of the net's matrices, before memory is asked for."""
+    """Raise ValueError for a rank above every dimension of the net's matrices, before memory is allocated."""
     matrices = [parameter for parameter in net.parameters() if parameter.dim() > 1]
     largest = max((max(each.shape[0], each.numel() // each.shape[0]) for each in matrices), default=rank)
     if rank > largest:

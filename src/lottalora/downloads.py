@@ -1,4 +1,4 @@
-"""Files from the network: whole or not at all."""
+"""Download files, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def download_file(url: str, path: Path, *, hash_prefix: str | None = None) -> No
 
 
 def published(url: str) -> bytes:
-    """What lies at an address; an OSError where it cannot be had, or not whole."""
+    """Return the content of an address; raise OSError where it cannot be read to its end."""
     request = urllib.request.Request(url, headers={"User-Agent": "lottalora"})
     try:
         with patience(), urllib.request.urlopen(request) as answer:

@@ -1,4 +1,4 @@
-"""What a person did wrong, said in one line. A bug of ours keeps its traceback."""
+"""Report user errors in one line; keep tracebacks for bugs."""
 
 import contextlib
 import difflib
@@ -127,7 +127,7 @@ def raised_by_hydra(error: BaseException) -> bool:
 
 
 def deliberate(error: BaseException | None) -> str | None:
-    """The message of an error that a `raise` of this package made for people; None for any other."""
+    """Return the message of an error that this package raised on purpose; None for any other."""
     if not isinstance(error, ValueError | OSError):
         return None
     places = traceback.extract_tb(
@@ -146,8 +146,8 @@ def is_raise_of_ours(place: traceback.FrameSummary) -> bool:
 
 
 def refused_by_hydra(error: Exception) -> str | None:
-    """What Hydra meets before our code is reached: a value that is no choice, or a results folder that cannot
-    be written, in which it wants to keep the record of a multirun."""
+    """Explain what Hydra raises before our code is reached: a value that is no choice, or a results folder
+    that cannot be written, in which it wants to keep the record of a multirun."""
     places = [Path(place.filename) for place in traceback.extract_tb(error.__traceback__)]
     if any(place.is_relative_to(PACKAGE) and place not in AROUND for place in places):
         return None
@@ -159,7 +159,7 @@ def refused_by_hydra(error: Exception) -> str | None:
 
 
 def said_by_submitit(error: Exception) -> str | None:
-    """Slurm refused the jobs, or one of them died without a word."""
+    """Explain submitit's errors: Slurm refused the jobs, or one ended without a result."""
     if type(error).__module__ != "submitit.core.utils":
         return None
     said = " ".join(str(error).replace("-" * 40, "").split())
@@ -204,7 +204,7 @@ def known_keys(mistyped: str, conf: Path) -> list[str]:
 
 
 def cause_of(error: BaseException) -> str:
-    """One line: the sentence that was made for people, or the kind and text of any other error."""
+    """Return the one-line message of a user error, or type and text of any other."""
     known = in_one_line(error) if isinstance(error, Exception) else None
     text = " ".join(str(error).split())[:500]
     return known or f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -1,4 +1,4 @@
-"""Small helpers for messages; they need nothing else of the package."""
+"""Helpers for messages, without imports from the package."""
 
 import difflib
 from collections.abc import Iterable
@@ -20,5 +20,5 @@ def nearest_first(name: str, known: Iterable[str]) -> list[str]:
 
 
 def last_line(error: BaseException) -> str:
-    """What a long message ends with, mostly its reason; the name of an error that says nothing."""
+    """Return the last line of an error's message, usually its reason; its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

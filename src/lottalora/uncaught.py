@@ -1,4 +1,4 @@
-"""One line in place of a traceback for Ctrl-C and for a missing package, wherever they come from.
+"""Print one line, not a traceback, for Ctrl-C and for a missing package, wherever they are raised.
 
 Needs nothing but Python, so that it holds while everything else is imported.
 """
@@ -34,7 +34,7 @@ def one_line(error: BaseException) -> str | None:
 
 
 def missing_package(error: BaseException | None) -> str | None:
-    """What to install, if the error is that a package of somebody else's is not there."""
+    """Return the line that names a missing third-party package and how to install it, or None."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     package = error.name.partition(".")[0]

@@ -1,1 +1,1 @@
-"""What is worked out from rows: recovery, and how it stands beside the paper."""
+"""Numbers computed from rows: recovery, statistics, and the comparison with the paper."""

@@ -1,4 +1,4 @@
-"""The paper's nine benchmarks: what each is called here, in the paper and in its tables."""
+"""The paper's nine benchmarks: their names in this suite, in the paper and in its tables."""
 
 from collections.abc import Callable
 from collections.abc import Mapping

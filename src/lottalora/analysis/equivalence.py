@@ -1,4 +1,4 @@
-"""Whether two means match to within a stated margin: two one-sided t-tests (TOST)."""
+"""Test whether two means match to within a stated margin: two one-sided t-tests (TOST)."""
 
 import math
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ class Equivalence:
     difference_p: float  # that there is no difference, two-sided, from the same kind of test
 
     def verdict(self, higher_is_better: bool) -> str:
-        """agrees, better, worse or undecided; without a test, on which side of the margin the mean lies.
+        """Return agrees, better, worse or undecided; without a test, on which side of the margin the mean is.
 
         The four outcomes of Lakens et al. 2018: equivalent; or else different; or neither was shown.
         """
@@ -91,7 +91,7 @@ def published_equivalence(
 
 
 def published_p(values: np.ndarray, mean: float, std: float, n: int | None, alternative: str) -> float:
-    """Of a t-test against a mean of which the deviation over n seeds is known or not."""
+    """Return the p-value of a t-test against a published mean, with its deviation over n seeds if known."""
     if math.isnan(std) or n is None or n < 2:
         return float(stats.ttest_1samp(values, mean, alternative=alternative).pvalue)
     ours = np.mean(values), np.std(values, ddof=1), len(values)

@@ -1,4 +1,4 @@
-"""The units of a score: how rows store it, how people read it, what the paper calls it. Only here."""
+"""The units of a score: as rows store it, as tables show it, as the paper names it. Defined nowhere else."""
 
 from dataclasses import dataclass
 
@@ -63,5 +63,5 @@ METRICS = {
 
 
 def metric_of(name: str) -> Metric:
-    """A metric that is not listed is shown as rows store it, and has no number of the paper."""
+    """Return the metric of this name; an unlisted one is shown as rows store it."""
     return METRICS.get(name, Metric(name))

@@ -1,4 +1,4 @@
-"""The paper's numbers, found for what one of our own rows measured."""
+"""The paper's published numbers, looked up by what one of our rows measured."""
 
 import csv
 import math

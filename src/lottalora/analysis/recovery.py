@@ -1,4 +1,4 @@
-"""How much of full training a scaffold recovers."""
+"""Recovery: the score of a scaffold relative to full training."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What an analysis finds: tables for people and lines of numbers for CSV."""
+"""The result of an analysis: tables to read, and the same numbers as lines for CSV."""
 
 from dataclasses import dataclass
 

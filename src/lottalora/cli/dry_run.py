@@ -1,4 +1,4 @@
-"""What a run would be, without running it: the essentials of the config and where every weight goes."""
+"""The dry run: show the essentials of the config and what becomes of every weight, and train nothing."""
 
 import json
 import sys

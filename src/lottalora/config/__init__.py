@@ -1,1 +1,1 @@
-"""What a config may say, and what identifies the run that it describes."""
+"""Check a config, and identify the run that it describes."""

@@ -1,4 +1,4 @@
-"""What of a config is checked before a run, what identifies the run, and whether its recipe was changed."""
+"""Check a config before its run: folders, sections, numbers, choices, devices and modes."""
 
 import math
 import os
@@ -182,7 +182,7 @@ def check_choices(cfg: DictConfig) -> None:
 
 
 def check_devices(devices: int, *, sweep: bool) -> None:
-    """A run on several devices is a command of its own, with a process for each."""
+    """Raise ValueError for several devices in a sweep: such a run is a command of its own."""
     if sweep and devices > 1:
         raise ValueError(
             f"trainer.devices={devices} with -m: a sweep runs each cell in one process on one device. A run "
@@ -199,7 +199,7 @@ def check_devices(devices: int, *, sweep: bool) -> None:
 
 
 def check_strategy(cfg: DictConfig) -> None:
-    """What fsdp shares out is W_seed."""
+    """Raise ValueError for fsdp without a scaffold: fsdp shards W_seed."""
     if cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp" and not cfg.scaffold:
         raise ValueError(
             f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} has none. "

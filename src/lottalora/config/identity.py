@@ -1,4 +1,4 @@
-"""What identifies a run: the digest of all that can change its score, its name, the changes to its recipe."""
+"""Identify a run: the digest of all that can change its score, its name, the changes to its recipe."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ DIGEST_TARGETS = {  # target → the name it had when the first rows were writte
 
 
 def identify(cfg: DictConfig) -> dict:
-    """The part of a row that is known before the run: which run it is."""
+    """Return the part of a row that is known before the run: which run it is."""
     changed = changes(cfg)
     return naming(cfg, HydraConfig.get().runtime.choices) | {
         "recipe": (cfg.recipe_name or "modified") if changed else cfg.recipe.name,
@@ -40,7 +40,7 @@ def identify(cfg: DictConfig) -> dict:
 
 
 def naming(cfg: DictConfig, choices: DictConfig) -> dict:
-    """What names a run: its digest, and what people call it by.
+    """Return the run's digest and the names of what it is made of.
 
     Args:
         cfg: the composed config.
@@ -124,7 +124,7 @@ def without(section: dict, keys: Collection[str]) -> dict:
 
 
 def changes(cfg: DictConfig) -> dict:
-    """What differs from the recipe, key → value: found by composing again with the run's identity alone.
+    """Return what differs from the recipe, key → value, by composing again with the run's identity alone.
 
     A word in the place of a number is refused here: an optimizer that got it would fail in its own way.
     """

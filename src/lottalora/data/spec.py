@@ -1,4 +1,4 @@
-"""What the rest of the suite may know of a data set before it is read."""
+"""What is known of a data set before it is read: sizes, metric, chance."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class DataSpec:
 
 
 def checked_sample(sample: object) -> bool:
-    """The key data.sample, which is true or false; a ValueError for anything else."""
+    """Return data.sample; raise ValueError unless it is true or false."""
     if not isinstance(sample, bool):
         raise ValueError(f"data.sample must be true or false, got {sample!r}.")
     return sample

@@ -1,4 +1,4 @@
-"""What a data module gives once it has read its data."""
+"""The interface of a data set that has been read: batches of each part, and a fingerprint."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""Text to be continued token by token: WikiText, or any text of one's own."""
+"""Text for language models: WikiText, or a text of the user's."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Whether this process is one of several, which the config is checked against before torch is imported."""
+"""How many processes a launcher has started, known before torch is imported."""
 
 import os
 import sys

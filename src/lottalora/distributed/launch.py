@@ -1,4 +1,4 @@
-"""One run on several devices: a process for each, of which the first alone claims, speaks and writes.
+"""One run on several devices: one process each; rank 0 alone holds the claim, logs and writes.
 
 torchrun or srun start the processes; else the plain command does, for the devices of this machine.
 """
@@ -112,7 +112,7 @@ def store() -> distributed.Store:
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Inside, the processes of this run know each other. Weights are compared over this, never sent."""
+    """Hold the process group open inside the block. Weights are compared over it, never sent."""
     if PARENT in os.environ:
         die_with(int(os.environ[PARENT]))
     if "RANK" not in os.environ:
@@ -131,7 +131,7 @@ def joined() -> Iterator[None]:
 
 
 def as_torchrun_says(slurm: dict[str, str]) -> dict[str, str]:
-    """What srun says of this process, in torchrun's words."""
+    """Return srun's variables for this process under torchrun's names."""
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
     nodes = int(slurm.get("SLURM_STEP_NUM_NODES", 1))

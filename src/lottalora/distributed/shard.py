@@ -1,4 +1,4 @@
-"""Sharing a run out: every process works on its rows of each batch, and all take the same step.
+"""Data parallelism: every process works on its rows of each batch, and all take the same step.
 
 The mean over a batch is put together from the sums of the processes, each counted by its examples, so loss,
 gradient and score are those of one process with the whole batch, but for the order in which floats are added.
@@ -36,7 +36,7 @@ from lottalora.tasks.base import Task
 
 
 class Share(NamedTuple):
-    """What one process gets of a batch: some of its rows, or one of another's where there are too few."""
+    """One process's rows of a batch; where there are too few, one row that is not counted."""
 
     rows: object
     counted: bool
@@ -75,7 +75,7 @@ def distribute(task: Task, splits: Splits, *, strategy: str, device: str) -> Spl
 
 
 def check_equal(net: nn.Module, splits: Splits, *, drawn: bool) -> None:
-    """Each process has drawn and read for itself, and nothing is sent: so compare what came of it."""
+    """Raise ValueError unless all processes hold the same weights and data; each drew and read its own."""
     layers = {name: module for name, module in net.named_modules() if hasattr(module, "W_seed")}
     held = {name: layer.W_seed for name, layer in layers.items() if drawn or layer.source is None}
     tensors = [*net.named_parameters(), *net.named_buffers()]
@@ -163,21 +163,21 @@ def share_of(batch: object, process: int, processes: int) -> Share:
 
 
 def parts_of(batch: object) -> list[object]:
-    """All that nested tuples hold."""
+    """Return the leaves of nested tuples."""
     if isinstance(batch, tuple | list):
         return [each for part in batch for each in parts_of(part)]
     return [batch]
 
 
 def row_count(part: object) -> int:
-    """Rows of a tensor; 0 for anything that has none."""
+    """Return the length of a tensor's first axis; 0 for anything without one."""
     if not isinstance(part, Tensor) or part.layout != torch.strided or part.dim() == 0:
         return 0
     return len(part)
 
 
 def of_each(batch: object, function: Callable[[Tensor], Tensor]) -> object:
-    """The same batch with each of its tensors mapped."""
+    """Apply a function to every tensor of a batch."""
     if isinstance(batch, Tensor):
         return function(batch)
     parts = [of_each(part, function) for part in batch]
@@ -223,7 +223,7 @@ class GradientsOnly(DDPStrategy):
 
 
 def device_settings() -> dict:
-    """What Lightning's trainer is told of the processes of a run."""
+    """Return the arguments of Lightning's trainer that describe the run's processes."""
     if world_size() == 1:  # also in a Slurm job, which is not Lightning's
         return {"devices": 1, "plugins": [LightningEnvironment()]}
     here = int(os.environ["LOCAL_WORLD_SIZE"])

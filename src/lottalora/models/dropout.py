@@ -1,4 +1,4 @@
-"""Dropout that a CPU can afford: PyTorch's draws a number for each value, which takes twice as long as a
+"""Dropout that is cheap on a CPU: PyTorch's draws one number per value, which takes twice as long as a
 product with a 128 × 128 matrix.
 """
 
@@ -13,7 +13,7 @@ FEW = 4096  # values; below, PyTorch's own is as fast
 
 
 def dropout(x: Tensor, probability: float, training: bool = True) -> Tensor:
-    """Each value is 0 with a probability and else divided by what is left of 1.
+    """Set each value to 0 with probability p, and divide the others by 1 − p.
 
     On a CPU a byte is drawn for each value where p is a whole number of 256ths, such as 1/2. Elsewhere the
     places of the zeros are drawn instead, with replacement, so many that a value stays with (1 − 1/n)^k =

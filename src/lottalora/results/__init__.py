@@ -1,1 +1,1 @@
-"""What runs leave on disk: rows, claims on cells, records of failures; and how files are written."""
+"""Files of finished and running runs: rows, claims on cells, records of failures."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, however the process that writes them ends."""
+"""Write files whole or not at all, however the process ends."""
 
 import contextlib
 import errno
@@ -36,7 +36,7 @@ def flush_to(path: Path, content: bytes | memoryview) -> None:
 
 
 def unwritable(error: OSError, path: Path) -> OSError:
-    """The same kind of error, as one sentence that says what to do."""
+    """Return an error of the same type whose message says in one sentence what to do."""
     reason = error.strerror or str(error)
     remedy = "Set paths.results=DIR to a writable folder."
     if error.errno in FULL:

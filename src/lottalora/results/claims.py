@@ -1,4 +1,4 @@
-"""Who runs which cell. A claim is a lock that the kernel frees however the process that holds it ends.
+"""Claims: which process runs which cell. The kernel frees a claim's lock however its process ends.
 
 The lock is POSIX's (fcntl), not flock's: it belongs to exactly one process, so no child that outlives its
 parent keeps it, network file systems carry it between nodes, and others can look at it without taking it.
@@ -29,7 +29,7 @@ def path_of(digest: str, results: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(digest: str, results: Path, *, log_file: Path | None = None) -> Iterator[dict | None]:
-    """Hold the claim on a cell, and give None; or, if another holds it, what that one wrote of itself."""
+    """Acquire the claim on a cell and yield None, or yield the holder's note."""
     path = path_of(digest, results)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -51,7 +51,7 @@ def claimed(digest: str, results: Path, *, log_file: Path | None = None) -> Iter
 
 
 def lock(descriptor: int, path: Path) -> bool:
-    """Take the lock, or give False if another process has it. Where there are no locks, say so and go on."""
+    """Take the lock; return False if another process has it. Without working locks, warn and return True."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -92,7 +92,7 @@ def read(path: Path) -> dict | None:
 
 
 def holder(digest: str, results: Path) -> dict | None:
-    """What the process that runs this cell wrote about itself; None if none does. It takes no lock.
+    """Return the note of the process that runs this cell, or None. Takes no lock.
 
     Never to be called for a cell that this very process holds: closing the file would free its claim.
     """

@@ -1,4 +1,4 @@
-"""What failed and why: RESULTS/failures/DIGEST.json, removed when the run succeeds."""
+"""Records of failed runs: RESULTS/failures/DIGEST.json, removed when the run succeeds."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ def path_of(digest: str, results: Path) -> Path:
 
 @contextlib.contextmanager
 def recorded(digest: str, results: Path, *, overrides: Sequence[str], log_file: Path) -> Iterator[None]:
-    """Leave a record if the run inside fails, and remove an older one if it does not. The error goes on."""
+    """Write a record if the block raises, and re-raise; remove an older record if it does not."""
     try:
         yield
     except Exception as error:
@@ -39,7 +39,7 @@ def recorded(digest: str, results: Path, *, overrides: Sequence[str], log_file: 
 def record(
     digest: str, results: Path, *, cause: str, trace: str, overrides: Sequence[str], log_file: Path | None
 ) -> None:
-    """Write one record, or none where the disk is full: the failure itself is what has to be seen."""
+    """Write one record; on a full disk write none, so that the failure itself is reported."""
     content = {
         "digest": digest,
         "cause": cause,
@@ -53,7 +53,7 @@ def record(
 
 
 def read_all(results: Path) -> dict[str, dict]:
-    """Digest → record; a damaged record is a failure whose cause nobody knows."""
+    """Return digest → record; a damaged record counts as a failure of unknown cause."""
     found = {}
     for path in sorted(Path(results, "failures").glob("*.json")):
         try:

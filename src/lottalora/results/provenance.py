@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, device, memory, time."""
+"""The provenance of a row: versions, commit, device, memory, time."""
 
 import importlib.metadata
 import platform

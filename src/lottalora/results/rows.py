@@ -65,7 +65,7 @@ def check_writable(row: Mapping[str, Any], root: Path) -> None:
 
 
 def path_of(row: Mapping[str, Any], root: Path) -> Path:
-    """Where this row lies: a readable name for people, then the digest that makes it unique."""
+    """Return the path of a row's file: a readable name, then the digest that makes it unique."""
     rank = None if row["rank"] is None else f"r{row['rank']}"
     sample = "sample" if row["sample"] else ""
     words = [row["mode"], rank, row["init"], f"s{row['seed']}", sample]
@@ -114,7 +114,7 @@ def log_end(row: Row, path: Path, *, hint: bool) -> None:
 
 
 def report_command(root: Path) -> str:
-    """What makes tables and figures of the rows under this folder."""
+    """Return the command that makes tables and figures of the rows under this folder."""
     where = [] if Path(root) == Path("results") else ["--results", str(root)]
     return shlex.join(["python", "-m", "lottalora", "report", *where])
 
@@ -177,7 +177,7 @@ def json_files(root: Path) -> list[Path]:
 
 
 def own_path(paths: list[Path], root: Path) -> Path | None:
-    """Of the files of one digest, the one where its row would be written; if none is, the first."""
+    """Return the one of these files at the path where its row would be written, or the first."""
     for path in paths if len(paths) > 1 else ():
         with contextlib.suppress(ValueError):
             if path_of(read(path), root) == path:

@@ -122,7 +122,7 @@ def check(row: object, path: Path) -> None:
 
 
 def check_contents(row: Row, path: Path) -> None:
-    """The rules that a type cannot state."""
+    """Check what types cannot state."""
     if not re.fullmatch(r"[0-9a-f]{12}", row["digest"]):
         raise unusable(path, f"wrong in digest: {row['digest']!r} is not 12 hexadecimal digits")
     for key in COUNTS:
@@ -140,7 +140,7 @@ def check_contents(row: Row, path: Path) -> None:
 
 
 def check_history(row: Row, path: Path) -> None:
-    """Its columns are equally long, and it ends where the run did."""
+    """Check that the history's columns are equally long and end with the run's last epoch."""
     history = row["history"]
     absent, unknown = sorted(set(HISTORY) - history.keys()), sorted(history.keys() - {*HISTORY, *BETA})
     if absent or unknown:
@@ -179,7 +179,7 @@ def is_a(value: object, hint: object) -> bool:
 
 
 def json_type(hint: object) -> str:
-    """`int | None` as a person reads it in JSON: int or null."""
+    """Return a type in JSON's words: `int | None` is "int or null"."""
     names = ["null" if each is type(None) else each.__name__ for each in get_args(hint) or (hint,)]
     return " or ".join(names)
 

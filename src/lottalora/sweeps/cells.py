@@ -1,4 +1,4 @@
-"""From the overrides of a multirun to its cells: the runs that differ, each once, with its row's digest."""
+"""The cells of a multirun: its distinct runs, each with its row's digest."""
 
 import copy
 import functools
@@ -175,7 +175,7 @@ def cells_of_overrides(overrides: Sequence[str]) -> tuple[list[Cell], Composer, 
 
 
 def in_job(overrides: Sequence[str]) -> str:
-    """The note that an error of a job bears."""
+    """Return the note that is added to a job's error."""
     return f" (in job {' '.join(overrides)})"
 
 

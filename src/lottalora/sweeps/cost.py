@@ -1,4 +1,4 @@
-"""What a run will cost: from finished rows of its kind where there are any, else from the cost model.
+"""Estimate what a run costs: from finished rows of its kind where there are any, else by the cost model.
 
 The model: FLOPs of an epoch are 6 M N for a dense net and M (4 N + 2 N_tr) on a scaffold, for M examples,
 N weights and N_tr trained ones (the paper, Table 9); beside them each step costs a fixed time, which rules

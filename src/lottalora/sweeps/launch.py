@@ -121,7 +121,7 @@ class Sweep:
                 return
 
     def job(self, index: int) -> Job:
-        """What a worker does for this cell."""
+        """Return the pool's job for this cell."""
         cell = self.cells[index]
         if cell.problem:
             return Job(work=lambda: cell.problem)
@@ -130,7 +130,7 @@ class Sweep:
         return Job(work=lambda: self.work(index), log=self.log_of(cell))
 
     def work(self, index: int) -> str | None:
-        """In the worker: compose and run as Hydra's own launcher does."""
+        """Compose and run the cell in the worker, as Hydra's own launcher does."""
         if not self.config.dry_run:
             with contextlib.suppress(OSError):  # a full disk: the run itself says so
                 sys.stderr.write(
@@ -154,7 +154,7 @@ class Sweep:
         return self.results / "runs" / rows.run_name(cell.identity) / "log.txt"
 
     def tell(self, end: Ended, total: int) -> None:
-        """One line for each run that ended, at once."""
+        """Log one line for a run that ended."""
         cell = self.cells[end.index]
         if self.config.dry_run and not end.cause:
             return
@@ -177,7 +177,7 @@ class Sweep:
         self.say(logging.INFO, f"{place} {cell_name(cell)}: {score}{left}")
 
     def keep_death(self, cell: Cell, end: Ended) -> None:
-        """A process that was killed leaves no record of its failure; so its parent does."""
+        """Write the record of failure for a process that was killed and left none."""
         if not end.died or not cell.digest:
             return
         failures.record(
@@ -190,13 +190,13 @@ class Sweep:
         )
 
     def left(self, total: int) -> str:
-        """Time that the rest will take, if it goes on as before."""
+        """Estimate the time left from the runs so far."""
         seconds = (time.monotonic() - self.begin) / len(self.seen) * (total - len(self.seen))
         return duration(seconds)
 
 
 def preload(config: DictConfig) -> None:
-    """Import what every run needs, once: a fork then has it for nothing."""
+    """Import in the parent what every run needs, so that forks have it already."""
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"
     )  # before torch starts its threads; trainer.threads sets them for a run

@@ -38,7 +38,7 @@ def failure(run: str, record: dict) -> dict:
 
 
 def of_folder(results: Path) -> dict:
-    """Status of all that a results folder knows of; what waits is known to sweeps only."""
+    """Return the status of a results folder; only a sweep knows what is still waiting."""
 
     held, (done, damaged) = claims.all_held(results), rows.read_done(results)
     records = {

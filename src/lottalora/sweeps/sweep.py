@@ -120,7 +120,7 @@ def counts_text(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> 
 
 
 def cause(failed: JobReturn) -> str:
-    """One line, from the pool as it is, from other launchers out of the error."""
+    """Return the cause in one line: the pool's as it is, another launcher's from its error."""
     error = failed._return_value
     text = str(error) if type(error) is RuntimeError else failures.cause_of(error)
     return text.removesuffix(in_job(failed.overrides))

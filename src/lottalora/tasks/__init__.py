@@ -1,1 +1,1 @@
-"""Tasks: what is minimised and what is scored."""
+"""Tasks: losses and scores."""

@@ -1,4 +1,4 @@
-"""What every task shares: the three steps, the scores of a whole split, the optimizer."""
+"""The base of all tasks: the three steps, the score of a whole split, the optimizer."""
 
 from abc import ABC
 from abc import abstractmethod
@@ -78,11 +78,11 @@ class Task(LightningModule, ABC):
         return output(step)
 
     def further_scores(self) -> dict[str, float]:
-        """What else is measured of the trained weights, after the test: name → value."""
+        """Measure further scores of the trained weights, after the test: name → value."""
         return {}
 
     def trained(self) -> list[nn.Parameter]:
-        """What the optimizer steps: all parameters, but for a W_seed that is shared out among processes."""
+        """Return the parameters that the optimizer updates: all but a sharded W_seed."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
@@ -103,5 +103,5 @@ class Task(LightningModule, ABC):
 
 
 def output(step: Step) -> dict:
-    """What callbacks may add up over an epoch: the mean loss of a batch and what it counts by."""
+    """Return what callbacks sum over an epoch: the mean loss of a batch and its weight."""
     return {"loss": step.loss, "count": len(step.target) if step.weight is None else step.weight}

@@ -62,7 +62,7 @@ class EMA(Callback):
 
     @torch.no_grad()
     def exchange(self, task: Task) -> None:
-        """Give the task the average, and keep its own weights, or the other way round."""
+        """Swap the task's weights and their average."""
         for parameter, weight in zip(task.trained(), self.weights, strict=True):
             held = parameter.clone()
             parameter.copy_(weight)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def check(environment: str, episodes: int) -> None:
-    """Refuse before the training what could not be played after it."""
+    """Raise before training if the environment could not be played after it."""
     if type(episodes) is not int or episodes < 0:
         raise ValueError(f"task.episodes must be a whole number, 0 or more, got {episodes!r}.")
     if environment not in ENVIRONMENTS:
@@ -47,7 +47,7 @@ def check(environment: str, episodes: int) -> None:
 
 
 def d4rl_score(returns: np.ndarray) -> np.ndarray:
-    """0 is D4RL's random policy, 100 its expert."""
+    """Normalise a return: 0 is D4RL's random policy, 100 its expert."""
     return 100 * (returns - RANDOM) / (EXPERT - RANDOM)
 
 
@@ -78,7 +78,7 @@ def play(
 
 
 class Memory:
-    """The last K steps of E episodes, and the return that each still owes.
+    """The last K steps of E episodes, and each one's return-to-go.
 
     Args:
         net: the policy, in evaluation mode.

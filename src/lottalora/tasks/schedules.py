@@ -36,7 +36,7 @@ class PerStep:
             raise ValueError(f"Unknown schedule.shape {self.shape!r}. Known: {', '.join(SHAPES)}.")
 
     def factor(self, step: int, steps: int) -> float:
-        """What the learning rate is multiplied with at a step, counted from 0, of so many."""
+        """Return the factor of the learning rate at a step, counted from 0, of all steps."""
         warmup = self.warmup if self.warmup >= 1 else self.warmup * steps
         if step < warmup:
             return (step + 1) / (warmup + 1)

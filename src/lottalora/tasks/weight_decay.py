@@ -1,4 +1,4 @@
-r"""What weight decay acts on, and what it alone would make of β.
+r"""Which parameters weight decay acts on, and the value of β under decay alone.
 
 Decoupled decay multiplies a weight by 1 − lr · wd each step. β starts at 1, so without a gradient it ends at
 

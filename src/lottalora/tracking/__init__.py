@@ -1,1 +1,1 @@
-"""Watching runs while they train. Rows stay the truth: no score is ever read from a logger."""
+"""Loggers and progress bars. Results are read from rows, never from a logger."""

@@ -1,4 +1,4 @@
-"""From training to a logger: once an epoch, so that the loop over batches stays as fast as without."""
+"""Pass each epoch's figures to a logger, so that the loop over batches loses no time."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Mean:
         self.count += outputs["count"]
 
     def take(self) -> float:
-        """The mean so far; then it begins anew."""
+        """Return the mean and reset."""
         mean = float(self.total) / self.count if self.count else float("nan")
         self.total, self.count = 0.0, 0
         return mean

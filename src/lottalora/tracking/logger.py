@@ -1,4 +1,4 @@
-"""What every logger is asked to do, and how a run uses one."""
+"""The interface of loggers, and how a run uses one."""
 
 import contextlib
 import importlib.util
@@ -56,7 +56,7 @@ def require(package: str) -> None:
 
 
 class Watch:
-    """A logger that may fail without the run failing with it: then it is left out, and that is said."""
+    """A logger whose first error stops logging with a warning; the run continues."""
 
     def __init__(self, logger: Logger) -> None:
         self.logger: Logger | None = logger

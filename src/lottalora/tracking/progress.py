@@ -1,4 +1,4 @@
-"""How far a run is: bars on a terminal, a plain line a minute in a log file."""
+"""Progress of a run: a bar on a terminal, a line a minute in a log file."""
 
 import logging
 import sys

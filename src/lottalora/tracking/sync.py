@@ -15,7 +15,7 @@ AT_ONCE = 200  # runs in one question to the server, or in one call of `wandb sy
 
 
 def check_server() -> None:
-    """Refuse what cannot be sent, before anything is written."""
+    """Raise, before anything is written, if there is no W&B key or no answer from the server."""
     if not account.has_key():
         raise ValueError(f"There is no W&B key for {account.server()} on this machine: type `wandb login`, "
                          "or --offline to write the runs and send them later.")  # fmt: skip
@@ -24,7 +24,7 @@ def check_server() -> None:
 
 
 def stands(row: dict, results: Path) -> bool:
-    """Whether a W&B run that was written here ended with the figures of this row."""
+    """Return whether a W&B run written here ended with the figures of this row."""
     from lottalora.results.rows import run_folder
     from lottalora.tracking.logger import summary_of
     from lottalora.tracking.weights_and_biases import FINAL

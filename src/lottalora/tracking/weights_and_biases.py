@@ -130,7 +130,7 @@ def open_run(  # noqa: ANN201  wandb is imported late
 
 
 def display_name(identity: dict) -> str:
-    """What W&B's table shows: as short as the row's name."""
+    """Return the run's name in W&B's table, as short as the row's."""
     rank = "" if identity["rank"] is None else f"r{identity['rank']}"
     parts = [
         identity["model"],

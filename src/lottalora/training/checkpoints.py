@@ -1,4 +1,4 @@
-"""What a run keeps on the disk while it trains: the weights of its best epoch, and what it needs to go on.
+"""Checkpoints of a run: the weights of its best epoch, and the state from which it can be resumed.
 
 A run that goes on from its checkpoint ends with the numbers of one that was never stopped, on the CPU to the
 last bit.
@@ -239,7 +239,7 @@ def checked(folder: Path) -> Path | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove what was needed to go on: the row is there."""
+    """Remove the state for resuming, once the row is written."""
     (folder / RESUME).unlink(missing_ok=True)
     (folder / RESUME).with_suffix(".damaged").unlink(missing_ok=True)
     for name in (BEST, RESUME):

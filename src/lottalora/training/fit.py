@@ -175,7 +175,7 @@ def precision_of(settings: TrainerSettings) -> str:
 
 
 def quieten() -> None:
-    """Leave out what Lightning says of itself."""
+    """Silence Lightning's messages about itself."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for text in NOISE:
         warnings.filterwarnings("ignore", message=text)

@@ -1,4 +1,4 @@
-"""What we need of Lightning that it does not offer in public. A test fails when one of these changes."""
+"""Uses of Lightning's private interfaces, all here; a test fails when one changes."""
 
 from pytorch_lightning import Trainer
 

@@ -1,4 +1,4 @@
-"""What a row measures of a fitted task: its scores, and how it came to them."""
+"""Measure a fitted task: the scores of its row, and how training reached them."""
 
 import math
 

@@ -1,1 +1,1 @@
-"""How examples in memory become batches: order, windows, tokens, graphs, augmentation."""
+"""Batches of examples held in memory: order, windows, tokens, graphs, augmentation."""

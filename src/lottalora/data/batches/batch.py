@@ -1,4 +1,4 @@
-"""What models take as one batch where a single tensor does not do."""
+"""Batches that are more than one tensor."""
 
 from typing import NamedTuple
 

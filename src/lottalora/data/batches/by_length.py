@@ -1,4 +1,4 @@
-"""Examples of unequal length, batched with others of about their own: little of a batch is padding."""
+"""Batches of examples of similar length, so that little of a batch is padding."""
 
 from typing import Any
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""The part of the training examples by which an epoch is chosen, where a data set brings none."""
+"""Hold out training examples for validation where a data set has no validation part."""
 
 from dataclasses import fields
 from typing import TypeVar
@@ -42,7 +42,7 @@ def parts_of(hold_out: bool, train: Part, validation: Part) -> tuple[Part, Part 
 
 
 def checked_hold_out(hold_out: object) -> bool:
-    """The key data.hold_out, which is true or false; a ValueError for anything else."""
+    """Return data.hold_out; raise ValueError unless it is true or false."""
     if not isinstance(hold_out, bool):
         raise ValueError(f"data.hold_out must be true or false, got {hold_out!r}.")
     return hold_out

@@ -32,7 +32,7 @@ class Order:
         return torch.randperm(self.count, generator=self.generator())
 
     def generator(self, *purpose: str) -> torch.Generator:
-        """Of this epoch's random draws, anew at each call; one purpose's are independent of another's."""
+        """Return a new generator for this epoch; those of different purposes draw independently."""
         return torch.Generator().manual_seed(seed_from(self.seed, self.epoch, *purpose))
 
 
@@ -65,7 +65,7 @@ class Batches(ABC):
         return self.sampler.index().split(self.batch_size)
 
     def skip(self, number: int, index: Tensor) -> None:  # noqa: B027  most classes draw nothing
-        """Do what `batch` would have done to random streams, for a batch that was served before a resume."""
+        """Advance random streams as `batch` does, for a batch that was served before a resume."""
 
     def __len__(self) -> int:
         return -(-self.sampler.count // self.batch_size)
@@ -87,6 +87,6 @@ class Batches(ABC):
 
 
 def seed_from(*words: object) -> int:
-    """A seed for PyTorch that is a function of these words alone."""
+    """Return a seed for PyTorch, a function of these words alone."""
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)

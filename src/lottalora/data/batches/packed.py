@@ -68,7 +68,7 @@ def packed_once(source: Source, tokenizer: Tokenizer) -> dict[str, Packed]:
 
 
 def pack(source: Source, tokenizer: Tokenizer, folders: Sequence[Path]) -> Path:
-    """Fill the first of the folders that can be written, and say which."""
+    """Pack into the first folder that can be written; return that folder."""
     for folder in folders:
         scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
         try:
@@ -139,7 +139,7 @@ def batches(documents: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, st
 
 
 class Progress:
-    """Says now and then how far the packing has come."""
+    """Log the progress of packing now and then."""
 
     def __init__(self, place: Path) -> None:
         self.place = place

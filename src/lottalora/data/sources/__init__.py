@@ -1,1 +1,1 @@
-"""Where the bytes of a data set come from: official files, hubs, archives, documents."""
+"""Sources of data sets: official files, hubs, archives, documents."""

@@ -117,7 +117,7 @@ def column_texts(path: Path) -> Iterator[str]:
 
 
 def passages_of(path: Path) -> Iterator[str]:
-    """What stands between empty lines.
+    """Yield the passages of a text file, separated by empty lines.
 
     Raises:
         ValueError: the file is not in UTF-8.

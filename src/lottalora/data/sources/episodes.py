@@ -33,7 +33,7 @@ class Episode:
 
 
 def checked(episodes: list[Episode], name: str) -> list[Episode]:
-    """The episodes, if a network of this shape can learn from them."""
+    """Return the episodes; raise ValueError if they are too few, too long or of other shapes."""
     episodes = [episode for episode in episodes if len(episode.rewards)]
     if len(episodes) < 2:
         raise ValueError(

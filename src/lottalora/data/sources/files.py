@@ -20,7 +20,7 @@ from lottalora.messages import last_line
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """What torchvision downloads for a data set, each file vouched for by its MD5.
+    """The files that torchvision downloads for a data set, each checked by its MD5.
 
     Args:
         title: of the data set, in messages.
@@ -122,7 +122,7 @@ def fetch(loader: str, folder: str) -> None:
 
 
 def put(source: Path, target: Path) -> None:
-    """Copy a file or a folder so that a reader in another process sees nothing of it or all."""
+    """Copy a file or a folder in one step: another process sees all of it or nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     copy = shutil.copytree if source.is_dir() else shutil.copyfile

@@ -1,4 +1,4 @@
-"""What takes long to read is read once: the arrays are kept in a file named after what they come from."""
+"""Cache of parsed arrays, in a file named after the hash of what they were made from."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def cache_folder() -> Path:
-    """The user's, of this suite."""
+    """Return the suite's cache folder of this user."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottalora"
 
 

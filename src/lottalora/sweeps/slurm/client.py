@@ -1,4 +1,4 @@
-"""What is asked of Slurm's own commands, and their refusals in one line."""
+"""Call Slurm's commands, and report their errors in one line."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def check_partition(name: str | None) -> None:
 
 
 def largest_array() -> int:
-    """Tasks that one array of this Slurm may have."""
+    """Return the largest number of tasks in one array of this Slurm."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
     return min(int(found[1]), SCRIPT_FITS) if found else SCRIPT_FITS
 
@@ -50,7 +50,7 @@ def queued(folder: Path) -> dict[str, str]:
 
 
 def ask(*command: str, given: str | None = None) -> str:
-    """Standard output of one command of Slurm; its refusal is an error of one line."""
+    """Run a Slurm command and return its standard output; raise a one-line error if it fails."""
     answer = subprocess.run(command, input=given, capture_output=True, text=True)
     if answer.returncode:
         said = " ".join(answer.stderr.split()) or f"exit code {answer.returncode}"

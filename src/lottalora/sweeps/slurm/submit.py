@@ -45,7 +45,7 @@ exit "$code"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of Slurm for each job of an array.
+    """The resources of each job of an array.
 
     Args:
         partition: None for the cluster's default.
