@@ -26,14 +26,17 @@ def add_overrides(parser: argparse.ArgumentParser, *, none: str | None = None) -
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def overrides_of(asked: argparse.Namespace) -> list[str]:
+    """Return the overrides, and --results as the override that it is."""
     return [*asked.overrides, *([f"paths.results={asked.results}"] if asked.results else [])]
 
 
 def print_json(found: dict) -> None:
+    """Print plain data as indented JSON."""
     sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -10,10 +10,12 @@ HELP = "cancel the Slurm jobs of a sweep"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     add_overrides(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
+    """Cancel the queued jobs of the sweep; raise ValueError if there are none."""
     from lottalora.sweeps.progress import sweep_of
     from lottalora.sweeps.slurm import client
 

@@ -63,6 +63,7 @@ class Check:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of lines")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder that results would go to (default: results)")  # fmt: skip
@@ -79,6 +80,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def line(check: Check) -> str:
+    """Format a check as one line."""
     remedy = f"  → {check.remedy}" if check.remedy else ""
     return f"{check.state:<6} {check.name:<12} {check.found}{remedy}"
 
@@ -107,7 +109,7 @@ def examine(results: Path) -> Iterator[Check]:
 
 
 def packages() -> Iterator[Check]:
-
+    """Check Python's version and the packages of the library and the suite."""
     good = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Check(
         name="python",
@@ -129,6 +131,7 @@ def packages() -> Iterator[Check]:
 
 
 def version(package: str) -> str | None:
+    """Return a package's version, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -136,6 +139,7 @@ def version(package: str) -> str | None:
 
 
 def devices() -> Iterator[Check]:
+    """Check that torch can be imported; list GPUs, cores and threads."""
     try:
         import torch
     except Exception as error:  # a broken build raises whatever it likes
@@ -217,6 +221,7 @@ def what_is_wrong_with(path: Path) -> str:
 
 
 def disk(results: Path) -> Iterator[Check]:
+    """Check that results can be written, and the free space there."""
     place = results.absolute()
     while not place.exists():
         place = place.parent
@@ -260,6 +265,7 @@ def commits_of_rows(results: Path) -> Iterator[Check]:
 
 
 def network() -> Iterator[Check]:
+    """Check whether the Hugging Face hub can be reached."""
     try:
         socket.create_connection((MIRROR, 443), PATIENCE).close()
         yield Check(name="network", state="ok", found=f"{MIRROR} answers")
@@ -269,6 +275,7 @@ def network() -> Iterator[Check]:
 
 
 def weights_and_biases() -> Iterator[Check]:
+    """Check for a W&B key, and whether its server answers."""
     if not account.has_key():
         yield Check(
             name="wandb key", state="note", found=f"none for {account.server()}", remedy=account.LOG_IN
@@ -286,6 +293,7 @@ def weights_and_biases() -> Iterator[Check]:
 
 
 def slurm() -> Iterator[Check]:
+    """Check for Slurm and list its partitions."""
     if shutil.which("sinfo") is None:
         remedy = "needed on a cluster only; there, log in to a node that has sinfo and sbatch"
         yield Check(name="slurm", state="note", found="sinfo is not on the PATH", remedy=remedy)

@@ -51,10 +51,12 @@ results/failures  cause of each failed run, until a repeated command has run it"
 
 
 def is_asked(arguments: Sequence[str]) -> bool:
+    """Return whether help was asked for."""
     return bool({"-h", "--help"} & set(arguments))
 
 
 def show(conf: Path, *, typed: str) -> None:
+    """Print the manual; exit with an error if there is no config folder."""
     if not conf.is_dir():
         sys.exit(f"error: There is no folder {conf}, of which this help is made. Put conf/ beside run.py.")
     try:
@@ -86,10 +88,12 @@ def manual(conf: Path, *, typed: str = SCRIPT) -> str:
 
 
 def files(conf: Path, group: str) -> list[Path]:
+    """Return the YAML files of a config group, sorted."""
     return sorted((conf / group).glob("*.yaml"))
 
 
 def read(path: Path) -> dict:
+    """Parse a YAML file."""
     return yaml.load(path.read_text("utf-8"), LOADER)
 
 
@@ -153,6 +157,7 @@ def choices(conf: Path, group: str) -> str:
 
 
 def first_sentence(text: str) -> str:
+    """Return the first sentence of a text, without its full stop."""
     return re.split(r"\.\s+(?=[^\W\d_a-z])", text, maxsplit=1)[0].rstrip(".")
 
 
@@ -195,4 +200,5 @@ def columns(pairs: list[tuple[str, str]]) -> str:
 
 
 def wrapped(text: str) -> str:
+    """Wrap a text to the width of the page."""
     return "\n".join(textwrap.wrap(text, WIDTH - 3 * len(INDENT)))

@@ -13,11 +13,13 @@ HELP = "runs, hours, memory, disk and energy of a sweep, before it is started"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     add_overrides(parser)
     add_json(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
+    """Print the plan; return 1 if a run of the sweep cannot be run."""
     from lottalora.sweeps.plan import plan
 
     planned = plan(overrides_of(asked))
@@ -31,6 +33,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def show(planned: dict) -> None:
+    """Print the plan as a table."""
     from rich.console import Console
     from rich.table import Table
 

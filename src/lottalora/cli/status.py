@@ -13,11 +13,13 @@ HELP = "done, running, failed and waiting runs of a sweep, with the time left"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     add_overrides(parser, none="all of the results folder")
     add_json(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
+    """Print the status of a sweep, or of a results folder."""
     from lottalora.sweeps.status import of_folder
     from lottalora.sweeps.status import of_sweep
 
@@ -30,6 +32,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def show(found: dict) -> None:
+    """Print the status as a table, then what runs, what failed and what diverged."""
     from rich.console import Console
     from rich.table import Table
 

@@ -12,6 +12,7 @@ LEAD = 90  # seconds between USR1 and the time limit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     add_overrides(parser)
     parser.add_argument("--partition", help="default: the cluster's own")
     parser.add_argument("--time", default="24:00:00", help="limit of a job, as Slurm writes it (24:00:00)")
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
+    """Submit the unfinished runs of the sweep; with --dry-run, print what would be sent."""
     from lottalora.results import rows
     from lottalora.sweeps.progress import sweep_of
     from lottalora.sweeps.slurm import client

@@ -9,6 +9,7 @@ HELP = "send finished rows and offline runs to W&B"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder that holds rows/ and runs/ (default: results)")  # fmt: skip
     parser.add_argument("--project", default="lottalora", help="at W&B, for rows (default: lottalora)")
