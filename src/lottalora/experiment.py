@@ -23,6 +23,7 @@ from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.tasks.metrics import load_torchmetrics
 from lottalora.tracking import logger as tracking
+from lottalora.tracking.logger import Watch
 
 
 def run(cfg: DictConfig) -> None:
@@ -81,31 +82,27 @@ def train(cfg: DictConfig, identity: dict) -> bool:
 
 
 def fit_and_score(
-    cfg: DictConfig,
-    spec: DataSpec,
-    splits: Splits,
-    net: nn.Module,
-    folder: Path,
-    watch: tracking.Watch | None,
+    cfg: DictConfig, spec: DataSpec, splits: Splits, net: nn.Module, folder: Path, watch: Watch | None
 ) -> dict:
     """Fit, then score the test part with the weights of the best validation epoch."""
     from lottalora.distributed.shard import distribute
     from lottalora.tracking.epochs import watchers
     from lottalora.training import fit
     from lottalora.training.measure import measure
-    from lottalora.training.resampling import resamplers
+    from lottalora.training.resampling import Resampling
 
+    resampling = Resampling.of(cfg.resample)
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     if collectives.world_size() > 1:
         device = build.device_kind(cfg.trainer)
         splits = distribute(task, splits, strategy=cfg.trainer.strategy, device=device)
     fitted = fit.fit(
         task,
-        splits,
-        fit.TrainerSettings.of(cfg.trainer),
+        resampling.splits(splits),
+        resampling.settings(fit.TrainerSettings.of(cfg.trainer)),
         seed=cfg.seed,
         higher_is_better=spec.higher_is_better,
         folder=folder,
-        callbacks=[*resamplers(cfg.resample), *watchers(watch)],
+        callbacks=[*resampling.callbacks(), *watchers(watch)],
     )
-    return measure(task, splits, fitted, resample=cfg.resample, remove_scaffold=cfg.remove_scaffold)
+    return measure(task, splits, fitted, resampling=resampling, remove_scaffold=cfg.remove_scaffold)

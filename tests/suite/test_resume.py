@@ -21,16 +21,16 @@ def start(folder: Path, *words: str) -> commands.Command:
     return commands.start(*command, *words, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def finish(folder: Path) -> str:
-    process = start(folder)
+def finish(folder: Path, *words: str) -> str:
+    process = start(folder, *words)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     return said
 
 
-def stop_with(number: signal.Signals, folder: Path) -> int:
+def stop_with(number: signal.Signals, folder: Path, *words: str) -> int:
     """Send it as soon as the run has something to go on from."""
-    process = start(folder)
+    process = start(folder, *words)
     end = time.monotonic() + 100
     while not list(folder.glob("runs/*/resume.ckpt")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)

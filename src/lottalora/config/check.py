@@ -37,6 +37,7 @@ CHOICES = {
     "dry_run": (True, False, "json"),
     "force": (True, False),
     "fused": ("auto", "force", "off"),
+    "adapter.train_beta": (True, False),
     "adapter.rslora": (True, False),
     "adapter.dora": (True, False),
     "adapter.residual": (True, False),
@@ -71,6 +72,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
             check_no_sweep(typed)
     check_devices(cfg.trainer.devices, sweep=sweep)
     check_strategy(cfg)
+    check_resample(cfg)
     check_mode(cfg, {override.partition("=")[0] for override in typed})
 
 
@@ -195,6 +197,22 @@ def check_devices(devices: int, *, sweep: bool) -> None:
             f"{processes} processes were started for this run, but trainer.devices={devices}. "
             f"Type trainer.devices={processes}; or leave torchrun or srun out, and the processes are started "
             "for you."
+        )
+
+
+def check_resample(cfg: DictConfig) -> None:
+    """Several scaffolds for each step: their number, and on how many devices."""
+    if not OmegaConf.is_dict(cfg.resample):
+        return
+    count = cfg.resample.scaffolds
+    if type(count) is not int or count < 1:
+        raise ValueError(f"resample.scaffolds must be a whole number, 1 or more, got {count!r}.")
+    if cfg.resample.fresh not in (True, False):
+        raise ValueError(f"resample.fresh must be true or false, got {cfg.resample.fresh!r}.")
+    if cfg.trainer.devices > 1:
+        raise ValueError(
+            f"mode={cfg.mode} changes the scaffold within a step and runs on one device, got "
+            f"trainer.devices={cfg.trainer.devices}. Type trainer.devices=1."
         )
 
 

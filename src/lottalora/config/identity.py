@@ -20,6 +20,7 @@ IDENTITY = {
     "data", "data.split", "data.variant", "data.name", "data.hold_out",
     "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
+    "resample.scaffolds", "resample.fresh",
 }  # fmt: skip
 PLACES = ("root", "tokenizers")  # keys that say where files lie
 SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score

@@ -35,13 +35,23 @@ from lottalora.report.grouping import stand_in
 from lottalora.results.rows import Row
 
 # mode → condition as in paper.csv, where the two differ. no_scaffold is a test-time arm of scaffold.
-CONDITIONS = {"baseline": "full", "zero": "zero_scaffold"}
-ORDER = ("full", "scaffold", "no_scaffold", "resample_epoch", "zero_scaffold", "head", "lora")
+CONDITIONS = {
+    "baseline": "full",
+    "zero": "zero_scaffold",
+    "resample_batch": "resample_batch_k2",
+    "resample_microbatch": "resample_microbatch_k4",
+}
+ORDER = (
+    "full", "scaffold", "no_scaffold", "resample_epoch", "resample_batch_k2", "resample_microbatch_k4",
+    "zero_scaffold", "head", "lora",
+)  # fmt: skip
 LABELS = {
     "full": "full training",
     "scaffold": "scaffold",
     "no_scaffold": "scaffold removed",
     "resample_epoch": "scaffold redrawn each epoch",
+    "resample_batch_k2": "several scaffolds each step",
+    "resample_microbatch_k4": "a scaffold for each part of a batch",
     "zero_scaffold": "zero scaffold",
     "head": "head only",
     "lora": "LoRA on learned weights",

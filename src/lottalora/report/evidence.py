@@ -35,6 +35,8 @@ TYPED = {
     "no_scaffold": "",
     "zero_scaffold": "mode=zero",
     "resample_epoch": "mode=resample_epoch",
+    "resample_batch_k2": "mode=resample_batch",
+    "resample_microbatch_k4": "mode=resample_microbatch",
 }
 
 

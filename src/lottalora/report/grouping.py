@@ -31,6 +31,7 @@ HELD_OUT = {
     "imdb": "22,500 of 25,000 reviews",
     "flowers102": "1,836 of 2,040 images",
 }
+RESAMPLED = {"resample_batch": 2, "resample_microbatch": 4}  # mode → k, as in its file and in Table 4
 OF_THE_ADAPTER = ("B_init", "dora", "layer_norm", "residual", "rslora")  # what the paper calls a condition
 
 
@@ -64,7 +65,8 @@ def recipe_of(row: Row) -> str:
 
 def line_key(row: Row) -> str:
     same = [row[key] for key in ("mode", "init", "rank", "alpha")]
-    return json.dumps([*same, row["counts"]["trainable"], scaffold_options(row)], sort_keys=True)
+    options = scaffold_options(row) | resample_options(row)
+    return json.dumps([*same, row["counts"]["trainable"], options], sort_keys=True)
 
 
 def precision_of(row: Row) -> str:
@@ -140,7 +142,16 @@ def own_options(row: Row) -> dict:
     place = {"place": place} if (place := place_of(row)) else {}
     changed = changed_of_scaffold(row).items()
     named = {key.removeprefix("scaffold.").removeprefix("parameters."): value for key, value in changed}
-    return place | first_reading(row) | named
+    return place | first_reading(row) | resample_options(row) | named
+
+
+def resample_options(row: Row) -> dict:
+    """What a run over several scaffolds for each step left of its mode's k = 2 or 4, new at each step."""
+    resample = row["config"].get("resample")
+    if not isinstance(resample, dict):
+        return {}
+    first = {"scaffolds": RESAMPLED.get(row["mode"]), "fresh": True}
+    return {key: resample[key] for key, value in first.items() if resample[key] != value}
 
 
 def first_reading(row: Row) -> dict:

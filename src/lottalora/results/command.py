@@ -46,7 +46,7 @@ def settings_of(row: Row) -> Iterator[tuple[str, Any]]:
     if data.get("hold_out") is False:
         yield "data.hold_out", False
     yield "model.size", row["size"]
-    if "place" in config["model"]:
+    if "place" in config["model"] and config["model"]["place"] != next(iter(config["model"]["places"])):
         yield "model.place", config["model"]["place"]
     yield "mode", row["mode"]
     if row["init"]:
@@ -60,6 +60,8 @@ def settings_of(row: Row) -> Iterator[tuple[str, Any]]:
         first, adapter = DIGEST_DEFAULTS["scaffold"], config.get("adapter", {})
         options = [key for key in ADAPTER if adapter.get(key, first[key]) != first[key]]
         yield from ((f"adapter.{key}", adapter[key]) for key in options)
+    if isinstance(resample := config.get("resample"), dict):
+        yield from ((f"resample.{key}", resample[key]) for key in ("scaffolds", "fresh"))
     yield from at_first_value(row)
     yield from ((typed(key, config["model"]), value) for key, value in row["changed"].items())
     if config.get("recipe_name"):

@@ -44,11 +44,17 @@ def set_backbone_seed(model: nn.Module, seed: int) -> None:
         layer.redraw(source.with_seed(seed))
 
 
-def resample(model: nn.Module, seed: int) -> None:
+def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | None = None) -> None:
     """Redraw every W_seed in place, as scaffold number `seed` under the model's backbone seed.
 
     For training over many scaffolds: resample(model, 1), resample(model, 2), … are determined by the backbone
     seed and independent of the backbones of all seeds. `resample(model, 0)` restores the backbone itself.
+
+    Args:
+        model: a model on a scaffold.
+        seed: the number of the scaffold.
+        held: scaffolds of this model by number, which are copied and not drawn again; one that it lacks is
+            drawn and added. For training over few scaffolds, where drawing would take as long as a step.
 
     Raises:
         ValueError: `seed` is not a whole number in 0 … 2⁶⁴ − 1; or the model has no scaffold, or a W_seed
@@ -57,8 +63,11 @@ def resample(model: nn.Module, seed: int) -> None:
     Source: the paper's Meta-LoRA, Table 4.
     """
     check_seed(seed)
-    for layer, source in _sources(model):
-        layer.redraw(replace(source, redraw=seed))
+    known = [] if held is None else held.get(seed, [])
+    for place, (layer, source) in enumerate(_sources(model)):
+        layer.redraw(replace(source, redraw=seed), known[place] if known else None)
+    if held is not None and not known:
+        held[seed] = [to_local(layer.W_seed).clone() for layer, _ in _sources(model)]
 
 
 def verify(model: nn.Module) -> list[str]:

@@ -108,10 +108,15 @@ class Frozen(nn.Module):
         return Identity.of(self.source, tuple(self.W_seed.shape), None, [])
 
     @torch.no_grad()
-    def redraw(self, source: Source) -> None:
+    def redraw(self, source: Source, drawn: Tensor | None = None) -> None:
         """Draw W_seed again, in place, from `source`.
 
         On the meta device only the record changes; `materialize` draws later.
+
+        Args:
+            source: the source to draw from.
+            drawn: the rows that this process holds as they were drawn from `source` before, (local rows, in);
+                None draws them.
 
         Raises:
             ValueError: a state that was loaded on the meta device belongs to another scaffold.
@@ -119,7 +124,10 @@ class Frozen(nn.Module):
         self.source = source
         W_seed = self.W_seed
         if not W_seed.is_meta:
-            fill(W_seed, source)
+            if drawn is None:
+                fill(W_seed, source)
+            else:
+                to_local(W_seed).copy_(drawn)
             if not is_shared_out(W_seed):
                 mark(W_seed, source)
             self._clear_padding()
