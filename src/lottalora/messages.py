@@ -2,6 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+
+
+def run_command() -> str:
+    """Return how runs are started here: by run.py where the folder has one, else by the installed command."""
+    return "python run.py" if Path("run.py").exists() else "lottalora run"
 
 
 def flatten(container: dict, prefix: str = "") -> dict[str, object]:

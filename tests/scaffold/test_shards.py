@@ -34,12 +34,12 @@ def sharded(scaffold):
     return net
 
 
-def own_rows(layer):
+def local_rows(layer):
     return layer.W_seed.to_local().clone()
 
 
 def test_each_process_holds_its_rows_and_they_are_those_of_the_seed():
-    held = joined_results(lambda: own_rows(sharded(Scaffold(rank=2, seed=3))[1]))
+    held = joined_results(lambda: local_rows(sharded(Scaffold(rank=2, seed=3))[1]))
     source = build(Scaffold(rank=2, seed=3))[1].source
     assert [tuple(rows.shape) for rows in held] == [(9, 6), (8, 6)]
     assert torch.equal(torch.cat(held), draw(source))
@@ -54,7 +54,7 @@ def test_sharded_net_computes_what_the_whole_one_does_and_lets_go_of_the_rows(op
         net = sharded(scaffold)
         h = net(x)
         h.square().mean().backward()
-        return h.detach(), net[3].A.grad, own_rows(net[1]).numel()
+        return h.detach(), net[3].A.grad, local_rows(net[1]).numel()
 
     whole = build(scaffold)
     h = whole(x)

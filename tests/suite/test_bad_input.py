@@ -279,7 +279,7 @@ def test_a_failing_job_of_a_multirun_is_named_and_the_others_run(command):
 def test_a_sweep_of_runs_on_several_devices_is_refused_with_the_way_to_use_them(command):
     line = only_line(command("-m", "data=digits", "trainer.devices=2", "rank=1,2"))
     assert "trainer.devices=2 with -m: a sweep runs each cell in one process on one device." in line
-    assert "type `python run.py WORDS trainer.devices=2` for one, without -m" in line
+    assert "type `lottalora run WORDS trainer.devices=2` for one, without -m" in line
     assert "or `python -m lottalora submit WORDS trainer.devices=2` for all." in line
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-HINT = "Make one: python run.py model=mlp data=digits rank=8"
+from lottalora.messages import run_command
 
 
 def add_overrides(parser: argparse.ArgumentParser, *, none: str | None = None) -> None:
@@ -49,7 +49,9 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
         print(problem, file=sys.stderr)
     if not found:
         readable = "readable " if problems else ""
+        command = f"{run_command()} model=mlp data=digits rank=8"
         raise FileNotFoundError(
-            f"No {readable}rows in {results / 'rows'}. {HINT}, or name another folder with --results DIR."
+            f"No {readable}rows in {results / 'rows'}. Make one: {command}, "
+            "or name another folder with --results DIR."
         )
     return found, problems

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from lottalora.distributed.environment import launched
 from lottalora.messages import nearest_first
+from lottalora.messages import run_command
 
 WHOLE = {  # key → smallest value
     "rank": 0,
@@ -85,7 +86,7 @@ def check_no_sweep(typed: Sequence[str]) -> None:
     if not any(grid.keys() <= keys for grid in HydraConfig.get().sweeper.grids or []):
         raise ValueError(
             f"sweeps={name} names many runs, and without -m there is one. "
-            f"Type `python run.py -m {' '.join(typed)}`, or leave out sweeps= and name the run."
+            f"Type `{run_command()} -m {' '.join(typed)}`, or leave out sweeps= and name the run."
         )
 
 
@@ -188,8 +189,8 @@ def check_devices(devices: int, *, sweep: bool) -> None:
     if sweep and devices > 1:
         raise ValueError(
             f"trainer.devices={devices} with -m: a sweep runs each cell in one process on one device. A run "
-            f"on several is a job of its own: type `python run.py WORDS trainer.devices={devices}` for one, "
-            f"without -m, or `python -m lottalora submit WORDS trainer.devices={devices}` for all."
+            f"on several is a job of its own: type `{run_command()} WORDS trainer.devices={devices}` for "
+            f"one, without -m, or `python -m lottalora submit WORDS trainer.devices={devices}` for all."
         )
     processes = launched()
     if processes and processes != devices and (devices > 1 or "RANK" in os.environ):

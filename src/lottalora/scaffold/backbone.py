@@ -16,8 +16,8 @@ from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.matrices import tensors_of
-from lottalora.scaffold.own_rows import to_local
 from lottalora.scaffold.seeds import check_seed
 
 

@@ -26,11 +26,11 @@ from lottalora.scaffold.identity import agree
 from lottalora.scaffold.identity import bits
 from lottalora.scaffold.identity import fingerprint_of
 from lottalora.scaffold.identity import refuse_another
-from lottalora.scaffold.own_rows import clear_row
-from lottalora.scaffold.own_rows import fill
-from lottalora.scaffold.own_rows import is_shared_out
-from lottalora.scaffold.own_rows import rows_of
-from lottalora.scaffold.own_rows import to_local
+from lottalora.scaffold.local_rows import clear_row
+from lottalora.scaffold.local_rows import fill
+from lottalora.scaffold.local_rows import is_shared_out
+from lottalora.scaffold.local_rows import rows_of
+from lottalora.scaffold.local_rows import to_local
 
 HOLDS_FLOAT32 = (torch.float32, torch.float64)  # casting from these rounds the draw only once
 

@@ -25,7 +25,7 @@ from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.lazy_weight import refuse_reparametrization
-from lottalora.scaffold.own_rows import is_shared_out
+from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.path import choose
 
 

@@ -10,7 +10,7 @@ from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import composed_weights
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.layers import LottaLayer
-from lottalora.scaffold.own_rows import is_shared_out
+from lottalora.scaffold.local_rows import is_shared_out
 
 
 def refuse_what_cannot_be_merged(model: nn.Module) -> None:

@@ -13,8 +13,8 @@ from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.frozen import mark
 from lottalora.scaffold.identity import bits
+from lottalora.scaffold.local_rows import fill
 from lottalora.scaffold.matrices import dotted
-from lottalora.scaffold.own_rows import fill
 
 Print = tuple[torch.dtype, torch.device, torch.Size, str]  # of a tensor: its last part is a hash of the bits
 

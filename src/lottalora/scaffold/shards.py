@@ -17,7 +17,7 @@ from torch import nn
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.layers import LottaLayer
-from lottalora.scaffold.own_rows import rows_of
+from lottalora.scaffold.local_rows import rows_of
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora.messages import run_command
+
 SCRIPT_FITS = 5000  # tasks whose overrides fit into one batch script, which Slurm limits to 4 MB
 
 
@@ -15,7 +17,7 @@ def check_slurm() -> None:
     if not shutil.which("sbatch"):
         raise FileNotFoundError(
             "There is no Slurm here: sbatch is not in PATH. Call this on a login node of a cluster, "
-            "or run the sweep on this machine: python run.py -m WORD…"
+            f"or run the sweep on this machine: {run_command()} -m WORD…"
         )
 
 
