@@ -1,5 +1,12 @@
 """Build the net of a config, wrap it in its scaffold, and count its weights."""
 
+from bisect import bisect_right
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -34,7 +41,9 @@ def device_kind(trainer: DictConfig) -> str:
 def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     """Return the net at the chosen size, dense or on its scaffold, and the account of its weights."""
     model = cfg.model
-    net = instantiate(model.net, spec.in_shape, spec.out_dim, **model.sizes[model.size], _convert_="all")
+    if cfg.get("budget"):
+        return narrow_net(cfg, spec)
+    net = net_of(model, spec, model.sizes[model.size])
     if not cfg.scaffold:
         init_weights(net)
         return net, Account.of_dense(net)
@@ -47,6 +56,57 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     init_weights(net, drawn=drawn)
     set_fused(net, cfg.fused)
     return net, account
+
+
+def net_of(model: DictConfig, spec: DataSpec, sizes: Mapping[str, Any]) -> nn.Module:
+    return instantiate(model.net, spec.in_shape, spec.out_dim, **sizes, _convert_="all")
+
+
+def narrow_net(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
+    """Return the widest dense net that has no more parameters than the scaffold trains, and its account.
+
+    Every size that `model.widths` names is cut off at w. The account's `full` is that of the uncut net.
+    """
+    model, budget = cfg.model, cfg.budget
+    sizes = OmegaConf.to_container(model.sizes[model.size])
+    widths = model.get("widths")
+    if not widths:
+        raise ValueError(
+            f"mode={cfg.mode} needs to know which sizes of a model are widths, and conf/model names none for "
+            "this one. Add widths: [KEY, …] to its file."
+        )
+    with torch.device("meta"):
+        net = net_of(model, spec, sizes)
+        check_rank(net, budget.rank)
+        scaffold = Scaffold(rank=budget.rank, bias=budget.bias)
+        target = wrap(net, scaffold, keep=list(budget.keep), freeze=list(budget.freeze))
+
+        def count(width: int) -> int:
+            return sum(p.numel() for p in net_of(model, spec, capped(sizes, widths, width)).parameters())
+
+        width = bisect_right(range(1, largest(sizes, widths) + 1), target.trainable, key=count)
+    if width == 0:
+        raise ValueError(
+            f"No net of this depth has as few as {target.trainable:,} parameters. Type a larger rank."
+        )
+    narrow = net_of(model, spec, capped(sizes, widths, width))
+    init_weights(narrow)
+    return narrow, replace(Account.of_dense(narrow), full=target.full)
+
+
+def capped(sizes: Mapping[str, Any], widths: Collection[str], width: int) -> dict[str, Any]:
+    """The sizes, with no width above `width`."""
+
+    def cap(value: int | Sequence[int]) -> int | list[int]:
+        return [min(each, width) for each in value] if isinstance(value, Sequence) else min(value, width)
+
+    return {key: cap(value) if key in widths else value for key, value in sizes.items()}
+
+
+def largest(sizes: Mapping[str, Any], widths: Collection[str]) -> int:
+    return max(
+        each for key in widths for each in (sizes[key] if isinstance(sizes[key], Sequence) else [sizes[key]])
+    )
 
 
 def check_rank(net: nn.Module, rank: int) -> None:

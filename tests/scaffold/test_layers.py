@@ -289,6 +289,8 @@ def test_residual_around_a_convolution_that_changes_the_shape_is_refused():
         ({"rank": True}, "rank must be a whole number"),
         ({"alpha": 0.0}, "alpha must be above 0"),
         ({"alpha": float("nan")}, "alpha must be above 0"),
+        ({"A_init": "ones"}, "A_init must be 'kaiming', 'normal' or 'zeros', got 'ones'"),
+        ({"A_init": "zeros"}, "A and B both at 0 never get a gradient"),
         ({"B_init": "ones"}, "B_init must be 'zeros' or 'kaiming', got 'ones'"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
     ],
@@ -324,3 +326,14 @@ def test_gradients_reach_the_adapter_through_a_custom_function_of_the_weight():
     expected = torch.autograd.grad((x @ (2 * layer._matrix())).square().sum(), trained)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs.to(ours.dtype))
+
+
+def test_starts_of_A_have_their_standard_deviation_and_leave_B_as_it_was():
+    W = torch.zeros(4, 400)
+    torch.manual_seed(0)
+    normal = LottaLinear(W, Adapter(rank=50, A_init="normal"))
+    zeros = LottaLinear(W, Adapter(rank=50, A_init="zeros", B_init="kaiming"))
+    uniform = LottaLinear(W, Adapter(rank=50))
+    assert normal.A.std().item() == pytest.approx(1 / 20, rel=0.03)
+    assert uniform.A.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.03)
+    assert not zeros.A.any() and zeros.B.any() and not normal.B.any()

@@ -114,6 +114,18 @@ def test_frozen_vectors_keep_their_value_and_stay_in_the_state():
     assert account.vectors_frozen == 4 * 6
 
 
+def test_bias_of_an_adapted_layer_is_frozen_by_its_name_alone():
+    torch.manual_seed(0)
+    before = Network().blocks[0].fc1.bias
+    net, account = network(Scaffold(bias="trained"), freeze=["blocks.0.fc1.bias"])
+    _, trained = network(Scaffold(bias="trained"))
+    assert torch.equal(net.blocks[0].fc1.bias, before)
+    assert "blocks.0.fc1.bias" in net.state_dict()
+    assert "blocks.0.fc1.bias" not in dict(net.named_parameters())
+    assert "blocks.0.fc2.bias" in dict(net.named_parameters())
+    assert account.vectors_trained == trained.vectors_trained - len(before)
+
+
 def test_frozen_biases_keep_their_value():
     torch.manual_seed(0)
     before = Network().blocks[0].fc1.bias

@@ -4,8 +4,12 @@ import json
 
 import pytest
 import torch
+from hydra.utils import instantiate
 
+from lottalora.build import account_of
 from lottalora.build import build
+from lottalora.build import capped
+from lottalora.build import net_of
 from lottalora.data.mnist import MNIST
 
 FULL = {"tiny": 109_386, "small": 242_762, "medium": 575_050, "large": 1_501_770}
@@ -32,6 +36,39 @@ def test_a_scaffold_trains_as_many_parameters_as_table_14_says(composed, size, r
         net, account = build(composed("data=mnist", f"model.size={size}", f"rank={rank}"), MNIST.spec)
     assert account.trainable == TRAINABLE[size, rank] == sum(p.numel() for p in net.parameters())
     assert account.full == FULL[size]
+
+
+def test_a_head_on_a_scaffold_trains_its_adapter_in_place_of_its_weights(composed):
+    """Table 16: 650 of the dense head become r (64 + 10) + 1, and its bias is frozen or trained."""
+    for place, trainable in (
+        ("body_and_head", 3_294 - 650 + 75),
+        ("body_and_head_with_bias", 3_294 - 650 + 85),
+    ):
+        with torch.device("meta"):
+            net, account = build(composed("data=mnist", "rank=1", f"model.place={place}"), MNIST.spec)
+        assert account.trainable == trainable == sum(p.numel() for p in net.parameters())
+        assert ("head.bias" in dict(net.named_parameters())) == (place == "body_and_head_with_bias")
+        assert "body.1.bias" not in dict(net.named_parameters())
+
+
+@pytest.mark.parametrize("rank", [1, 8])
+@pytest.mark.parametrize("pair", [("model=mlp", "data=mnist"), ("model=cfc", "data=physionet2012")])
+def test_narrow_net_is_the_widest_within_the_budget(composed, pair, rank):
+    budget = account_of(composed(*pair, f"rank={rank}")).trainable
+    cfg = composed(*pair, f"rank={rank}", "mode=small")
+    account = account_of(cfg)
+    assert account.trainable <= budget
+    assert account.full == account_of(composed(*pair, "mode=baseline")).full
+    widest = max(size for entry in account.entries[:-1] for size in entry.shape[:1])
+    sizes = capped(cfg.model.sizes[cfg.model.size], cfg.model.widths, widest + 1)
+    with torch.device("meta"):
+        wider = net_of(cfg.model, instantiate(cfg.data).spec, sizes)
+    assert sum(p.numel() for p in wider.parameters()) > budget
+
+
+def test_narrow_net_of_a_model_that_names_no_widths_is_refused(composed):
+    with pytest.raises(ValueError, match="mode=small needs to know which sizes of a model are widths"):
+        account_of(composed("model=gcn", "data=arxiv", "mode=small"))
 
 
 @pytest.mark.parametrize("size", FULL)

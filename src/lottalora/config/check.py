@@ -38,6 +38,7 @@ CHOICES = {
     "dry_run": (True, False, "json"),
     "force": (True, False),
     "fused": ("auto", "force", "off"),
+    "adapter.A_init": ("kaiming", "normal", "zeros"),
     "adapter.train_beta": (True, False),
     "adapter.rslora": (True, False),
     "adapter.dora": (True, False),

@@ -19,8 +19,8 @@ IDENTITY = {
     "model", "model.size", "model.depth", "model.shortcut", "model.place",
     "data", "data.split", "data.variant", "data.name", "data.hold_out",
     "mode", "init", "rank", "seed", "backbone_seed",
-    "adapter.rslora", "adapter.B_init", "adapter.dora", "adapter.residual", "adapter.layer_norm",
-    "resample.scaffolds", "resample.fresh",
+    "adapter.rslora", "adapter.A_init", "adapter.B_init", "adapter.dora", "adapter.residual",
+    "adapter.layer_norm", "resample.scaffolds", "resample.fresh",
 }  # fmt: skip
 PLACES = ("root", "tokenizers")  # keys that say where files lie
 SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
@@ -47,7 +47,8 @@ def naming(cfg: DictConfig, choices: DictConfig) -> dict:
         cfg: the composed config.
         choices: the chosen config of each group, Hydra's `runtime.choices`.
     """
-    scaffold = cfg.scaffold or DictConfig({"rank": None, "alpha": None, "seed": None})
+    budget = cfg.get("budget") or {}
+    scaffold = cfg.scaffold or DictConfig({"rank": budget.get("rank"), "alpha": None, "seed": None})
     return {
         "schema": SCHEMA,
         "digest": digest(cfg),
@@ -58,7 +59,7 @@ def naming(cfg: DictConfig, choices: DictConfig) -> dict:
         "mode": cfg.mode,
         "init": choices.init if cfg.scaffold and scaffold.family == cfg.init.family else "",
         "rank": scaffold.rank,
-        "alpha": scaffold.alpha or scaffold.rank or None,
+        "alpha": scaffold.alpha or (cfg.scaffold and scaffold.rank) or None,
         "seed": cfg.seed,
         "backbone_seed": scaffold.seed,
     }
@@ -91,7 +92,7 @@ def digest_config(cfg: DictConfig) -> dict:
         "seed": plain["seed"],
         "recipe_version": plain["recipe"]["version"],
         **({"steps": steps} if steps else {}),
-        **chosen({"resample": plain["resample"]}, "run"),
+        **chosen({"resample": plain["resample"], "budget": plain.get("budget")}, "run"),
     }
 
 

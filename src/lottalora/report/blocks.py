@@ -43,7 +43,7 @@ CONDITIONS = {
 }
 ORDER = (
     "full", "scaffold", "no_scaffold", "resample_epoch", "resample_batch_k2", "resample_microbatch_k4",
-    "zero_scaffold", "head", "lora",
+    "zero_scaffold", "head", "small", "lora",
 )  # fmt: skip
 LABELS = {
     "full": "full training",
@@ -54,6 +54,7 @@ LABELS = {
     "resample_microbatch_k4": "a scaffold for each part of a batch",
     "zero_scaffold": "zero scaffold",
     "head": "head only",
+    "small": "narrow net of equal budget",
     "lora": "LoRA on learned weights",
 }
 
@@ -281,7 +282,7 @@ def equivalence_of(scores: list, paper: PaperNumber | None, row: Row) -> Equival
 
 def paper_of(row: Row, condition: str) -> PaperNumber | None:
     """The paper's number for what this row measured; None where its protocol is not the paper's."""
-    if not keeps_protocol(row, condition):
+    if place_of(row) or not keeps_protocol(row, condition):
         return None
     benchmark = BENCHMARKS[row["model"], row["data"]]
     rank = None if condition == "full" else row["rank"]
@@ -295,8 +296,6 @@ def keeps_protocol(row: Row, condition: str) -> bool:
     """Whether the row ran the paper's protocol, on the real data, with the paper's scaffold and α."""
     benchmark = BENCHMARKS.get((row["model"], row["data"]))
     if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
-        return False
-    if place_of(row):
         return False
     if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
         return False

@@ -15,6 +15,7 @@ from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.blocks import keeps_protocol
+from lottalora.report.grouping import place_of
 
 ENOUGH = 3  # runs, for a standard deviation and for a statement
 MNIST_SIZES = ("tiny", "small", "medium")  # over which Tables 2 and 3 average
@@ -28,12 +29,15 @@ SAME_RUN = {
     "scaffold_min": "scaffold",
     "scaffold_max": "scaffold",
 }
+# Where the adapters of the MLP are, as a preset of the model names it → the paper's condition.
+OF_PLACE = {"body_and_head": "head_lora", "body_and_head_with_bias": "head_lora_bias"}
 # Condition → what to type for it; options of the adapters follow from their names.
 TYPED = {
     "full": "mode=baseline",
     "scaffold": "",
     "no_scaffold": "",
     "zero_scaffold": "mode=zero",
+    **{condition: f"model.place={place}" for place, condition in OF_PLACE.items()},
     "resample_epoch": "mode=resample_epoch",
     "resample_batch_k2": "mode=resample_batch",
     "resample_microbatch_k4": "mode=resample_microbatch",
@@ -148,8 +152,12 @@ def evidence_of(blocks: list[Block]) -> Evidence:
     by_protocol, otherwise = {}, {}
     for block in blocks:
         for line in block.lines:
-            key = (block.model, block.size, line.condition + line.adapter, line.rank, block.metric.paper_name)
-            if keeps_protocol(line.runs[0], line.condition) and not line.options:
+            condition, options = line.condition, line.options
+            place = place_of(line.runs[0])
+            if condition == "scaffold" and options == f"place={place}" and place in OF_PLACE:
+                condition, options = OF_PLACE[place], ""
+            key = (block.model, block.size, condition + line.adapter, line.rank, block.metric.paper_name)
+            if keeps_protocol(line.runs[0], line.condition) and not options:
                 by_protocol[key] = line
             elif block.recipe != "paper" and not line.options:
                 otherwise.setdefault(key, (block, line))

@@ -32,7 +32,8 @@ HELD_OUT = {
     "flowers102": "1,836 of 2,040 images",
 }
 RESAMPLED = {"resample_batch": 2, "resample_microbatch": 4}  # mode → k, as in its file and in Table 4
-OF_THE_ADAPTER = ("B_init", "dora", "layer_norm", "residual", "rslora")  # what the paper calls a condition
+# What the paper calls a condition.
+OF_THE_ADAPTER = ("A_init", "B_init", "dora", "layer_norm", "residual", "rslora")
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:

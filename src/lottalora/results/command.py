@@ -8,7 +8,8 @@ from typing import Any
 from lottalora.results.schema import DIGEST_DEFAULTS
 from lottalora.results.schema import Row
 
-ADAPTER = ("rslora", "B_init", "dora", "residual", "layer_norm")  # a run's identity, see lottalora.config
+# Of a run's identity, see lottalora.config.
+ADAPTER = ("rslora", "A_init", "B_init", "dora", "residual", "layer_norm")
 OF_SCAFFOLD = {  # key of the wrapped layers → where it is typed; any other is an option of the adapter
     "alpha": "alpha",
     "family": "init.family",

@@ -66,6 +66,7 @@ DIGEST_DEFAULTS = {
     "data": {"hold_out": True},
     "scaffold": {
         "rslora": False,
+        "A_init": "kaiming",
         "B_init": "zeros",
         "dropout": 0.0,
         "dora": False,
@@ -81,7 +82,7 @@ DIGEST_DEFAULTS = {
         "precision": "32-true",
         "decay": "all",
     },
-    "run": {"resample": None},
+    "run": {"resample": None, "budget": None},
 }
 # The columns of a history, by rising epoch. Those of BETA are quantiles of β over all layers; a net without a
 # scaffold has none.

@@ -26,7 +26,8 @@ class Adapter:
             redundant.
         alpha: α > 0, or None for α = r, a scale of 1.
         rslora: scale by α / √r instead of α / r. Kalajdzievski 2023, https://arxiv.org/abs/2312.03732
-        B_init: "zeros", so that the first forward pass is W_seed x, or "kaiming" (uniform, as A).
+        A_init: "kaiming" (uniform, bound 1/√in, as in LoRA), "normal" (standard deviation 1/√in) or "zeros".
+        B_init: "zeros", so that the first forward pass is W_seed x, or "kaiming" (uniform).
         dropout: the probability of zeroing an input of the adapter path during training, 0 ≤ p < 1.
         dora: renormalise each output by a trained magnitude m: h = m / ‖W‖ · W x. ‖W‖ is the norm of each row
             of W = β W_seed + s B A, and no gradient flows through it. Liu et al. 2024,
@@ -46,6 +47,7 @@ class Adapter:
     rank: int = 8
     alpha: float | None = None
     rslora: bool = False
+    A_init: str = "kaiming"
     B_init: str = "zeros"
     dropout: float = 0.0
     dora: bool = False
@@ -61,8 +63,14 @@ class Adapter:
             raise ValueError(f"rank must be 0 or more, got {self.rank}.")
         if self.alpha is not None and not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be above 0, or None for alpha = rank, got {self.alpha!r}.")
+        if self.A_init not in ("kaiming", "normal", "zeros"):
+            raise ValueError(f"A_init must be 'kaiming', 'normal' or 'zeros', got {self.A_init!r}.")
         if self.B_init not in ("zeros", "kaiming"):
             raise ValueError(f"B_init must be 'zeros' or 'kaiming', got {self.B_init!r}.")
+        if self.A_init == self.B_init == "zeros":
+            raise ValueError(
+                "A and B both at 0 never get a gradient: use B_init='kaiming' with A_init='zeros'."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}.")
         if self.adapter_dtype not in (None, *DTYPES):

@@ -90,11 +90,15 @@ class LottaLayer(Frozen):
 
     @torch.no_grad()
     def reset_adapter(self) -> None:
-        """Set the start values: β = 1, A Kaiming uniform as in LoRA (bound 1/√in), B by `B_init`, m = ‖W‖."""
+        """Set the start values: β = 1, A and B by `A_init` and `B_init`, m = ‖W‖."""
         if self.beta is not None:
             self.beta.fill_(1)
         if self.A is not None and self.B is not None:
             nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+            if self.adapter.A_init == "normal":
+                nn.init.normal_(self.A, std=1 / math.sqrt(self.A.shape[-1]))
+            elif self.adapter.A_init == "zeros":
+                nn.init.zeros_(self.A)
             nn.init.zeros_(self.B)
             if self.adapter.B_init == "kaiming":
                 nn.init.kaiming_uniform_(self.B, a=math.sqrt(5))

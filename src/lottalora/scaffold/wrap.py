@@ -315,6 +315,10 @@ def _freeze_vectors(model: nn.Module, places: Places) -> None:
     """Turn the vectors that `freeze` names into buffers with their present values."""
     for layer, module in list(model.named_modules()):
         if isinstance(module, LottaLayer):
+            if isinstance(module.bias, nn.Parameter) and places.of([dotted(layer, "bias")]) == "freeze":
+                value = module.bias.detach()
+                del module.bias
+                module.register_buffer("bias", value)
             continue
         for name, value in list(module.named_parameters(recurse=False)):
             if is_vector(module, name, value) and places.of([dotted(layer, name)]) == "freeze":
