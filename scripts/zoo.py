@@ -5,7 +5,8 @@
 
 Each line says whether the model was built and wrapped with compose=["*"] and, where it has one,
 keep=[nn.Embedding]; its matrices, how many are composed or kept; and how many trained tensors of two or
-more long axes are left outside the account, which has to be 0. Lines of the other zoo stay in the table.
+more long axes are left outside the account, which has to be 0. The table is written after every model; lines
+of models that are not visited stay. `--missing` visits those that have no line yet.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from lottalora.scaffold.layers import LottaLayer
 
 COLUMNS = ("zoo", "name", "built", "wrapped", "matrices", "composed", "kept", "left", "error")
 Build = Callable[[], nn.Module]
+Rows = dict[tuple[str, str], dict[str, object]]  # by (zoo, name)
 
 
 def main() -> None:
@@ -32,19 +34,22 @@ def main() -> None:
     parser.add_argument("zoo", choices=sorted(ZOOS))
     parser.add_argument("--table", type=Path, required=True, help="CSV, one line a model")
     parser.add_argument("--only", nargs="*", help="names of models")
+    parser.add_argument("--missing", action="store_true", help="leave out models that have a line")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows = []
+    rows = read(arguments.table)
     for name, build in ZOOS[arguments.zoo]():
-        if arguments.only and name not in arguments.only:
+        key = (arguments.zoo, name)
+        if (arguments.only and name not in arguments.only) or (arguments.missing and key in rows):
             continue
-        rows.append({"zoo": arguments.zoo, "name": name, **visit(build)})
-        if rows[-1]["error"]:
-            print(name, rows[-1]["error"], flush=True)
-    write(arguments.table, arguments.zoo, rows)
+        rows[key] = {"zoo": arguments.zoo, "name": name, **visit(build)}
+        write(arguments.table, rows)
+        if rows[key]["error"]:
+            print(name, rows[key]["error"], flush=True)
+    ours = [row for (zoo, _), row in rows.items() if zoo == arguments.zoo]
     for column in ("built", "wrapped"):
-        print(f"{column}: {sum(row[column] == 'yes' for row in rows)} of {len(rows)}")
-    print("with tensors left:", [row["name"] for row in rows if row["left"] not in ("", 0)])
+        print(f"{column}: {sum(row[column] == 'yes' for row in ours)} of {len(ours)}")
+    print("with tensors left:", [row["name"] for row in ours if str(row["left"]) not in ("", "0")])
 
 
 def timm_families() -> Iterator[tuple[str, Build]]:
@@ -103,14 +108,18 @@ def short(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def write(table: Path, zoo: str, rows: list[dict[str, object]]) -> None:
-    """Replace the lines of this zoo."""
-    before = list(csv.DictReader(table.open(encoding="utf-8"))) if table.exists() else []
-    lines = [row for row in before if row["zoo"] != zoo] + rows
+def read(table: Path) -> Rows:
+    if not table.exists():
+        return {}
+    with table.open(encoding="utf-8") as file:
+        return {(row["zoo"], row["name"]): dict(row) for row in csv.DictReader(file)}
+
+
+def write(table: Path, rows: Rows) -> None:
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(lines, key=lambda row: (row["zoo"], row["name"])))
+        writer.writerows(rows[key] for key in sorted(rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Letters: E matrices in a stack, r rank, g groups, k a kernel's extents.
 
 import functools
 import math
+import sys
 import types
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ from lottalora.scaffold.draw import Source
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.kinds import is_transposed_convolution
 from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.reparametrization import WithoutWeight
+from lottalora.scaffold.reparametrization import refuse_reparametrization
+from lottalora.scaffold.reparametrization import refusing_text
 
 PREFIX = "composed_"
 KERNELS = (_ConvNd, nn.Bilinear)  # their weight is one matrix, (out, all other axes)
@@ -239,6 +243,7 @@ def compose(owner: nn.Module, weights: dict[str, LottaWeight]) -> None:
     for name, weight in weights.items():
         del owner._parameters[name]
         owner._modules[PREFIX + name] = weight
+    owner._parameters = WithoutWeight(owner._parameters)
     if isinstance(owner, nn.RNNBase):
         owner.__dict__.pop("_flat_weights", None)  # it holds the dense weights
         owner.__dict__["_flat_weight_refs"] = []
@@ -262,6 +267,7 @@ def composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Mod
 def _composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     body: dict[str, object] = {name: property(_reader(PREFIX + name)) for name in names}
     body |= {"plain_class": base, "composed_names": names, "__reduce_ex__": _reduce}
+    body |= {"__repr__": refusing_text(base.__repr__)}
     body |= {"__module__": base.__module__, "__doc__": base.__doc__}
     bases: tuple[type[nn.Module], ...] = (base,)
     if issubclass(base, nn.RNNBase):
@@ -283,6 +289,8 @@ RECURRENT_CACHE = ("_init_flat_weights", "_update_flat_weights", "flatten_parame
 
 def _reader(child: str) -> Callable[[nn.Module], Tensor]:
     def read(self: nn.Module) -> Tensor:
+        if not torch.compiler.is_compiling():
+            refuse_reparametrization(sys._getframe(1))
         weight: Tensor = self._modules[child]()  # type: ignore[misc]  # `compose` has put a module there
         return weight
 

@@ -1,11 +1,15 @@
 """Embeddings that are random and frozen."""
 
+import sys
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.reparametrization import refuse_reparametrization
 
 
 class FrozenEmbedding(Frozen):
@@ -26,7 +30,13 @@ class FrozenEmbedding(Frozen):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen rows, (entries, features)."""
+        """The frozen rows, (entries, features).
+
+        Raises:
+            ValueError: pruning or another parametrization reads it.
+        """
+        if not torch.compiler.is_compiling():
+            refuse_reparametrization(sys._getframe(1))
         return self.W_seed
 
     def forward(self, index: Tensor) -> Tensor:

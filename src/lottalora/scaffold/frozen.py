@@ -31,6 +31,8 @@ from lottalora.scaffold.local_rows import fill
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.local_rows import rows_of
 from lottalora.scaffold.local_rows import to_local
+from lottalora.scaffold.reparametrization import WithoutWeight
+from lottalora.scaffold.reparametrization import refusing_text
 
 HOLDS_FLOAT32 = (torch.float32, torch.float64)  # casting from these rounds the draw only once
 
@@ -94,9 +96,11 @@ class Frozen(nn.Module):
     identity: Tensor
     source: Source | None
     padding_idx: int | None = None  # the row of an embedding that stays 0
+    __repr__ = refusing_text(nn.Module.__repr__)
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:
         super().__init__()
+        self._parameters = WithoutWeight(self._parameters)
         self.source = source
         self._lost = False  # whether a given W_seed has lost its values
         self._expected: Identity | None = None  # the record of a state loaded on meta
@@ -243,7 +247,8 @@ class Frozen(nn.Module):
 
     @torch.no_grad()
     def _clear_padding(self) -> None:
-        if self.padding_idx is not None and not self.W_seed.is_meta:
+        """Set the padding row of a drawn W_seed to 0; one that was given keeps its row."""
+        if self.padding_idx is not None and self.source is not None and not self.W_seed.is_meta:
             clear_row(self.W_seed, self.padding_idx)
 
     def _is_drawn(self, W_seed: Tensor) -> bool:

@@ -24,9 +24,9 @@ from lottalora.scaffold.draw import Source
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.lazy_weight import lazy_weight
-from lottalora.scaffold.lazy_weight import refuse_reparametrization
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.path import choose
+from lottalora.scaffold.reparametrization import refuse_reparametrization
 
 
 class LottaLayer(Frozen):
@@ -120,13 +120,13 @@ class LottaLayer(Frozen):
         through it. It is computed when its values are used, so reading its shape or dtype costs nothing.
 
         Raises:
-            ValueError: pruning or weight normalisation reads it. Or, when its values are used: the layer is
-                not one matrix (residual, layer_norm, or dropout in training), or other processes hold some
-                of its rows.
+            ValueError: pruning or a parametrization reads it. Or, when its values are used: the layer is not
+                one matrix (residual, layer_norm, or dropout in training), or other processes hold some of its
+                rows.
         """
-        refuse_reparametrization(sys._getframe(1))
         if torch.compiler.is_compiling():  # the compiler removes unused products itself
             return self._composed() if self._is_matrix() else self._shape_only()
+        refuse_reparametrization(sys._getframe(1))
         trained = [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
         return lazy_weight(self._shape_only(), self.W_seed.device, self._composed, trained)
 

@@ -1,6 +1,5 @@
 """A weight that is computed when its values are used."""
 
-import types
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ WITHOUT_VALUES = {
     getattr(Tensor, name).__get__
     for name in ("dtype", "shape", "device", "ndim", "layout", "is_cuda", "is_meta", "is_sparse", "itemsize")
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size}
-REPARAMETRIZATIONS = ("torch.nn.utils.prune", "torch.nn.utils.weight_norm")
 
 
 class LazyWeight(Tensor):
@@ -132,19 +130,3 @@ class Composition(Function):
             W = ctx.compose()
         found = iter(torch.autograd.grad(W, trained, dW, create_graph=torch.is_grad_enabled()))
         return None, None, None, *(next(found) if p.requires_grad else None for p in ctx.trained)
-
-
-def refuse_reparametrization(frame: types.FrameType) -> None:
-    """Refuse to give a weight to those functions of PyTorch that replace the weight which they read.
-
-    Args:
-        frame: the frame of the function that reads the weight.
-
-    Raises:
-        ValueError: it is pruning or weight normalisation.
-    """
-    if frame.f_globals.get("__name__") in REPARAMETRIZATIONS:
-        raise ValueError(
-            "The weight of a scaffold layer is composed from W_seed, A, B and β, so it cannot be pruned or "
-            "normalised in place: do that before wrap, or call lottalora.scaffold.merge(model) first."
-        )

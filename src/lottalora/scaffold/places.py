@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from lottalora.scaffold.matrices import Matrix
+from lottalora.scaffold.streams import stream_names
+from lottalora.scaffold.streams import without_wrappers
 
 Given = Sequence[str | type[nn.Module]]
 ALL = "*"
@@ -59,7 +61,7 @@ class Pattern:
 
 
 class Places:
-    """The patterns of one call of `wrap`.
+    """The patterns of one call of `wrap`. Names may leave out the wrappers that PyTorch puts around modules.
 
     Args:
         model: the model, before it is wrapped.
@@ -78,9 +80,10 @@ class Places:
     ) -> None:
         self.matrices = {name for matrix in matrices for name in matrix.names}
         self.weights = self.matrices | {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        self.modules = [name for name, _ in model.named_modules() if name]
+        self.streams = stream_names(model)
+        self.modules = list(dict.fromkeys(name for name in self.streams.values() if name))
         given = {"keep": keep, "freeze": freeze, "compose": compose}
-        names = {part for name in self.weights for part in _within(name) if part}
+        names = {part for name in self.weights for each in self._both(name) for part in _within(each) if part}
         self.patterns = {
             kind: [Pattern.read(one, model, names) for one in _listed(kind, patterns)]
             for kind, patterns in given.items()
@@ -92,7 +95,7 @@ class Places:
     def _check(self, kind: str, pattern: Pattern) -> None:
         if kind == "compose" and pattern.given == ALL:
             return  # it may match nothing
-        covered = [name for name in self.weights if pattern.covers(name)]
+        covered = [name for name in self.weights if self._covers(pattern, name)]
         if not covered:
             modules = ", ".join(self.modules) or "none"
             raise ValueError(f"{kind}={pattern} names no weight of this model. Modules: {modules}.")
@@ -123,7 +126,14 @@ class Places:
         return bool(self._covering("compose", list(names)))
 
     def _covering(self, kind: str, names: list[str]) -> list[Pattern]:
-        return [pattern for pattern in self.patterns[kind] if any(pattern.covers(name) for name in names)]
+        return [pattern for pattern in self.patterns[kind] if any(self._covers(pattern, n) for n in names)]
+
+    def _covers(self, pattern: Pattern, name: str) -> bool:
+        return any(pattern.covers(each) for each in self._both(name))
+
+    def _both(self, name: str) -> set[str]:
+        """A weight's dotted name, and the same without the wrappers that PyTorch puts around modules."""
+        return {name, without_wrappers(name, self.streams)}
 
 
 def _listed(kind: str, patterns: Given) -> list[str | type[nn.Module]]:

@@ -22,6 +22,18 @@ def stream_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
+def without_wrappers(name: str, streams: dict[str, str]) -> str:
+    """The dotted name of a weight without PyTorch's wrappers.
+
+    Args:
+        name: the name with them; its last parts need not be modules.
+        streams: what `stream_names` returns.
+    """
+    parts = name.split(".")
+    known = next(i for i in range(len(parts), -1, -1) if ".".join(parts[:i]) in streams)
+    return ".".join(part for part in (streams[".".join(parts[:known])], *parts[known:]) if part)
+
+
 def _is_wrapper(module: nn.Module) -> bool:
     return any(
         cls.__name__ in HOLD_MODULE and cls.__module__.partition(".")[0] == "torch"
