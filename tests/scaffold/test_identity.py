@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load
 from safetensors.torch import save
 from torch import nn
@@ -65,14 +66,23 @@ def test_net_from_the_meta_device_computes_what_the_state_was_trained_for():
     assert torch.equal(other(X), net(X))
 
 
-def test_net_from_the_meta_device_takes_a_state_by_assignment():
-    net = trained(wrapped())
-    other = on_meta()
-    other.load_state_dict(net.state_dict(), strict=True, assign=True)
-    with pytest.raises(ValueError, match="W_seed is on the meta device: call materialize"):
+@pytest.mark.parametrize("read", [False, True], ids=["called", "read"])
+def test_net_from_the_meta_device_takes_a_state_by_assignment(read):
+    net, other = trained(wrapped()), on_meta()
+    with pytest.raises(ValueError, match="This layer is on the meta device: call materialize"):
         other(X)
-    other.to_empty(device="cpu").load_state_dict(net.state_dict())
-    assert torch.equal(other(X), net(X))
+    other.load_state_dict(net.state_dict(), strict=True, assign=True)
+    h = F.linear(X, other[0].weight, other[0].bias) if read else other[0](X)
+    torch.testing.assert_close(other[2](h.relu()), net(X))
+    assert verify(other) == []
+
+
+def test_weight_that_was_given_is_missed_on_the_meta_device():
+    net = wrapped(family="learned")
+    other = on_meta(family="learned")
+    other.load_state_dict(net.state_dict(), assign=True)
+    with pytest.raises(ValueError, match="was given, not drawn, and has lost its values"):
+        other(X)
 
 
 @pytest.mark.parametrize("down", [torch.float16, torch.bfloat16])
@@ -212,6 +222,16 @@ def test_a_part_of_a_model_that_is_called_module_keeps_its_name():
     assert wrapped(net).module.source.name == "module"
 
 
+@pytest.mark.parametrize("name", ["2", "2.weight", "_orig_mod.2"])
+def test_patterns_may_leave_out_the_wrappers_of_pytorch(name):
+    compiled = torch.compile(build(), backend="eager")
+    account = wrap(compiled, Scaffold(rank=2, seed=1), keep=[name])
+    assert [entry.place for entry in account.entries] == ["adapt", "keep"]
+    parallel = nn.DataParallel(build())
+    with pytest.raises(ValueError, match="keep='3' names no weight of this model. Modules: 0, 1, 2"):
+        wrap(parallel, Scaffold(rank=2, seed=1), keep=["3"])
+
+
 # The record in the state
 
 
@@ -330,6 +350,31 @@ def test_record_that_cannot_be_of_this_model_is_refused_in_one_line(change, mess
     with pytest.raises(ValueError, match=message) as error:
         net.load_state_dict(with_record(net.state_dict(), change(record(net))))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "saved, message",
+    [
+        (nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)), "they differ in '1'. Wrap"),
+        (nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5)), "it has shape 5 × 8; this model has"),
+        (nn.ModuleDict({"fc": nn.Linear(8, 8)}), "they differ in '0', '2', 'fc'. Wrap"),
+    ],
+    ids=["a layer more", "another shape", "other names"],
+)
+def test_state_of_another_model_is_refused_in_one_line_and_nothing_is_loaded(saved, message):
+    net = wrapped()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ValueError, match=message) as error:
+        net.load_state_dict(trained(wrapped(copy.deepcopy(saved))).state_dict())
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_parts_of_a_state_are_loaded_if_that_is_asked_for():
+    net, part = trained(wrapped()), wrapped()
+    state = {name: value for name, value in net.state_dict().items() if name.startswith("0.")}
+    assert part.load_state_dict(state, strict=False).missing_keys
+    assert torch.equal(part[0].B, net[0].B) and not part[2].B.any()
 
 
 def test_state_is_the_same_from_every_dtype_and_inside_without_scaffold():

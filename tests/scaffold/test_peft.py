@@ -64,3 +64,38 @@ def test_learned_scaffold_equals_peft(name, options):
     expected.square().sum().backward()
     for mine, other in ((net.layer.A, layer.lora_A), (net.layer.B, layer.lora_B)):
         torch.testing.assert_close(mine.grad, other["default"].weight.grad.flatten(1), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"rslora": True}], ids=str)
+@pytest.mark.parametrize("padding", [None, 2])
+def test_learned_embedding_equals_peft(padding, options):
+    torch.manual_seed(0)
+    net, index = Net(nn.Embedding(11, 6, padding_idx=padding), None), torch.randint(0, 11, (4, 5))
+    with torch.no_grad():
+        net.layer.weight.normal_()  # the padding row too, as in a pretrained table
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["layer"],
+        init_lora_weights=False,
+        use_rslora=options.get("rslora", False),
+    )
+    theirs = peft.get_peft_model(copy.deepcopy(net), config)
+    layer = theirs.base_model.model.layer
+    A, B = layer.lora_embedding_A["default"], layer.lora_embedding_B["default"]  # (r, rows), (features, r)
+    if padding is not None:
+        A.data[:, padding] = 0  # ours stays 0 there
+    scaffold = Scaffold(rank=4, alpha=8.0, family="learned", train_beta=False, **options)
+    dense = net.layer(index).detach()
+    wrap(net, scaffold, compose=[nn.Embedding])
+    torch.testing.assert_close(net(index), dense, atol=0, rtol=0)
+    table = net.layer.composed_weight
+    with torch.no_grad():
+        table.A.copy_(B.T)
+        table.B.copy_(A.T)
+    ours, expected = net(index), theirs(index)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-6)
+    ours.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(table.A.grad.T, B.grad, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(table.B.grad.T, A.grad, atol=1e-4, rtol=1e-5)

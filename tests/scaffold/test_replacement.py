@@ -109,14 +109,62 @@ def test_encoder_layer_with_layer_norm_computes_in_eval_what_it_does_in_training
         torch.testing.assert_close(encoder.train()(x), encoder.eval()(x))
 
 
-def test_pruning_and_weight_norm_after_wrap_say_what_to_do():
-    layer = wrapped(nn.Sequential(nn.Linear(8, 4)))[0]
-    for change in (
-        lambda: prune.random_unstructured(layer, "weight", amount=0.5),
-        lambda: nn.utils.weight_norm(layer),
-    ):
-        with pytest.raises(ValueError, match="cannot be pruned or normalised in place: do that before wrap"):
-            change()
+class Double(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+HOLDERS = {  # of a weight that is no parameter any more
+    "linear": lambda: nn.Sequential(nn.Linear(8, 8)),
+    "convolution": lambda: nn.Sequential(nn.Conv1d(8, 8, 3)),
+    "composed": lambda: nn.Sequential(nn.ConvTranspose1d(8, 8, 3)),
+    "frozen rows": lambda: nn.Sequential(nn.Embedding(8, 8), nn.Linear(8, 8)),
+}
+IN_PLACE = {
+    "prune": lambda layer: prune.random_unstructured(layer, "weight", amount=0.5),
+    "prune by norm": lambda layer: prune.ln_structured(layer, "weight", 0.5, 2, 0),
+    "old weight_norm": lambda layer: nn.utils.weight_norm(layer),
+    "old spectral_norm": lambda layer: nn.utils.spectral_norm(layer),
+    "weight_norm": lambda layer: nn.utils.parametrizations.weight_norm(layer),
+    "spectral_norm": lambda layer: nn.utils.parametrizations.spectral_norm(layer),
+    "orthogonal": lambda layer: nn.utils.parametrizations.orthogonal(layer),
+    "any": lambda layer: nn.utils.parametrize.register_parametrization(layer, "weight", Double()),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", IN_PLACE)
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_what_replaces_a_weight_after_wrap_is_told_in_one_line_what_to_do(holder, change):
+    net = HOLDERS[holder]()
+    wrap(net, Scaffold(rank=2), compose=["*"], freeze=[nn.Embedding] if holder == "frozen rows" else [])
+    state, hooks = copy.deepcopy(net.state_dict()), len(net[0]._forward_pre_hooks)
+    with pytest.raises(ValueError, match="parametrized in place: do that before wrap, or call") as error:
+        IN_PLACE[change](net[0])
+    assert "\n" not in str(error.value)
+    after = net.state_dict()
+    assert list(after) == list(state) and all(torch.equal(after[key], state[key]) for key in state)
+    assert len(net[0]._forward_pre_hooks) == hooks
+
+
+def test_adapter_can_be_parametrized():
+    net = wrapped(nn.Sequential(nn.Linear(8, 4)), B_init="kaiming")
+    x, A = torch.randn(2, 8), net[0].A.detach().clone()
+    W_seed, B, bias = net[0].W_seed, net[0].B, net[0].bias
+    nn.utils.parametrize.register_parametrization(net[0], "A", Double())
+    torch.testing.assert_close(net(x), F.linear(x, W_seed + B @ (2 * A), bias))
+    assert "LottaLinear" in repr(net)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", ["prune", "old weight_norm", "old spectral_norm", "weight_norm"])
+def test_what_was_done_to_a_weight_before_wrap_goes_on(change):
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(8, 8)), torch.randn(2, 8)
+    IN_PLACE[change](net[0])
+    expected = net.eval()(x)
+    wrap(net, Scaffold(rank=2, family="learned"), compose=["*"])
+    torch.testing.assert_close(net(x), expected)
 
 
 def test_wrap_under_inference_mode_is_refused():

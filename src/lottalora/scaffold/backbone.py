@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import sys
+import types
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.matrices import tensors_of
 from lottalora.scaffold.seeds import check_seed
+
+NAMES = 3  # of layers, in a message
 
 
 def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]:
@@ -95,21 +99,48 @@ def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: obj
         prefix: what the names in the state begin with.
 
     Raises:
-        ValueError: a layer's record is damaged, has another format, or belongs to another scaffold.
+        ValueError: a layer's record is damaged, has another format, or belongs to another scaffold; or
+            strict=True and the state has records of other layers.
     """
-    silent = False
-    for name, layer in scaffold_layers(model).items():
-        own = f"{prefix}{name}." if name else prefix
-        record = state.get(f"{own}identity")
-        if isinstance(record, Tensor) and not record.is_meta:
-            layer.compare(Identity.from_tensor(record, name), name)
-        silent = silent or (record is None and any(f"{own}{each}" in state for each in ("A", "beta", "bias")))
-    if silent:
+    records = {key: each for key, each in state.items() if key.startswith(prefix) and _is_record(key, each)}
+    layers = scaffold_layers(model)
+    keys = {f"{prefix}{name}.identity" if name else f"{prefix}identity": name for name in layers}
+    for key, name in keys.items():
+        if key in records and not records[key].is_meta:
+            layers[name].compare(Identity.from_tensor(records[key], name), name)
+    missing = [key for key in keys if key not in records]
+    differing = [*missing, *(key for key in records if key not in keys)]
+    if records and differing and _is_strict():
+        _refuse_another_model(differing, prefix)
+    owns = (key.removesuffix("identity") for key in missing)
+    if any(f"{own}{each}" in state for own in owns for each in ("A", "beta", "bias")):
         warnings.warn(
             "This checkpoint does not say which scaffold it belongs to, as it is older than format 1: it is "
             "taken on trust that it is this model's.",
             stacklevel=3,
         )
+
+
+def _is_record(key: str, value: object) -> bool:
+    return key.rpartition(".")[2] == "identity" and isinstance(value, Tensor) and value.dtype is torch.uint8
+
+
+def _is_strict() -> bool:
+    """Whether `load_state_dict` was called with strict=True, which it does not tell its hooks."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not nn.Module.load_state_dict.__code__:
+        frame = frame.f_back
+    return frame is not None and bool(frame.f_locals["strict"])
+
+
+def _refuse_another_model(keys: list[str], prefix: str) -> None:
+    names = [key.removeprefix(prefix).removesuffix("identity").rstrip(".") for key in keys]
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    raise ValueError(
+        f"The state belongs to another model, or to one with other layers on the scaffold: they differ in "
+        f"{', '.join(map(repr, names[:NAMES]))}{more}. Wrap the model as the one that was saved, or pass "
+        "strict=False."
+    )
 
 
 def _sources(model: nn.Module) -> list[tuple[LottaLayer | FrozenEmbedding, Source]]:

@@ -155,7 +155,7 @@ class LottaWeight(LottaLayer):
         Returns:
             The tensor in the layout's shape, or the rows, (*, in).
         """
-        self.check(self.W_seed)
+        self.check(self._trained_or_frozen() if index is None else index)
         if index is not None:
             return self.rows(index, **options)
         return self._as_replaced(self._renormalised())

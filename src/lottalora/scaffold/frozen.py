@@ -148,23 +148,28 @@ class Frozen(nn.Module):
             x: the input, of any shape; only its device counts.
 
         Raises:
-            ValueError: W_seed is on the meta device and x is not, or a W_seed that was given has lost its
+            ValueError: the layer is on the meta device and x is not, or a W_seed that was given has lost its
                 values.
         """
-        if torch.compiler.is_compiling() or (self.source is None and not self._lost):
-            return
         W_seed = self.W_seed
-        if self._is_drawn(W_seed) or type(W_seed) is nn.Parameter:  # a parameter: FSDP's, see `shards`
+        absent = W_seed.is_meta and not x.is_meta
+        if torch.compiler.is_compiling() or (self.source is None and not self._lost and not absent):
             return
-        if self._lost:
+        if self._is_drawn(W_seed) and not absent:
+            return
+        if type(W_seed) is nn.Parameter:  # FSDP's, see `shards`
+            return
+        if self.source is None:
             raise ValueError(
                 "W_seed of this layer was given, not drawn, and has lost its values on the meta device: "
                 "build the model with its weights, or assign layer.W_seed."
             )
-        if W_seed.is_meta and not x.is_meta:
+        if absent and any(parameter.is_meta for parameter in self.parameters(recurse=False)):
             raise ValueError(
-                "W_seed is on the meta device: call materialize(model), or model.to_empty(device=…)."
+                "This layer is on the meta device: call materialize(model), or model.to_empty(device=…)."
             )
+        if absent:  # a state was assigned to a model on the meta device
+            self.W_seed = W_seed = torch.empty_like(W_seed, device=x.device)
         if self.source is not None and self._may_draw(W_seed) and not _inside_functional_call():
             self.redraw(self.source)
 

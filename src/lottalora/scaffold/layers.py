@@ -149,8 +149,12 @@ class LottaLayer(Frozen):
             raise ValueError(
                 "A layer with residual, layer_norm or adapter dropout is no single matrix: call it instead."
             )
-        self.check(self.W_seed)
+        self.check(self._trained_or_frozen())
         return self._as_replaced(self._renormalised())
+
+    def _trained_or_frozen(self) -> Tensor:
+        """A tensor that says on which device the layer is, even if W_seed has not arrived there."""
+        return next((p for p in (self.A, self.beta) if p is not None), self.W_seed)
 
     def _as_replaced(self, W: Tensor) -> Tensor:
         """Reshape a matrix (out, in) to the shape of the weight that was replaced."""

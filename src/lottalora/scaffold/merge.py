@@ -22,6 +22,7 @@ from lottalora.scaffold.merged import redrawn
 from lottalora.scaffold.merged import swap_content
 from lottalora.scaffold.plain import plain_attention
 from lottalora.scaffold.plain import plain_layer
+from lottalora.scaffold.set_aside import restore
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def merge(model: nn.Module) -> Merged:
     for name, parameters in dense.items():
         _put_back(model.get_submodule(name), parameters)
     _forget_drawn([*modules.values(), *(part for parts in composed.values() for part in parts.values())])
-    vectors, settings, hooked = _thaw(model), _switch_on(model), _unhook(model)
+    vectors, settings, hooked = _thaw(model), _restore(model), _unhook(model)
     worst = max(weights.deviations, key=weights.deviations.__getitem__)
     classes = {name: type(model.get_submodule(name)) for name in [*plain, *dense]}
     return Merged(
@@ -131,15 +132,10 @@ def _thaw(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def _switch_on(model: nn.Module) -> dict[str, tuple[str, object]]:
-    """Restore the settings that `wrap` had switched off; return them as `wrap` had set them."""
-    found = {}
-    for name, module in model.named_modules():
-        if "switched_off" in vars(module):
-            setting, before = vars(module).pop("switched_off")
-            found[name] = setting, vars(module)[setting]
-            module.__dict__[setting] = before
-    return found
+def _restore(model: nn.Module) -> dict[str, dict[str, object]]:
+    """Restore the attributes that `wrap` had changed in foreign modules; return them as it had set them."""
+    changed = {name: restore(module) for name, module in model.named_modules()}
+    return {name: attributes for name, attributes in changed.items() if attributes}
 
 
 def _unhook(model: nn.Module) -> list[str]:

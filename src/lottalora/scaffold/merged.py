@@ -31,7 +31,8 @@ class Merged:
         modules: the layers and attentions of ours, by name.
         composed: the composed weights, by the names of the owner and of the parameter.
         vectors: the vectors that `freeze` had made buffers, by the names of the owner and of the vector.
-        settings: (name, value) of the setting that `wrap` had switched off in a module, by the module's name.
+        settings: the attributes that `wrap` had changed in foreign modules, by the names of the module and of
+            the attribute.
         hooked: the names of the modules whose states were checked when loaded.
         classes: the class of each merged module, by name.
         prints: dtype, device, shape and hash of each merged tensor, by name.
@@ -42,7 +43,7 @@ class Merged:
     modules: dict[str, nn.Module] = field(repr=False)
     composed: dict[str, dict[str, LottaWeight]] = field(repr=False)
     vectors: dict[str, dict[str, Tensor]] = field(repr=False)
-    settings: dict[str, tuple[str, object]] = field(repr=False)
+    settings: dict[str, dict[str, object]] = field(repr=False)
     hooked: list[str] = field(repr=False)
     classes: dict[str, type[nn.Module]] = field(repr=False)
     prints: dict[str, Print] = field(repr=False)

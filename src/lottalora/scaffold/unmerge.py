@@ -11,6 +11,7 @@ from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.merged import prints
 from lottalora.scaffold.merged import redrawn
 from lottalora.scaffold.merged import swap_content
+from lottalora.scaffold.set_aside import change
 
 
 @torch.no_grad()
@@ -42,9 +43,9 @@ def unmerge(model: nn.Module, merged: Merged) -> None:
             delattr(modules[name], each)
             modules[name].register_buffer(each, vector)
         modules[name].__dict__["frozen_vectors"] = list(vectors)
-    for name, (setting, off) in merged.settings.items():
-        state = modules[name].__dict__
-        state |= {"switched_off": (setting, state[setting]), setting: off}
+    for name, settings in merged.settings.items():
+        for attribute, value in settings.items():
+            change(modules[name], attribute, value)
     for name in merged.hooked:
         modules[name].register_load_state_dict_pre_hook(check_state)
     merged.modules.clear()

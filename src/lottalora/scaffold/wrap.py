@@ -38,7 +38,10 @@ from lottalora.scaffold.matrices import is_vector
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.replaced import Replaced
+from lottalora.scaffold.set_aside import change
 from lottalora.scaffold.streams import stream_names
+from lottalora.scaffold.tied_keys import follow_ties
+from lottalora.scaffold.tied_keys import tie_what_has_no_values
 
 CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
 LAYERS = {"linear", "transposed", "convolution"}  # kinds with a layer of ours
@@ -107,6 +110,7 @@ def wrap(
         )
     if any(isinstance(module, LottaLayer | FrozenEmbedding) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: wrap a fresh one, or call set_backbone_seed.")
+    tie_what_has_no_values(model)
     matrices = find_matrices(model)
     places = Places(model, matrices, keep, freeze, compose)
     place_of = {m.name: "keep" if m.fixed else places.of(m.names) for m in matrices}
@@ -122,6 +126,7 @@ def wrap(
     model.register_load_state_dict_pre_hook(check_state)
     _freeze_vectors(model, places)
     _leave_fused_paths(model)
+    follow_ties(model)
     return _account(model, entries, full)
 
 
@@ -342,15 +347,9 @@ def _leave_fused_paths(model: nn.Module) -> None:
         if not any(isinstance(inner, LottaLayer) for inner in module.modules()):
             continue
         if isinstance(module, nn.TransformerEncoderLayer):
-            _switch_off(module, "activation_relu_or_gelu", 0)  # "another activation"; only that path reads it
+            change(module, "activation_relu_or_gelu", 0)  # "another activation"; only that path reads it
         if isinstance(module, nn.TransformerEncoder):
-            _switch_off(module, "use_nested_tensor", False)
-
-
-def _switch_off(module: nn.Module, setting: str, off: int) -> None:
-    """Give a setting its value `off`, and keep the one it had for `merge`."""
-    state = module.__dict__
-    state |= {"switched_off": (setting, state[setting]), setting: off}
+            change(module, "use_nested_tensor", False)
 
 
 def _become(module: nn.Module, other: Other) -> Other:
