@@ -6,12 +6,13 @@ from importlib import import_module
 from pathlib import Path
 
 HELP = "tests, intervals and other analyses of finished rows"
-# name → module with `analyse(blocks) -> Analysis`, and what it finds
+# name → module with `analyse(blocks) -> Analysis`, and perhaps `figures(blocks, folder)`; what it finds
 ANALYSES = {
     "statistics": (
         "lottalora.report.statistics_table",
         "intervals; tests against full training and the paper; the power they had",
     ),
+    "gating": ("lottalora.report.gating_table", "what each scaffold of a gated net answers to each digit"),
 }
 
 
@@ -34,11 +35,14 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.report.screen import console_for_tables
 
     rows, problems = readable_rows(asked.results)
-    module, _ = ANALYSES[asked.name]
-    found = import_module(module).analyse(blocks_of(rows))
+    module = import_module(ANALYSES[asked.name][0])
+    blocks = blocks_of(rows)
+    found = module.analyse(blocks)
     console = console_for_tables()
     show(found, console)
-    paths = write(found, (asked.out or asked.results) / "analyses" / asked.name)
+    folder = (asked.out or asked.results) / "analyses" / asked.name
+    paths = write(found, folder)
+    paths += module.figures(blocks, folder) if hasattr(module, "figures") else []
     console.print("Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True)
     return 1 if problems else 0
 

@@ -229,6 +229,11 @@ def check_strategy(cfg: DictConfig) -> None:
 
 def check_mode(cfg: DictConfig, typed: set[str]) -> None:
     """Refuse a mode beside a choice that it would ignore. A baseline passes, so that sweeps may hold it."""
+    if ("groups" in cfg.data) != (cfg.mode == "gated"):
+        raise ValueError(
+            "data=gated_mnist gives each of several scaffolds its digits, and mode=gated trains them: they "
+            "go together. Type data=gated_mnist mode=gated."
+        )
     if cfg.mode == "head" and "rank" in typed and cfg.rank > 0:
         raise ValueError(
             f"mode=head has no adapter, so it contradicts rank={cfg.rank}. "

@@ -17,7 +17,7 @@ from lottalora.results.schema import chosen
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
     "model", "model.size", "model.depth", "model.shortcut", "model.place",
-    "data", "data.split", "data.variant", "data.name", "data.hold_out",
+    "data", "data.split", "data.variant", "data.name", "data.hold_out", "data.out_of_class",
     "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.A_init", "adapter.B_init", "adapter.dora", "adapter.residual",
     "adapter.layer_norm", "resample.scaffolds", "resample.fresh",

@@ -33,7 +33,7 @@ def measure(
             another one.
     """
     scores = NO_SCORES
-    if not fitted.diverged and resampling.every != "run":
+    if not fitted.diverged and not resampling.scores_itself:
         scores = score_resampled(task, splits, fitted, resampling)
     elif not fitted.diverged:
         scores = score_all(task, splits, fitted, remove_scaffold)

@@ -36,7 +36,8 @@ class Resampling:
     Args:
         every: "run", one scaffold for the whole training, the backbone; "epoch", one for each epoch; "batch",
             k for each batch, whose gradients under all of them are added up to one step; "part", k for each
-            batch, which is cut into k parts, each under a scaffold of its own.
+            batch, which is cut into k parts, each under a scaffold of its own; "group", the same, cut as the
+            data say (`GatedSplits.cut`), for seed gating.
         scaffolds: k.
         fresh: whether each step has k new scaffolds; if not, the same k serve all steps.
     """
@@ -54,13 +55,19 @@ class Resampling:
 
     @property
     def in_parts(self) -> bool:
-        return self.every in CUTS
+        return self.every in CUTS or self.every == "group"
+
+    @property
+    def scores_itself(self) -> bool:
+        """Whether the task puts its net on the scaffolds that it is scored under, one of them or all."""
+        return self.every in ("run", "group")
 
     def splits(self, splits: Splits) -> Splits:
         """The same data, with training batches in parts where each part has its scaffold."""
         if not self.in_parts:
             return splits
-        return SplitsInParts(splits, partial(CUTS[self.every], count=self.scaffolds), self.scaffolds)
+        cut = splits.cut if self.every == "group" else CUTS[self.every]
+        return SplitsInParts(splits, partial(cut, count=self.scaffolds), self.scaffolds)
 
     def settings(self, settings: TrainerSettings) -> TrainerSettings:
         """One optimizer step for all parts of as many batches as before."""

@@ -1,0 +1,111 @@
+"""Seed gating: what each scaffold answers to each digit, from rows of mode=gated."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from lottalora.analysis.result import Analysis
+from lottalora.analysis.result import Table
+from lottalora.report.blocks import Block
+from lottalora.report.figures import STYLE
+from lottalora.results.rows import Row
+
+COMMAND = "python run.py -m sweeps=figure3"
+OUTSIDE = 10
+
+
+def analyse(blocks: Iterable[Block]) -> Analysis:
+    runs = gated_runs(blocks)
+    if not runs:
+        raise ValueError(f"No finished run of seed gating. Make some: {COMMAND}")
+    tables = [table for row in runs for table in tables_of(row)]
+    return Analysis("Seed gating", tables, [line for row in runs for line in number_lines(row)])
+
+
+def gated_runs(blocks: Iterable[Block]) -> list[Row]:
+    lines = [line for block in blocks if block.own for line in block.lines if line.condition == "gated"]
+    return [row for line in lines for row in line.runs if not row["diverged"]]
+
+
+def tables_of(row: Row) -> list[Table]:
+    groups = row["config"]["data"]["groups"]
+    answers = [*range(10), *([OUTSIDE] if row["config"]["data"]["out_of_class"] else [])]
+    names = ["outside" if answer == OUTSIDE else str(answer) for answer in answers]
+    found = []
+    for place, group in enumerate(groups, start=1):
+        lines = []
+        for digit in range(10):
+            own = (
+                "own"
+                if digit in group
+                else "of others"
+                if any(digit in each for each in groups)
+                else "untrained"
+            )
+            shares = [row["further"].get(f"answers.{place}.{digit}.{answer}", 0.0) for answer in answers]
+            lines.append([str(digit), own, *(f"{100 * share:.1f}" if share else "" for share in shares)])
+        title = f"{title_of(row)}: scaffold {place}, digits {', '.join(map(str, group))}"
+        found.append(Table(title, ["digit", "", *names], 2, lines, notes_of(row, place)))
+    return found
+
+
+def title_of(row: Row) -> str:
+    label = "with an out-of-class label" if row["config"]["data"]["out_of_class"] else "ten classes"
+    return f"{row['model']}, {row['size']}, r = {row['rank']}, seed {row['seed']}, {label}"
+
+
+def notes_of(row: Row, place: int) -> list[str]:
+    own = 100 * row["further"][f"own.{place}"]
+    said = f"Share of the test images of a digit, in %. Own digits named: {own:.1f} %."
+    rejected = row["further"].get(f"rejected.{place}")
+    if rejected is not None:
+        said += f" Digits of other scaffolds put outside: {100 * rejected:.1f} %."
+    return [said]
+
+
+def number_lines(row: Row) -> list[dict]:
+    same = {key: row[key] for key in ("digest", "model", "size", "rank", "seed")}
+    same["out_of_class"] = row["config"]["data"]["out_of_class"]
+    found = []
+    for name, value in row["further"].items():
+        kind, scaffold, *rest = name.split(".")
+        digit, answer = rest or (None, None)
+        found.append(
+            same | {"what": kind, "scaffold": scaffold, "digit": digit, "answer": answer, "share": value}
+        )
+    return found
+
+
+def draw_gating(row: Row) -> Figure:
+    """A heat map for each scaffold: digits down, answers across."""
+    groups = row["config"]["data"]["groups"]
+    width = 10 + row["config"]["data"]["out_of_class"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * len(groups), 3.6), layout="constrained")
+        for place, (group, axes) in enumerate(
+            zip(groups, figure.subplots(1, len(groups)), strict=True), start=1
+        ):
+            shares = [
+                [row["further"].get(f"answers.{place}.{digit}.{answer}", 0.0) for answer in range(width)]
+                for digit in range(10)
+            ]
+            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+            axes.set_xticks(range(width), [*map(str, range(10)), "out"][:width])
+            axes.set_yticks(range(10))
+            axes.set_title(f"scaffold {place}: {', '.join(map(str, group))}", fontsize=10)
+            axes.set_xlabel("answer")
+        figure.axes[0].set_ylabel("digit")
+        figure.suptitle(title_of(row), fontsize=11)
+    return figure
+
+
+def figures(blocks: Iterable[Block], folder: Path) -> list[Path]:
+    """Write one figure for each run."""
+    paths = []
+    for row in gated_runs(blocks):
+        path = folder / f"gating_{row['digest']}.svg"
+        draw_gating(row).savefig(path)
+        paths.append(path)
+    return paths
