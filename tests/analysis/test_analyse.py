@@ -54,7 +54,7 @@ def test_arm_stands_beside_the_paper_and_full_training():
     assert paper["95 % interval"] == "[96.72, 96.92]"
     assert paper["verdict"] == "agrees"
     full = cells(found, 1, ["scaffold", "normal_0.1", "8"])
-    assert (full["pairs"], full["arm − full"], full["verdict"]) == ("5", "-1.66", "worse")
+    assert (full["pairs"], full["arm − full"], full["verdict"]) == ("5", "-1.66", "below")
     assert cells(found, 1, ["scaffold", "normal_0.1", "32"])["verdict"] == "agrees"
 
 
@@ -132,5 +132,5 @@ def test_difference_counts_only_after_holm():
     arm = [make_row(seed=seed, score=score, **wide) for seed, score in zip(SEEDS, shifted, strict=True)]
     alone = analyse(blocks_of([*sweep()[:5], *arm]))
     among = analyse(blocks_of([*sweep(), *arm]))
-    assert cells(alone, 1, ["scaffold", "normal_0.1", "4"])["verdict"] == "worse"
+    assert cells(alone, 1, ["scaffold", "normal_0.1", "4"])["verdict"] == "below"
     assert cells(among, 1, ["scaffold", "normal_0.1", "4"])["verdict"] == "undecided"

@@ -147,12 +147,12 @@ def test_holm_does_not_count_what_was_not_tested():
     assert math.isnan(holm([math.nan])[0])
 
 
-@pytest.mark.parametrize(("margin", "verdict"), [(0.02, "agrees"), (0.014, "worse"), (0.005, "worse")])
+@pytest.mark.parametrize(("margin", "verdict"), [(0.02, "agrees"), (0.014, "below"), (0.005, "below")])
 def test_paired_equivalence_is_statsmodels_tost(margin, verdict):
     found = paired_equivalence(RANK_8, FULL, margin)
     theirs = ttost_paired(np.array(list(RANK_8.values())), np.array(list(FULL.values())), -margin, margin)
     assert found.p == pytest.approx(theirs[0], rel=1e-9)
-    assert found.verdict(higher_is_better=True) == verdict
+    assert found.verdict == verdict
 
 
 def test_equivalence_with_a_published_mean_is_two_one_sided_tests_of_one_sample():
@@ -180,16 +180,14 @@ def test_equivalence_counts_the_papers_own_spread_where_it_is_known():
         ([0.5, None, 0.51], "within the margin (n = 2, untested)"),
         ([0.49, 0.5, 0.51], "agrees"),
         ([0.40, 0.5, 0.60], "undecided"),
-        ([0.69, 0.7, 0.71], "better"),
-        ([0.29, 0.3, 0.31], "worse"),
+        ([0.69, 0.7, 0.71], "above"),
+        ([0.29, 0.3, 0.31], "below"),
         ([None], ""),
     ],
 )
 def test_verdict_is_agreement_only_where_a_test_shows_it(scores, verdict):
     found = published_equivalence(scores, 0.5, 0.05)
-    assert found.verdict(higher_is_better=True) == verdict
-    opposite = {"better": "worse", "worse": "better"}
-    assert found.verdict(higher_is_better=False) == opposite.get(verdict, verdict)
+    assert found.verdict == verdict
 
 
 def test_false_agreement_is_as_rare_as_the_level_says():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lottalora.report.beta import betas_of
+from lottalora.report.beta import arms_of
 from lottalora.report.blocks import blocks_of
 from lottalora.report.tables import notes
 from lottalora.report.tables import recovery_csv
@@ -170,7 +170,7 @@ def test_diverged_run_is_named_and_in_no_mean():
 def test_beta_of_a_diverged_run_is_in_no_figure():
     rows = [make_row(seed=1, score=None, beta={"a": 3.0}), make_row(seed=2, beta={"a": 0.9})]
     (block,) = blocks_of(rows)
-    assert [beta.value for beta in betas_of(block)] == [0.9]
+    assert [arm.by_layer for arm in arms_of(block)] == [{"a": [(2, 0.9)]}]
 
 
 def test_an_option_that_came_later_and_was_not_chosen_parts_no_rows():
@@ -251,8 +251,8 @@ def test_verdict_of_one_run_says_that_nothing_was_tested(score, verdict):
     [
         (0.968, 0.001, "agrees"),
         (0.968, 0.01, "undecided"),  # as near as can be, and three such runs do not show it
-        (0.976, 0.001, "better"),
-        (0.960, 0.001, "worse"),
+        (0.976, 0.001, "above"),
+        (0.960, 0.001, "below"),
         (0.972, 0.002, "undecided"),  # within half a point of 96.8 %, which three runs do not show
     ],
 )
@@ -271,13 +271,13 @@ def test_scores_by_seed_average_the_scaffolds_of_a_seed():
     assert removed.by_seed == {1: pytest.approx(0.963), 2: 0.963, 3: None}
 
 
-def test_verdict_follows_the_direction_of_the_metric():
+def test_verdict_says_above_or_below_whichever_direction_is_better():
     pair = {"model": "decision_transformer", "data": "halfcheetah", "size": "small", "init": "normal"}
     config = {"data": {"source": "d4rl", "id": None}}
     row = make_row(**pair, metric="mse", higher_is_better=False, score=0.02, alpha=8.0, config=config)
     rows = [row | {"seed": seed, "score": 0.02 + 0.0001 * seed, "digest": str(seed)} for seed in range(3)]
     (line,) = lines_of(rows)
-    assert (line.paper.mean, line.verdict) == (0.02832, "better")
+    assert (line.paper.mean, line.verdict) == (0.02832, "below")
 
 
 def cifar10_row(**adapter):

@@ -28,9 +28,9 @@ def test_rows_are_printed_as_csv(results, capsys):
 def test_report_prints_the_table_and_writes_every_file(results, tmp_path, capsys):
     out = tmp_path / "elsewhere"
     assert main(["report", "--results", str(results), "--out", str(out)]) == 0
-    assert "mlp on mnist, medium" in capsys.readouterr().out
+    assert "MNIST, MLP, medium" in capsys.readouterr().out
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    names = ("beta_mlp_mnist_medium", "rank_curve_mlp_mnist_medium", "recovery_bars")
+    names = ("beta_mlp_mnist_medium", "rank_curve_mlp_mnist_medium", "headline")
     figures = [f"figures/{name}.{ending}" for name in names for ending in ("csv", "png", "svg")]
     tables = [f"tables/recovery.{ending}" for ending in ("csv", "md", "tex")]
     assert written == sorted([*figures, "figures/written_by_report.txt", "report.html", *tables])

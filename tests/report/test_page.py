@@ -1,17 +1,22 @@
 """The HTML page, in a real Chromium."""
 
+import html
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from lottalora.cli.main import main
+from lottalora.report.blocks import blocks_of
+from lottalora.report.html import page
 from lottalora.results import rows
 from tests.report.browser import Browser
 from tests.report.browser import find_chromium
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 FIRST = "[...document.querySelectorAll('#run-table tbody tr')].map(row => row.cells[{}].textContent)"
 needs_browser = pytest.mark.skipif(find_chromium() is None, reason="no Chromium: apt-get install chromium")
@@ -59,7 +64,8 @@ def test_folders_of_the_machine_stay_out_of_the_page(written):
 def test_page_counts_unreadable_rows_and_says_what_was_not_run(written):
     text = written.read_text()
     assert "<strong>1</strong> unreadable file<" in text
-    assert text.count('<p class="state">not run yet</p>') == 8
+    assert text.count('<span class="state">not run yet</span>') == 8
+    assert "python run.py -m model=cfc data=physionet2012 mode=baseline,scaffold" in text
 
 
 def test_seconds_of_shared_machines_are_marked_as_not_comparable(written):
@@ -68,9 +74,10 @@ def test_seconds_of_shared_machines_are_marked_as_not_comparable(written):
     assert "<code>make bench</code>" in cost
 
 
-def test_verdict_and_card_state_recovery_beside_the_paper(written):
+def test_verdict_states_recovery_with_rank_and_n_beside_the_paper(written):
     recovered = 100 * (0.9 + 16 / 500) / 0.9838
-    assert f"{recovered:.1f} % on MNIST, MLP (paper 9" in written.read_text()
+    said = f"{recovered:.1f} % of full training's test score on MNIST, MLP (r = 16, n = 2; paper 99.4 %)"
+    assert said in html.unescape(written.read_text())
 
 
 def test_payload_is_json_and_holds_every_readable_row(written):
@@ -81,18 +88,44 @@ def test_payload_is_json_and_holds_every_readable_row(written):
 @needs_browser
 @pytest.mark.browser
 def test_page_loads_without_a_complaint_and_asks_the_network_for_nothing(browser, written):
-    browser.run("document.querySelectorAll('.chart').forEach(place => draw(place))")
     assert browser.complaints() == []
     assert [url for url in browser.requests() if not url.startswith("data:")] == [written.as_uri()]
 
 
+def test_sections_follow_the_papers_order_by_their_proper_names(written):
+    titles = re.findall(r"<h2>([^<]*?) ?<", written.read_text())
+    assert titles[:4] == ["The paper's nine benchmarks", "MNIST, MLP", "PhysioNet 2012 mortality, CfC",
+                          "CIFAR-10, Plain-20"]  # fmt: skip
+    assert "mlp on mnist" not in written.read_text()
+
+
+def test_page_of_the_repositorys_rows_is_small_and_tells_every_story(tmp_path):
+    found, problems = rows.read_all(ROOT / "results")
+    text = page(blocks_of(found), problems, ROOT / "results", tmp_path, "lottalora report")
+    assert len(text.encode()) <= 1.5e6
+    sections = re.findall(r'<section id="(\w+)-(\w+)".*?</section>', text, re.DOTALL)
+    assert len(sections) >= 10
+    assert text.count('<p class="story">') >= 9
+    assert "D4RL score" in text.split('id="decision_transformer-halfcheetah"')[1].split("</table>")[0]
+
+
 @needs_browser
 @pytest.mark.browser
-def test_every_picture_is_drawn(browser):
-    browser.run("document.querySelectorAll('.chart').forEach(place => draw(place))")
-    places = browser.run("document.querySelectorAll('.chart').length")
-    assert places >= 4
-    assert browser.run("document.querySelectorAll('.chart .main-svg').length") >= places
+def test_mark_says_its_value_under_a_pointer_and_a_series_hides(browser):
+    touch = "dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))"
+    browser.run(f"document.querySelector('#mlp-mnist .said').{touch}")
+    assert "full training: 98.38 %, n = 1" in browser.run("document.getElementById('tip').textContent")
+    assert not browser.run("document.getElementById('tip').hidden")
+    press = "document.querySelector('#mlp-mnist .legend button').click()"
+    seen = (
+        "[...document.querySelectorAll('#mlp-mnist .panel [data-series=scaffold]')]"
+        ".filter(mark => mark.getBoundingClientRect().width).length"
+    )
+    before = browser.run(seen)
+    browser.run(press)
+    assert before > 0 and browser.run(seen) == 0
+    browser.run(press)
+    assert browser.run(seen) == before
 
 
 @needs_browser
@@ -121,6 +154,26 @@ def test_filters_leave_the_runs_asked_for(browser):
 
 @needs_browser
 @pytest.mark.browser
+def test_search_finds_a_run_by_its_alpha_and_no_other(browser):
+    browser.run("filters.elements.search.value = 'alpha=2'; filters.dispatchEvent(new Event('input'))")
+    assert browser.run(FIRST.format(6)) == ["2", "2"]
+    browser.run("(filters.reset(), new Promise(done => setTimeout(done, 50)))")
+
+
+@needs_browser
+@pytest.mark.browser
+def test_sorting_by_score_never_mixes_metrics(browser):
+    browser.run("payload.runs[0].metric = 'auroc'; payload.runs[3].metric = 'auroc'")
+    metrics = []
+    for _ in range(2):
+        browser.run("document.querySelector('[data-key=score] button').click()")
+        metrics.append(browser.run(FIRST.format(10)))
+    browser.run("payload.runs.forEach(run => { run.metric = 'accuracy'; })")
+    assert metrics == [["accuracy"] * 6 + ["auroc"] * 2] * 2
+
+
+@needs_browser
+@pytest.mark.browser
 def test_run_unfolds_to_its_config_and_its_file(browser, written):
     browser.run("document.querySelector('#run-table td button').click()")
     address = browser.run("document.querySelector('.config a').getAttribute('href')")
@@ -145,3 +198,38 @@ def test_page_is_no_wider_than_a_phone(browser):
     )
     browser.run("new Promise(done => setTimeout(done, 500))")
     assert browser.run("document.documentElement.scrollWidth") <= 390
+
+
+@needs_browser
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 800, 1300])
+def test_text_is_readable_and_whole_at_every_width(browser, width):
+    look = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.call("Emulation.setDeviceMetricsOverride", **look)
+    browser.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    browser.run("new Promise(done => setTimeout(done, 300))")
+    shown = "[...document.querySelectorAll('.panel text')].filter(text => text.getBoundingClientRect().width)"
+    scale = "text.ownerSVGElement.getBoundingClientRect().width / text.ownerSVGElement.viewBox.baseVal.width"
+    size = f"text => parseFloat(getComputedStyle(text).fontSize) * {scale}"
+    assert browser.run(f"Math.min(...{shown}.map({size}))") >= 11
+    cut = "text => { const at = text.getBoundingClientRect(); return at.left < 0 || at.right > innerWidth; }"
+    assert browser.run(f"{shown}.filter({cut}).map(text => text.textContent)") == []
+
+
+@needs_browser
+@pytest.mark.browser
+def test_table_wider_than_a_phone_says_that_it_can_be_swiped(browser):
+    look = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **look)
+    browser.run("new Promise(done => setTimeout(done, 300))")
+    assert browser.run("getComputedStyle(document.querySelector('#mlp-mnist .swipe')).display") == "block"
+
+
+@needs_browser
+@pytest.mark.browser
+def test_page_prints_with_everything_unfolded(browser):
+    browser.run("document.querySelectorAll('details').forEach(each => { each.open = false; })")
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("document.querySelectorAll('details:not([open])').length") == 0
+    browser.run("window.dispatchEvent(new Event('afterprint'))")
+    assert browser.run("document.querySelectorAll('details[open]').length") == 0

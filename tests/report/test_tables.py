@@ -1,6 +1,5 @@
 import csv
 import io
-import re
 
 import pytest
 from rich.console import Console
@@ -9,11 +8,9 @@ from lottalora.report.blocks import blocks_of
 from lottalora.report.csv_text import rows_csv
 from lottalora.report.screen import show
 from lottalora.report.tables import headings
-from lottalora.report.tables import latex
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
 from lottalora.report.tables import share
-from lottalora.report.tables import tex
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
@@ -35,33 +32,11 @@ def test_markdown_has_the_same_number_of_cells_in_every_line():
     assert {line.count("|") for line in lines} == {COLUMNS + 1}
 
 
-def test_latex_tables_have_as_many_columns_as_they_declare():
-    text = latex(BLOCKS)
-    declared = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert [len(columns) for columns in declared] == [COLUMNS] * len(BLOCKS)
-    assert len(body) == sum(len(block.lines) + 1 for block in BLOCKS)
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {COLUMNS - 1}
-
-
-def test_latex_environments_rules_and_braces_are_balanced():
-    text = latex(BLOCKS)
-    opened, closed = re.findall(r"\\begin\{(\w+)\}", text), re.findall(r"\\end\{(\w+)\}", text)
-    assert sorted(opened) == sorted(closed)
-    assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
-    assert all(text.count(rf"\{rule}rule") == len(BLOCKS) for rule in ("top", "mid", "bottom"))
-
-
-def test_letters_that_latex_reads_as_commands_are_escaped():
-    assert tex("a_b & 5 % #1 {x}") == r"a\_b \& 5 \% \#1 \{x\}"
-    assert tex("\\") == r"\textbackslash{}"
-
-
 def test_accuracy_is_shown_in_percent_with_its_deviation_and_the_paper_beside_it():
     scaffold = next(line for line in markdown(BLOCKS, "").splitlines() if line.startswith("| scaffold |"))
     cells = [cell.strip() for cell in scaffold.strip("|").split("|")]
     expected = ["scaffold", "normal_0.1", "8", "2", "96.50 ± 0.71", "98.0", "97.7", "21,774"]
-    assert cells == [*expected, "3.79", "3.65", "96.80", "-0.30", "within the margin (n = 2, untested)"]
+    assert cells == [*expected, "3.79", "3.65", "96.80", "−0.30", "within the margin (n = 2, untested)"]
 
 
 def test_score_of_three_runs_has_its_interval():
@@ -82,7 +57,8 @@ def test_csv_of_rows_has_the_agreed_columns_and_one_line_per_row():
     text = rows_csv(ROWS)
     assert text.splitlines()[0] == (
         "model,size,data,sample,mode,init,rank,seed,recipe,metric,score,trainable,full,full_plus_adapters,"
-        "validation_score,best_epoch,diverged,seconds,device,digest"
+        "validation_score,best_epoch,diverged,seconds,device,digest,alpha,options,scaffold_removed,commit,"
+        "commit_state"
     )
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["digest"] for line in lines] == [row["digest"] for row in ROWS]

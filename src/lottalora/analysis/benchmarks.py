@@ -132,3 +132,41 @@ RANDOM_VIT = Benchmark(
 )
 # (model, data) → benchmark. A pair without an entry has no number of the paper beside it.
 BENCHMARKS = {(each.model, each.data): each for each in (*NINE, RANDOM_VIT)}
+
+
+# Other pairs, and their parts, by their proper names.
+DATA = {
+    "mnist": "MNIST",
+    "digits": "handwritten digits",
+    "physionet2012": "PhysioNet 2012 mortality",
+    "cifar10": "CIFAR-10",
+    "molhiv": "OGBG-MolHIV",
+    "arxiv": "OGBN-Arxiv",
+    "flowers102": "Flowers-102",
+    "imdb": "IMDB",
+    "halfcheetah": "HalfCheetah",
+    "wikitext103": "WikiText-103",
+    "wikitext2": "WikiText-2",
+    "enwiki": "English Wikipedia",
+}
+MODELS = {
+    "mlp": "MLP",
+    "cfc": "CfC",
+    "resnet": "Plain-20",
+    "gin": "GIN",
+    "gcn": "GCN",
+    "vit": "ViT-B/16",
+    "vit_random": "ViT from a random start",
+    "distilbert": "DistilBERT-style transformer",
+    "decision_transformer": "Decision Transformer",
+    "gpt": "GPT",
+}
+# (model, data) → the benchmark whose data it stands in for.
+STANDS_IN_FOR = {("gpt", "enwiki"): ("gpt", "wikitext103"), ("gpt", "wikitext2"): ("gpt", "wikitext103")}
+
+
+def pair_title(model: str, data: str) -> str:
+    """Return a pair's name for people; a name that is not listed as it is."""
+    if (model, data) in BENCHMARKS:
+        return BENCHMARKS[model, data].title
+    return f"{DATA.get(data, data)}, {MODELS.get(model, model)}"

@@ -26,8 +26,9 @@ class Equivalence:
     p: float  # that the difference is the margin or more; NaN where there is no test
     difference_p: float  # that there is no difference, two-sided, from the same kind of test
 
-    def verdict(self, higher_is_better: bool) -> str:
-        """Return agrees, better, worse or undecided; without a test, on which side of the margin the mean is.
+    @property
+    def verdict(self) -> str:
+        """Agrees, above, below or undecided; without a test, on which side of the margin the mean is.
 
         The four outcomes of Lakens et al. 2018: equivalent; or else different; or neither was shown.
         """
@@ -39,7 +40,7 @@ class Equivalence:
         if self.p < LEVEL:
             return "agrees"
         if self.difference_p < LEVEL:
-            return "better" if (self.difference > 0) == higher_is_better else "worse"
+            return "above" if self.difference > 0 else "below"
         return "undecided"
 
 

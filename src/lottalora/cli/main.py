@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="print the recovery table; write tables, figures and report.html",
-        description="Print the recovery table; write it to tables/ (md, csv, tex), rank curves, recovery and "
-        "β to figures/ (png, svg, csv), and all of it to report.html, one page that needs nothing else.",
+        description="Print the recovery table; write it to tables/ (md, csv, tex), recovery, rank curves, "
+        "families and β to figures/ (png, svg, csv), and all of it to report.html, one page by itself.",
     )
     for command in (rows, report):
         command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where all of it goes (default: as --results)"
     )
+    report.add_argument("--columns", metavar="NAME,…",
+                        help="columns of the LaTeX tables, at most eight: rank,n,score,paper")  # fmt: skip
     report.add_argument("--docs", nargs="?", const=Path("."), type=Path, metavar="DIR",
                         help="instead, write the numbers of README.md and docs/ of a repository")  # fmt: skip
     report.add_argument(
@@ -87,9 +89,10 @@ def unknown_command(arguments: list[str]) -> str | None:
 
 def print_rows(asked: argparse.Namespace) -> int:
     from lottalora.report.csv_text import rows_csv
+    from lottalora.results.ancestry import lost_commits
 
     rows, problems = readable_rows(asked.results)
-    sys.stdout.write(rows_csv(rows))
+    sys.stdout.write(rows_csv(rows, lost_commits({row["commit"] for row in rows})))
     sys.stdout.flush()
     return 1 if problems else 0
 
@@ -107,13 +110,15 @@ def print_report(asked: argparse.Namespace) -> int:
     from lottalora.results.ancestry import lost_commits
 
     rows, problems = readable_rows(asked.results)
-    blocks = blocks_of(rows, lost=lost_commits({row["commit"] for row in rows}))
+    lost = lost_commits({row["commit"] for row in rows})
+    blocks = blocks_of(rows, lost=lost)
     summary = summary_of(rows, blocks, problems)
     console = console_for_tables()
     for block in blocks:
         show(block, console)
     out = asked.out or asked.results
-    paths = [*write_report(blocks, summary, out), write_html(blocks, problems, asked.results, out)]
+    paths = write_report(blocks, summary, out, asked.columns.split(",") if asked.columns else None)
+    paths.append(write_html(blocks, problems, asked.results, out, lost))
     console.print(
         f"{summary} Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True
     )
@@ -132,14 +137,14 @@ def write_docs(asked: argparse.Namespace) -> int:
     return 1 if problems or (asked.check and pages) else 0
 
 
-def write_html(blocks: list, problems: list[str], results: Path, out: Path) -> Path:
+def write_html(blocks: list, problems: list[str], results: Path, out: Path, lost: frozenset[str]) -> Path:
     import shlex
 
     from lottalora.report.html import write_page
 
     typed = ["python", "-m", "lottalora", "report", "--results", str(results)]
     typed += ["--out", str(out)] if out != results else []
-    return write_page(blocks, problems, results, out, shlex.join(typed))
+    return write_page(blocks, problems, results, out, shlex.join(typed), lost)
 
 
 PARTS = {

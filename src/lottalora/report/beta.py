@@ -1,70 +1,148 @@
-"""β of each adapted matrix after training, by layer: how much of the random scaffold the model kept."""
+"""β of each adapted matrix after training: how much of the random scaffold the model kept."""
 
 from dataclasses import dataclass
-from pathlib import Path
-
-import matplotlib
-from matplotlib.figure import Figure
+from statistics import median
+from statistics import quantiles
 
 from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
-from lottalora.report.figures import COLOURS
-from lottalora.report.figures import GREY
-from lottalora.report.figures import STYLE
-from lottalora.report.figures import add_title
-from lottalora.report.figures import save
+from lottalora.report.palette import GREY
+from lottalora.report.palette import INK
+from lottalora.report.palette import PAPER
+from lottalora.report.palette import RULE
+from lottalora.report.palette import rank_colours
+from lottalora.report.picture import LETTER
+from lottalora.report.picture import Mark
+from lottalora.report.picture import Panel
+from lottalora.report.picture import Pen
+from lottalora.report.picture import Picture
+from lottalora.report.rank_curves import is_shortened
+from lottalora.report.rank_curves import leading_init
+
+ENOUGH = 5  # values, for a box of quartiles; fewer stay points
+MANY = 30  # layers; above it their names would hide each other, and only every so many is named
+LANE = 6.5  # pixels of one rank within a layer's row
 
 
 @dataclass(frozen=True)
-class Beta:
-    run: str  # its digest
-    layer: str
-    init: str
-    rank: int
-    seed: int
-    value: float
+class Arm:
+    """The values of one arm: of one rank, α and set of options, over its seeds."""
+
+    line: Line
+    by_layer: dict[str, list[tuple[int, float]]]  # (seed, β)
+
+    @property
+    def name(self) -> str:
+        options = self.line.options_text
+        return f"r = {self.line.rank}" + (f", {options}" if options else "")
 
 
-def betas_of(block: Block) -> list[Beta]:
-    """β of the scaffold runs with adapters, by layer; runs that diverged are left out."""
-    lines = [line for line in block.lines if line.condition == "scaffold" and line.own_rows]
-    runs = [run for line in lines if line.rank for run in line.runs if not run["diverged"]]
-    return [
-        Beta(run["digest"], layer, run["init"], run["rank"], run["seed"], value)
-        for run in runs
-        for layer, value in run["beta"].items()
-        if value is not None
-    ]
+def arms_of(block: Block) -> list[Arm]:
+    """The arms on the recipe's scaffold, each by itself; runs that diverged are left out."""
+    init = leading_init(block)
+    lines = [line for line in block.lines if line.condition == "scaffold" and line.own_rows and line.rank]
+    arms = []
+    for line in lines:
+        if line.init != init or line.adapter:
+            continue
+        by_layer: dict[str, list[tuple[int, float]]] = {}
+        for run in line.runs:
+            for layer, value in {} if run["diverged"] else run["beta"].items():
+                if value is not None:
+                    by_layer.setdefault(layer, []).append((run["seed"], value))
+        if by_layer:
+            arms.append(Arm(line, by_layer))
+    return sorted(arms, key=lambda arm: (bool(arm.line.options), arm.line.rank))
 
 
-def draw_beta(block: Block, name: str, folder: Path) -> list[Path]:
-    """Write NAME.png, NAME.svg and NAME.csv, one line for each β; nothing without scaffold runs."""
-    betas = betas_of(block)
-    if not betas:
-        return []
-    with matplotlib.rc_context(STYLE):
-        return save(beta_figure(block, betas), csv_text([vars(beta) for beta in betas]), folder / name)
+def beta_picture(block: Block, name: str) -> Picture | None:
+    """The picture of a block; None where no run has a β."""
+    arms = arms_of(block)
+    if not arms:
+        return None
+    layers = list(dict.fromkeys(layer for arm in arms for layer in arm.by_layer))
+    row = min(max(16.0, LANE * len(arms) + 6), 64.0) if len(layers) <= MANY else 9.0
+    height = int(10 + 46 + row * len(layers))
+    left = int(20 + LETTER * max(map(len, layers)))
+
+    def draw(pen: Pen) -> None:
+        draw_betas(pen, arms, layers)
+
+    panels = [Panel(draw, width, height, left=min(left, width // 2), top=10) for width in (560, 360)]
+    colours = arm_colours(arms)
+    legend = [Mark(arm.name, arm.name, colours[arm.name], "o", bool(arm.line.options)) for arm in arms]
+    title = f"{block.pair_title}, {block.size}: β by layer"
+    return Picture(name, title, caption(block, arms), panels[:1], legend, betas_csv(arms), narrow=panels[1:],
+                   small=is_shortened(block))  # fmt: skip
 
 
-def beta_figure(block: Block, betas: list[Beta]) -> Figure:
-    by_layer: dict[str, list[float]] = {}
-    for beta in betas:
-        by_layer.setdefault(beta.layer, []).append(beta.value)
-    figure = Figure(figsize=(7.2, 1.6 + 0.2 * len(by_layer)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.boxplot(list(by_layer.values()), tick_labels=list(by_layer), orientation="horizontal",
-                 patch_artist=True, boxprops={"facecolor": COLOURS[0], "alpha": 0.5},
-                 medianprops={"color": "black"}, flierprops={"markersize": 3})  # fmt: skip
-    axes.axvline(1.0, color=GREY, linewidth=1.0, linestyle=":")
-    axes.invert_yaxis()  # from input to output
+def arm_colours(arms: list[Arm]) -> dict[str, str]:
+    """A blue for each rank; grey for an arm with options."""
+    blues = rank_colours([arm.line.rank for arm in arms if not arm.line.options])
+    return {arm.name: GREY if arm.line.options else blues[arm.line.rank] for arm in arms}
+
+
+def draw_betas(pen: Pen, arms: list[Arm], layers: list[str]) -> None:
+    axes, colours = pen.axes, arm_colours(arms)
+    lane = 0.8 / len(arms)
+    for place, arm in enumerate(arms):
+        for layer, values in arm.by_layer.items():
+            y = layers.index(layer) + lane * (place - (len(arms) - 1) / 2)
+            draw_layer(pen, arm, layer, values, y, colours[arm.name])
+    axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=":", zorder=0)
+    for place in range(1, len(layers)):
+        axes.axhline(place - 0.5, color=RULE, linewidth=0.8, zorder=0)
+    step = -(-len(layers) // MANY)
+    axes.set_yticks(range(0, len(layers), step), layers[::step], color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(layers) - 0.5, -0.5)  # from input to output
     axes.set_xlabel("β of the weights that are scored (starts at 1)")
-    add_title(axes, block.name, beta_caption(betas))
-    return figure
+    axes.margins(x=0.04)
 
 
-def beta_caption(betas: list[Beta]) -> str:
-    ranks = sorted({beta.rank for beta in betas})
-    runs = len({beta.run for beta in betas})
-    ranks_said = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-    runs_said = f"n = {runs} run{'s' if runs > 1 else ''}"
-    return f"box: median and quartiles, whiskers 1.5 × IQR; {runs_said}, {ranks_said}"
+def draw_layer(
+    pen: Pen, arm: Arm, layer: str, values: list[tuple[int, float]], y: float, colour: str
+) -> None:
+    """The values of one layer as points; from five on, their quartiles and median as well."""
+    betas = [value for _, value in values]
+    if len(betas) >= ENOUGH:
+        low, middle, high = quantiles(betas, n=4, method="inclusive")
+        box = pen.axes.plot([low, high], [y, y], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        pen.note(
+            box[0], arm.name, f"{layer}, {arm.name}: median {middle:.3f}, quartiles {low:.3f} and {high:.3f}"
+        )
+        pen.note(pen.axes.plot([middle], [y], "|", color=INK, markersize=6, zorder=4)[0], arm.name)
+    face = PAPER if arm.line.options else colour
+    drawn = pen.axes.plot(
+        betas, [y] * len(betas), "o", color=colour, markerfacecolor=face, markersize=3.6, zorder=3
+    )
+    listed = ", ".join(f"{value:.3f} (seed {seed})" for seed, value in values)
+    pen.note(drawn[0], arm.name, f"{layer}, {arm.name}: β = {listed}")
+
+
+def caption(block: Block, arms: list[Arm]) -> str:
+    counts = {len(values) for arm in arms for values in arm.by_layer.values()}
+    low, high = min(counts), max(counts)
+    runs = f"n = {low}" + (f"–{high}" if high > low else "") + " runs"[: 5 if high > 1 else 4]
+    boxes = (
+        f"; from n = {ENOUGH} on, bars from quartile to quartile with the median" if high >= ENOUGH else ""
+    )
+    values = [value for arm in arms for each in arm.by_layer.values() for _, value in each]
+    return (
+        f"One point for each run and matrix, each rank by itself, {runs}{boxes}. "
+        f"Scaffold: {leading_init(block).replace('_', ' ')}. "
+        f"β starts at 1 (dotted); here it ends between {min(values):.2f} and {max(values):.2f}."
+    )
+
+
+def betas_csv(arms: list[Arm]) -> str:
+    return csv_text(
+        [
+            {"arm": arm.name, "layer": layer, "rank": arm.line.rank, "alpha": arm.line.alpha, "seed": seed,
+             "beta": beta, "median": median(value for _, value in values)}
+            for arm in arms
+            for layer, values in arm.by_layer.items()
+            for seed, beta in values
+        ]
+    )  # fmt: skip

@@ -1,12 +1,14 @@
 """Rows side by side: one block per benchmark, size and recipe, one line per condition, init and rank."""
 
 import math
+import re
 from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import replace
 
 from lottalora.analysis.benchmarks import BENCHMARKS
+from lottalora.analysis.benchmarks import pair_title
 from lottalora.analysis.equivalence import Equivalence
 from lottalora.analysis.equivalence import published_equivalence
 from lottalora.analysis.metrics import METRICS
@@ -79,7 +81,7 @@ class Line:
     beside_paper: (
         Equivalence | None
     )  # the test of whether the means match; None where there is nothing to compare
-    verdict: str  # of that test: agrees, better, worse, undecided or untested; mostly ""
+    verdict: str  # of that test: agrees, above, below, undecided or untested; mostly ""
     runs: list[Row]  # behind the scores, one for each pair of seeds
     older: list[Row]  # of the same seeds, left out
     lost: int  # counted runs whose commit is in no history here
@@ -92,6 +94,11 @@ class Line:
     @property
     def label(self) -> str:
         return LABELS.get(self.condition, self.condition) + self.adapter.replace("+", " + ")
+
+    @property
+    def options_text(self) -> str:
+        """The options as people read them: a list of patterns by its name alone."""
+        return re.sub(r"(\w+)=\[.*?\]", r"another \1", self.options).replace("alpha=", "α = ")
 
     @property
     def percent_of_full(self) -> float:
@@ -139,18 +146,15 @@ class Block:
     own: bool  # False for a further score of rows that stand in another block
 
     @property
-    def title(self) -> str:
-        data = f"{self.data} ({self.stand_in})" if self.stand_in else self.data
-        return f"{self.model} on {data}, {self.size}, {self.full:,} parameters, {self.recipe_text}"
+    def pair_title(self) -> str:
+        """Data and model by their proper names, such as `MNIST, MLP`."""
+        title = pair_title(self.model, self.data)
+        return f"{title} ({self.stand_in})" if self.stand_in else title
 
     @property
-    def name(self) -> str:
-        """Short, for an axis or a list; the recipe only where it is not the paper's."""
-        data = f"{self.data} {self.stand_in.removeprefix('built-in ')}".strip()
-        data += "" if self.own else f", {self.metric.of_part}"
-        said = self.recipe_text if self.recipe == "modified" else f"recipe {self.recipe}"
-        recipe = "" if self.recipe == "paper" else f" ({said})"
-        return f"{self.model} on {data}, {self.size}{recipe}"
+    def title(self) -> str:
+        metric = "" if self.own else f", {self.metric.of_part}"
+        return f"{self.pair_title}, {self.size}{metric}, {self.full:,} parameters, {self.recipe_text}"
 
     @property
     def recipe_text(self) -> str:
@@ -258,7 +262,7 @@ def line_of(
         full_plus_adapters=row["counts"]["full_plus_adapters"],
         paper=paper,
         beside_paper=beside_paper,
-        verdict=beside_paper.verdict(row["higher_is_better"]) if beside_paper else "",
+        verdict=beside_paper.verdict if beside_paper else "",
         runs=runs,
         older=[row for row in cell if row["digest"] not in counted],
         lost=0,

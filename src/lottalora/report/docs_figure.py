@@ -17,9 +17,9 @@ from lottalora.report.evidence import ENOUGH
 from lottalora.report.evidence import paper_block
 from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import scores_of
-from lottalora.report.figures import COLOURS
-from lottalora.report.figures import GREY
-from lottalora.report.figures import STYLE
+from lottalora.report.palette import COLOURS
+from lottalora.report.palette import GREY
+from lottalora.report.palette import STYLE
 
 NAME = "rank_curves.svg"
 CONDITIONS = {
@@ -87,7 +87,8 @@ def draw(folder: Path, blocks: list[Block]) -> Path:
     """Write the figure, and give its path."""
     folder.mkdir(parents=True, exist_ok=True)
     chosen = panels(blocks)
-    with matplotlib.rc_context(STYLE | {"svg.fonttype": "path"}):  # paths: the same on every machine
+    style = STYLE | {"font.size": 9, "svg.fonttype": "path"}  # paths: the same on every machine
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.4 * max(1, len(chosen)), 3.5), layout="constrained")
         for place, panel in enumerate(chosen):
             draw_panel(figure.add_subplot(1, len(chosen), place + 1), panel)

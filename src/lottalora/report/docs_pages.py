@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from lottalora.report.blocks import Block
-from lottalora.report.docs import MAKERS
+from lottalora.report.stories import MAKERS
 from lottalora.results.atomic_write import write_whole
 
 MARKED = re.compile(r"<!-- rows: (?P<asked>[^>]*?) -->(?P<text>.*?)<!-- /rows -->", re.DOTALL)

@@ -182,3 +182,17 @@ def scaffold_options(row: Row) -> dict:
     for key, value in first_reading(row).items():
         flat |= {f"init.parameters.{key}": value, f"scaffold.parameters.{key}": value}
     return {key: value for key, value in sorted(flat.items()) if key not in OF_THE_ROW and value != {}}
+
+
+def row_options(row: Row) -> str:
+    """What tells a run from others of its mode, init and rank: adapter, scaffold, changes of its recipe."""
+    named = own_options(row)
+    if row["recipe"] == "modified":
+        named |= changed_of_training(row)
+    words = [word for word in adapter_of(row).split("+") if word]
+    return ", ".join([*words, *(f"{key}={value}" for key, value in named.items())])
+
+
+def removed_score(row: Row) -> float | None:
+    """The score of the same weights without their scaffold; None where it was not taken."""
+    return row["arms"].get("scaffold_removed")

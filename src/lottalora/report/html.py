@@ -1,47 +1,93 @@
-"""One HTML page that needs nothing but itself: data, style, script and plotly are inside of it."""
+"""One HTML page that needs nothing but itself: pictures, style, script and all runs are inside of it."""
 
 import base64
 import hashlib
 import json
+import re
 from collections import Counter
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment
 from jinja2 import PackageLoader
 from jinja2 import StrictUndefined
+from jinja2 import Template
+from markupsafe import Markup
 
-from lottalora.analysis.statistics import interval
-from lottalora.report import charts
 from lottalora.report.blocks import Block
-from lottalora.report.blocks import Line
 from lottalora.report.files import naming_out
-from lottalora.report.overview import cards_of
-from lottalora.report.overview import verdict_of
+from lottalora.report.headline import bests
+from lottalora.report.headline import headline_picture
+from lottalora.report.headline import verdict_of
+from lottalora.report.names import block_names
+from lottalora.report.page_svg import panel_svg
+from lottalora.report.palette import VARIABLES
+from lottalora.report.picture import Picture
 from lottalora.report.run_list import run_list
-from lottalora.report.tables import LEFT
-from lottalora.report.tables import cells
-from lottalora.report.tables import headings
-from lottalora.report.tables import notes
-from lottalora.report.tables import share
+from lottalora.report.section import Shown
+from lottalora.report.sections import sections_of
 from lottalora.results.atomic_write import write_whole
 from lottalora.results.rows import without_non_finite
 
+# Marks of the legend as paths in a square of 16.
+SHAPES = {
+    "o": "M3 8a5 5 0 1 0 10 0a5 5 0 1 0-10 0", "s": "M3.5 3.5h9v9h-9z", "^": "M8 3L13.5 13h-11z",
+    "v": "M8 13L13.5 3h-11z", "<": "M3 8L13 2.5v11z", ">": "M13 8L3 2.5v11z", "D": "M8 2L14 8L8 14L2 8z",
+    "d": "M8 2L12 8L8 14L4 8z",
+    "p": "M8 2L14 6.5L11.7 13.5H4.3L2 6.5z", "P": "M6.5 3h3v3.5H13v3H9.5V13h-3V9.5H3v-3h3.5z",
+    "X": "M4.5 2.5L8 6L11.5 2.5L13.5 4.5L10 8L13.5 11.5L11.5 13.5L8 10L4.5 13.5L2.5 11.5L6 8L2.5 4.5z",
+    "_": "M1 8h14", "line": "M1 8h14", "dashes": "M1 8h4M6 8h4M11 8h4", "band": "M1 4h14v8H1z",
+}  # fmt: skip
+FILTERS = ("model", "data", "mode", "init", "rank", "recipe", "state")
 
-def write_page(blocks: list[Block], problems: list[str], results: Path, out: Path, command: str) -> Path:
-    """Write report.html below `out` and give its path."""
+
+def write_page(
+    blocks: list[Block],
+    problems: list[str],
+    results: Path,
+    out: Path,
+    command: str,
+    lost: Collection[str] = (),
+) -> Path:
+    """Write report.html below `out` and give its path; `lost`: commits that no history here has."""
     path = out / "report.html"
-    text = page(blocks, problems, results, out, command)
+    text = page(blocks, problems, results, out, command, lost)
     with naming_out(out):
         write_whole(path, text)
     return path
 
 
-def page(blocks: list[Block], problems: list[str], results: Path, out: Path, command: str) -> str:
-    listed = run_list(blocks, results, out)
-    drawn = charts_of(blocks)
-    cards = cards_of(blocks)
-    script, plotly = own_file("page.js"), plotly_script()
+def page(
+    blocks: list[Block],
+    problems: list[str],
+    results: Path,
+    out: Path,
+    command: str,
+    lost: Collection[str] = (),
+) -> str:
+    listed = run_list(blocks, results, out, lost)
+    found = bests(blocks)
+    script = own_file("page.js")
+    return template().render(
+        bests=found,
+        verdict=verdict_of(found),
+        headline=headline_picture(blocks),
+        sections=sections_of(Shown(blocks, block_names(blocks))),
+        begun=len({best.benchmark.name for best in found if best.begun}),
+        reproduced=len({best.benchmark.name for best in found if best.counts}),
+        runs=listed["runs"],
+        filters={key: distinct(listed["runs"], key) for key in FILTERS},
+        problems=[problem.replace(f"{results}/", "") for problem in problems],
+        origin=origin(listed["runs"], command, blocks),
+        payload=as_json(listed),
+        style=own_file("page.css"),
+        script=script,
+        hashes=[sha256(script)],
+    )
+
+
+def template() -> Template:
     environment = Environment(
         loader=PackageLoader("lottalora.report", "page"),
         autoescape=True,
@@ -49,61 +95,23 @@ def page(blocks: list[Block], problems: list[str], results: Path, out: Path, com
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(
-        cards=cards,
-        verdict=verdict_of(cards),
-        sections=[section(block, f"rank-{place}", f"beta-{place}") for place, block in enumerate(blocks)],
-        charts=drawn,
-        runs=listed["runs"],
-        filters={
-            key: distinct(listed["runs"], key) for key in ("model", "data", "mode", "init", "rank", "recipe")
-        },
-        problems=[problem.replace(f"{results}/", "") for problem in problems],
-        origin=origin(listed["runs"], command, blocks),
-        payload=as_json({"charts": drawn} | listed),
-        style=own_file("page.css"),
-        script=script,
-        plotly=plotly,
-        hashes=[sha256(script), sha256(plotly)],
+    environment.filters |= {"panels": panels, "code": with_code, "variable": lambda colour: VARIABLES[colour]}
+    environment.globals["shapes"] = SHAPES
+    return environment.get_template("page.html")
+
+
+def panels(picture: Picture, narrow: bool = False) -> list[Markup]:
+    """The panels of a picture as SVG."""
+    shown = picture.narrow if narrow else picture.panels
+    return [Markup(panel_svg(each, f"{picture.title}. {each.title}".strip())) for each in shown]
+
+
+def with_code(text: str) -> Markup:
+    """The text with what stands between backticks as code, and `r = 8` on one line."""
+    parts = re.sub(r"\b([rn]) = (?=\d)", "\\1\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
     )
-
-
-def charts_of(blocks: list[Block]) -> dict[str, dict]:
-    drawn = {"bars": charts.bars_chart(blocks), "cost": charts.cost_chart(blocks)}
-    for place, block in enumerate(blocks):
-        drawn[f"rank-{place}"] = charts.rank_chart(block)
-        drawn[f"beta-{place}"] = charts.beta_chart(block)
-    return {name: chart for name, chart in drawn.items() if chart}
-
-
-def section(block: Block, rank_chart: str, beta_chart: str) -> dict:
-    return {
-        "block": block,
-        "rank_chart": rank_chart,
-        "beta_chart": beta_chart,
-        "headings": headings(block.metric),
-        "left": LEFT,
-        "lines": [cells(line, block.metric) for line in block.lines],
-        "notes": notes(block),
-        "costs": [cost(line) for line in block.lines if line.own_rows],
-    }
-
-
-def cost(line: Line) -> list[str]:
-    """Seconds and memory of the counted runs, beside what was trained. They were measured on shared machines,
-    so that no line is comparable with another."""
-    seconds = interval(run["seconds"] for run in line.runs)
-    spread = "" if seconds.std != seconds.std else f" ± {seconds.std:,.0f}"
-    memory = [run["peak_memory_mb"] for run in line.runs if run["peak_memory_mb"] is not None]
-    return [
-        f"{line.label}{', ' + line.init if line.init else ''}",
-        "–" if line.rank is None else str(line.rank),
-        f"{line.trainable:,}",
-        share(line.percent_of_full),
-        f"{seconds.mean:,.0f}{spread}",
-        f"{max(memory):,.0f}" if memory else "–",
-        ", ".join(sorted({run["device"] for run in line.runs})),
-    ]
 
 
 def origin(runs: list[dict], command: str, blocks: list[Block]) -> list[tuple[str, str]]:
@@ -111,7 +119,7 @@ def origin(runs: list[dict], command: str, blocks: list[Block]) -> list[tuple[st
     from lottalora.results.provenance import commit
     from lottalora.results.provenance import versions
 
-    commits = Counter(run["commit"] or "outside of a repository" for run in runs)
+    commits = Counter(run.get("commit") or "outside of a repository" for run in runs)
     pairs = [
         (row["versions"], row["seconds"])
         for block in blocks
@@ -134,7 +142,7 @@ def origin(runs: list[dict], command: str, blocks: list[Block]) -> list[tuple[st
 
 
 def distinct(runs: list[dict], key: str) -> list[str]:
-    values = {run[key] for run in runs} - {None, ""}
+    values = {run.get(key) for run in runs} - {None, ""}
     return [str(value) for value in sorted(values)]
 
 
@@ -144,20 +152,10 @@ def as_json(value: dict) -> str:
     return text.replace("<", "\\u003c")
 
 
-def plotly_script() -> str:
-    """The library as plotly.py ships it."""
-    text = resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
-    if "</script" in text:
-        raise ValueError(
-            "This plotly.min.js cannot stand inside of a page: it contains </script. Use the pinned one."
-        )
-    return text.replace("\r\n", "\n")
-
-
 def own_file(name: str) -> str:
     return resources.files("lottalora.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def sha256(script: str) -> str:
-    """For the page's content security policy: these two scripts run, and nothing else."""
+    """For the page's content security policy: this script runs, and no other."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

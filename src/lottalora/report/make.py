@@ -1,28 +1,40 @@
 """The whole report: rows in, tables and figures out."""
 
-import hashlib
-import json
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import blocks_of
 from lottalora.report.files import naming_out
 from lottalora.report.files import remove_stale
-from lottalora.report.tables import latex
+from lottalora.report.latex import DEFAULT
+from lottalora.report.latex import latex
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
 from lottalora.results.atomic_write import write_whole
 from lottalora.results.rows import Row
 
 
-def write_report(blocks: list[Block], summary: str, out: Path) -> list[Path]:
-    """Write tables/recovery.{md,csv,tex} and figures/rank_curve_*.{png,svg,csv} below `out`.
+def write_report(
+    blocks: list[Block], summary: str, out: Path, columns: Sequence[str] | None = None
+) -> list[Path]:
+    """Write tables/recovery.{md,csv,tex} and figures/*.{png,svg,csv} below `out`.
+
+    Args:
+        blocks: of the rows.
+        summary: how many rows and tables.
+        out: a folder.
+        columns: of the LaTeX tables; None: latex.DEFAULT.
 
     Raises:
         OSError: the folder cannot be written; one sentence that names it.
+        ValueError: a column that does not exist, or too many of them.
     """
-    texts = {"md": markdown(blocks, summary), "csv": recovery_csv(blocks), "tex": latex(blocks)}
+    texts = {
+        "md": markdown(blocks, summary),
+        "csv": recovery_csv(blocks),
+        "tex": latex(blocks, columns or DEFAULT),
+    }
     with naming_out(out):
         return write_tables(texts, out / "tables") + draw_figures(blocks, out / "figures")
 
@@ -45,43 +57,22 @@ def draw_figures(blocks: list[Block], folder: Path) -> list[Path]:
 
     Matplotlib is half a second that tables need not wait for.
     """
-    from lottalora.report.beta import draw_beta
-    from lottalora.report.figures import draw_rank_curve
-    from lottalora.report.recovery_bars import draw_recovery_bars
+    from lottalora.report.beta import beta_picture
+    from lottalora.report.families_picture import families_picture
+    from lottalora.report.headline import headline_picture
+    from lottalora.report.names import block_names
+    from lottalora.report.picture import save
+    from lottalora.report.rank_curves import rank_picture
 
-    drawn = [draw_recovery_bars(blocks, folder)]
+    makers = {"rank_curve": rank_picture, "families": families_picture, "beta": beta_picture}
+    names = block_names(blocks)
+    pictures = [headline_picture(blocks)]
     for block in blocks:
-        name = figure_name(block, blocks)
-        drawn.append(draw_rank_curve(block, name, folder))
-        drawn.append(draw_beta(block, name.replace("rank_curve", "beta", 1), folder))
-    written = [path for paths in drawn for path in paths]
+        made = [make(block, f"{kind}_{names[id(block)]}") for kind, make in makers.items()]
+        pictures += [picture for picture in made if picture]
+    written = [path for picture in pictures for path in save(picture, folder)]
     remove_stale(folder, written)
     return written
-
-
-def figure_name(block: Block, blocks: list[Block]) -> str:
-    """rank_curve_MODEL_DATA_SIZE, the recipe if it is not the paper's, a digest where names would collide."""
-    name = plain_name(block)
-    if sum(plain_name(other) == name for other in blocks) == 1:
-        return name
-    apart = [block.changed, block.precision, block.full, block.fingerprint, block.metric.of_part]
-    told_apart = json.dumps(apart, sort_keys=True)
-    return f"{name}_{hashlib.sha256(told_apart.encode()).hexdigest()[:6]}"
-
-
-def plain_name(block: Block) -> str:
-    recipe = "" if block.recipe == "paper" else block.recipe
-    metric = "" if block.own else block.metric.of_part
-    parts = [
-        "rank_curve",
-        block.model,
-        block.data,
-        block.size,
-        block.stand_in.removeprefix("built-in "),
-        recipe,
-        metric,
-    ]
-    return re.sub(r"[^\w.-]", "_", "_".join(part for part in parts if part))
 
 
 def counted(number: int, noun: str) -> str:

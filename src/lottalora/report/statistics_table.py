@@ -149,7 +149,7 @@ def full_cells(found: Comparison, block: Block) -> list[str]:
         p_text(found.holm_p),
         wilcoxon,
         p_text(found.match.p),
-        found.match.verdict(block.higher_is_better) or "–",
+        found.match.verdict or "–",
         "–" if math.isnan(found.power) else f"{100 * found.power:.0f} %",
         "–" if found.seeds_needed is None else f"{found.seeds_needed:,}",
     ]
@@ -165,7 +165,7 @@ def full_notes(block: Block, compared: dict[int, Comparison], refused: list[str]
     if not math.isnan(block.metric.margin):
         notes.append(
             f"TOST, power and n for 80 %: margin {margin_text(block.metric)}. Verdict: agrees by TOST, else "
-            "better or worse by the t-test after Holm, else undecided. Power: of the paired t-test for a "
+            "above or below by the t-test after Holm, else undecided. Power: of the paired t-test for a "
             "difference as large as the margin, with the deviation seen here."
         )
     counts = {
@@ -204,7 +204,7 @@ def number_line(block: Block, line: Line, found: Comparison | None) -> dict:
         "wilcoxon_p": tests and tests.wilcoxon_p,
         "wilcoxon_least_p": tests and tests.wilcoxon_least_p,
         "full_tost_p": match and match.p,
-        "full_verdict": match and match.verdict(block.higher_is_better),
+        "full_verdict": match and match.verdict,
         "power": found and found.power,
         "seeds_needed": found and found.seeds_needed,
     }

@@ -1,4 +1,4 @@
-"""Blocks as text: the same cells serve the terminal, Markdown and LaTeX; CSV keeps the raw numbers."""
+"""Blocks as text: the same cells serve terminal, Markdown, LaTeX and page; CSV keeps the raw numbers."""
 
 from collections.abc import Iterable
 
@@ -11,6 +11,10 @@ from lottalora.report.csv_text import is_nan
 
 LOST = "†"
 LEFT = 2  # the first columns are words, the others numbers
+COLUMNS = (
+    "condition", "init", "rank", "n", "score", "recovery", "above_chance", "trainable", "share",
+    "share_with_adapters", "paper", "difference", "verdict",
+)  # fmt: skip
 CAPTION = "mean ± sample standard deviation over n runs that differ in their seeds alone"
 INTERVAL = "[low, high]: 95 % interval of the mean, by {}; none below n = 3."
 
@@ -29,16 +33,21 @@ def headings(metric: Metric) -> list[str]:
         "% of full",
         "% of full + adapters",
         "paper",
-        "ours − paper",
+        difference_heading(metric),
         "verdict",
     ]
+
+
+def difference_heading(metric: Metric) -> str:
+    """Percentages differ by points, not by percent."""
+    return "ours − paper, points" if metric.unit == "%" else "ours − paper"
 
 
 def cells(line: Line, metric: Metric) -> list[str]:
     """One line as people read it; – where a number does not exist."""
     return [
         line.label,
-        ", ".join(part for part in (line.init, line.options) if part) or "–",
+        ", ".join(part for part in (line.init, line.options_text) if part) or "–",
         "–" if line.rank is None else str(line.rank),
         f"{line.scores.n}{LOST if line.lost else ''}",
         with_interval(line.scores, metric),
@@ -73,12 +82,13 @@ def notes(block: Block) -> list[str]:
     if any(line.paper and line.paper.all_sizes for line in block.lines):
         said.append("* the paper averages this over model sizes, so there is no difference to state.")
     if any(line.verdict for line in block.lines):
-        limit = f"{block.metric.agrees:g} {block.metric.unit}".strip()
         said.append(
-            f"Verdicts, each by itself at 5 %: agrees, a difference of {limit} or more from the paper's mean "
-            "is ruled out (TOST); better or worse, it is not, and the t-test finds a difference; undecided, "
-            "neither; untested, fewer than three runs or no spread."
+            f"Verdicts, each by itself at 5 %: agrees, a difference of {margin_text(block.metric)} or more "
+            "from the paper's mean is ruled out (TOST); above or below the paper, it is not, and the t-test "
+            "finds a difference; undecided, neither; untested, fewer than three runs or no spread."
         )
+        if wide := wide_margin(block):
+            said.append(wide)
     diverged = sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold")
     if diverged:
         said.append(f"Runs without a finite score (diverged): {diverged}; in neither n nor the mean.")
@@ -90,6 +100,23 @@ def notes(block: Block) -> list[str]:
     return said
 
 
+def margin_text(metric: Metric) -> str:
+    return f"{metric.agrees:g} points" if metric.unit == "%" else f"{metric.agrees:g} {metric.unit}".strip()
+
+
+def wide_margin(block: Block) -> str:
+    """A sentence where the margin spans more than lies between the arms, so that all of them agree; or ""."""
+    arms = [line for line in block.lines if line.condition in ("full", "scaffold") and line.paper]
+    means = [line.scores.mean for line in arms if not is_nan(line.scores.mean)]
+    if len(means) < 2 or max(means) - min(means) >= 2 * block.metric.margin:
+        return ""
+    spread = block.metric.text(max(means) - min(means))
+    return (
+        f"The margin of ± {margin_text(block.metric)} is wider than the spread of all arms here, which lie "
+        f"within {spread} of each other: agreement says little."
+    )
+
+
 def markdown(blocks: Iterable[Block], summary: str) -> str:
     parts = ["# Recovery", summary]
     for block in blocks:
@@ -98,34 +125,6 @@ def markdown(blocks: Iterable[Block], summary: str) -> str:
         lines = [head, rule, *(cells(line, block.metric) for line in block.lines)]
         table = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
         parts += [f"## {block.title}", table, "  \n".join(markdown_text(note) for note in notes(block))]
-    return "\n\n".join(parts) + "\n"
-
-
-def latex(blocks: Iterable[Block]) -> str:
-    r"""One booktabs table per block, for \input in a document."""
-    parts = [r"% \usepackage{booktabs,graphicx} in the preamble."]
-    for block in blocks:
-        head = headings(block.metric)
-        body = [latex_line(cells(line, block.metric)) for line in block.lines]
-        caption = tex(f"{block.title}. {' '.join(notes(block))}")
-        parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    r"\centering",
-                    rf"\caption{{{caption}}}",
-                    r"\resizebox{\textwidth}{!}{%",
-                    rf"\begin{{tabular}}{{{'l' * LEFT}{'r' * (len(head) - LEFT)}}}",
-                    r"\toprule",
-                    latex_line(head),
-                    r"\midrule",
-                    *body,
-                    r"\bottomrule",
-                    r"\end{tabular}}",
-                    r"\end{table}",
-                ]
-            )
-        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -190,23 +189,8 @@ def share(value: float) -> str:
 
 
 def signed(value: float, metric: Metric) -> str:
-    return "–" if is_nan(value) else f"{value * metric.scale:+.{metric.decimals}f}"
+    return "–" if is_nan(value) else f"{value * metric.scale:+.{metric.decimals}f}".replace("-", "−")
 
 
 def markdown_text(text: str) -> str:
     return text.replace("*", r"\*")
-
-
-def latex_line(texts: Iterable[str]) -> str:
-    return " & ".join(tex(text) for text in texts) + r" \\"
-
-
-TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "†": r"$\dagger$", "–": "--", "−": "$-$",
-}  # fmt: skip
-
-
-def tex(text: str) -> str:
-    return "".join(TEX.get(letter, letter) for letter in text)

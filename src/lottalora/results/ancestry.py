@@ -1,6 +1,7 @@
 """Which rows name a commit that the history of this code does not have."""
 
 import subprocess
+from collections.abc import Collection
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,20 @@ def lost_commits(commits: Iterable[str], repository: Path = Path(__file__).paren
     if history is None:
         return frozenset()
     return frozenset(commit for commit in commits if commit and commit.removesuffix(DIRTY) not in history)
+
+
+def commit_state(commit: str, lost: Collection[str]) -> str:
+    """Whether the code of a row can be looked up: known, changed, lost or untracked.
+
+    Args:
+        commit: as the row names it.
+        lost: of `lost_commits`.
+    """
+    if not commit:
+        return "untracked"
+    if commit in lost:
+        return "lost"
+    return "changed" if commit.endswith(DIRTY) else "known"
 
 
 def ancestors(repository: Path) -> frozenset[str] | None:

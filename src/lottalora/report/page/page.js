@@ -1,61 +1,65 @@
 "use strict";
-// The page's own behaviour: theme, pictures that are drawn when they come into sight, and the table of runs.
+// The page's own behaviour: theme, words under a pointer, series that hide, and the table of runs.
 const payload = JSON.parse(document.getElementById("payload").textContent);
 const root = document.documentElement;
-const narrow = window.matchMedia("(max-width: 640px)");
 
 // ---- theme: the system's, until the switch says otherwise ----
 const systemDark = window.matchMedia("(prefers-color-scheme: dark)");
 const themeButton = document.getElementById("theme");
-let chosen = null;
-
-function applyTheme() {
-  root.dataset.theme = chosen || (systemDark.matches ? "dark" : "light");
-  themeButton.textContent = root.dataset.theme === "dark" ? "Light colours" : "Dark colours";
-  for (const place of document.querySelectorAll(".chart.drawn")) draw(place);
-}
+const isDark = () => (root.dataset.theme || (systemDark.matches ? "dark" : "light")) === "dark";
+function nameTheme() { themeButton.textContent = isDark() ? "Light colours" : "Dark colours"; }
+themeButton.hidden = false;
 themeButton.addEventListener("click", () => {
-  chosen = root.dataset.theme === "dark" ? "light" : "dark";
-  applyTheme();
+  root.dataset.theme = isDark() ? "light" : "dark";
+  nameTheme();
 });
-systemDark.addEventListener("change", applyTheme);
+systemDark.addEventListener("change", nameTheme);
+nameTheme();
 
-// ---- pictures ----
-function colour(name) {
-  return getComputedStyle(root).getPropertyValue("--" + name).trim();
+// ---- pictures: each mark says its value; a series of the legend hides ----
+const tip = document.getElementById("tip");
+for (const title of document.querySelectorAll(".panel title")) {  // ours comes at once, and on a touch too
+  title.parentElement.dataset.tip = title.textContent;
+  title.remove();
+}
+function say(event) {
+  const mark = event.target.closest?.(".said");
+  tip.hidden = !mark;
+  if (!mark) return;
+  tip.textContent = mark.dataset.tip;
+  const wide = document.documentElement.clientWidth;
+  tip.style.left = `${Math.max(4, Math.min(event.pageX + 12, wide - tip.offsetWidth - 8))}px`;
+  tip.style.top = `${event.pageY + 16}px`;
+}
+document.addEventListener("pointerover", say);
+document.addEventListener("pointerdown", say);
+for (const button of document.querySelectorAll(".legend button")) {
+  button.addEventListener("click", () => {
+    const shown = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(shown));
+    for (const mark of button.closest("figure").querySelectorAll(".panel [data-series]"))
+      if (mark.dataset.series === button.dataset.series) mark.classList.toggle("off", !shown);
+  });
 }
 
-function themed(value) {  // "@name" is a colour of page.css
-  if (typeof value === "string") return value.startsWith("@") && value.length < 9 ? colour(value.slice(1)) : value;
-  if (Array.isArray(value)) return value.map(themed);
-  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v)]));
-  return value;
+// ---- tables wider than the screen say so; what is folded is printed ----
+function hintAtSwiping() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hint = box.nextElementSibling;
+    if (hint?.classList.contains("swipe")) hint.classList.toggle("needed", box.scrollWidth > box.clientWidth + 2);
+  }
 }
-
-function draw(place) {
-  const chart = themed(payload.charts[place.dataset.chart]);
-  const axis = {gridcolor: colour("line"), linecolor: colour("line"), zeroline: false, automargin: true};
-  const layout = {
-    ...chart.layout,
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: {color: colour("ink"), family: "system-ui, sans-serif", size: 13},
-    margin: {l: 8, r: 12, t: 12, b: 8},
-    legend: narrow.matches ? {orientation: "h", y: -0.25} : {x: 1.02, y: 1},
-    hoverlabel: {bgcolor: colour("card"), bordercolor: colour("muted"), font: {color: colour("ink")}},
-    xaxis: {...axis, ...chart.layout.xaxis}, yaxis: {...axis, ...chart.layout.yaxis},
-  };
-  if (!layout.height) layout.height = narrow.matches ? 360 : 400;
-  const config = {displaylogo: false, responsive: true, displayModeBar: false};
-  Plotly.react(place, chart.data, layout, config);
-  place.classList.add("drawn");
-}
-
-const watcher = new IntersectionObserver((seen) => {
-  for (const entry of seen) if (entry.isIntersecting && !entry.target.classList.contains("drawn")) draw(entry.target);
-}, {rootMargin: "400px"});
-applyTheme();
-document.querySelectorAll(".chart").forEach((place) => watcher.observe(place));
-narrow.addEventListener("change", applyTheme);
+window.addEventListener("resize", hintAtSwiping);
+document.addEventListener("toggle", hintAtSwiping, true);
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details:not([open])")) {
+    details.open = true;
+    details.dataset.folded = "";
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const details of document.querySelectorAll("details[data-folded]")) details.open = false;
+});
 
 // ---- runs ----
 const PER_PAGE = 100;
@@ -64,8 +68,13 @@ const body = table.tBodies[0];
 const filters = document.getElementById("filters");
 const heads = [...table.querySelectorAll("th[data-key]")];
 const keys = heads.map((head) => head.dataset.key);
-const WORDS = ["model", "size", "data", "mode", "init", "recipe", "device", "digest", "metric"];
-payload.runs.forEach((run) => { run.words = WORDS.map((key) => run[key]).join(" ").toLowerCase() + ` r=${run.rank} seed=${run.seed}`; });
+const WORDS = ["model", "size", "data", "mode", "init", "recipe", "options", "device", "digest", "metric", "state"];
+payload.runs.forEach((run) => {
+  const numbers = ["rank", "alpha", "seed"].filter((key) => key in run).map((key) => `${key}=${run[key]}`);
+  const said = WORDS.map((key) => run[key] ?? "").join(" ").replaceAll(",", " ");
+  run.words = ` ${said} ${numbers.join(" ")} r=${run.rank} `.toLowerCase();
+});
+const fits = (run, word) => run.words.includes(word.includes("=") ? ` ${word} ` : word);  // alpha=2 is not alpha=20
 let sorted = {key: null, sign: 1};
 let shown = payload.runs;
 let first = 0;
@@ -78,15 +87,16 @@ const FORMATS = {
 
 function text(run, key) {
   if (key === "score") return run.score_text;
+  if (key === "removed") return run.removed_text ?? "–";
   const value = run[key];
-  if (value === null || value === "") return "–";
+  if (value === undefined) return "–";
   return FORMATS[key] ? FORMATS[key](value) : String(value);
 }
 
-function compare(a, b) {  // what does not exist stands last, whichever way
+function compare(a, b) {  // what does not exist stands last, whichever way; scores of one metric stay together
   const [x, y] = [a[sorted.key], b[sorted.key]];
-  const [noX, noY] = [x === null || x === "", y === null || y === ""];
-  if (noX || noY) return noX - noY;
+  if (["score", "removed"].includes(sorted.key) && a.metric !== b.metric) return a.metric.localeCompare(b.metric);
+  if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
   return sorted.sign * (typeof x === "number" ? x - y : String(x).localeCompare(String(y)));
 }
 
@@ -94,8 +104,8 @@ function update() {
   const asked = Object.fromEntries(new FormData(filters));
   const words = asked.search.toLowerCase().split(/\s+/).filter(Boolean);
   shown = payload.runs.filter((run) =>
-    words.every((word) => run.words.includes(word)) &&
-    Object.entries(asked).every(([key, value]) => key === "search" || !value || String(run[key]) === value));
+    words.every((word) => fits(run, word)) &&
+    Object.entries(asked).every(([key, value]) => key === "search" || !value || String(run[key] ?? "") === value));
   if (sorted.key) shown.sort(compare);
   first = 0;
   show();
@@ -124,11 +134,11 @@ function unfolded(run, id) {
   inside.className = "config";
   const box = inside.appendChild(document.createElement("div"));
   box.append(`${run.digest}, finished ${run.finished}, commit ${run.commit || "–"}, ${run.metric}`);
-  if (!run.counted) box.append(". Older row of a seed that was run again: in no mean");
-  box.append(". Files: ", link("row", run.links.row));
-  if (run.links.log) box.append(", ", link("log and checkpoint", run.links.log));
+  if (run.older) box.append(". Older row of a seed that was run again: in no mean");
+  box.append(". Files: ", link("row", `${payload.base}/${run.row}`));
+  if (run.log) box.append(", ", link("log and checkpoint", `${payload.base}/${run.log}/`));
   const config = document.createElement("code");
-  config.textContent = run.options.map((option) => payload.pool[option]).join("\n");
+  config.textContent = payload.configs[run.config].map((option) => payload.pool[option]).join("\n");
   box.append(config);
   return line;
 }
@@ -142,7 +152,7 @@ function fold(button, run, line) {
 
 function rowOf(run) {
   const line = document.createElement("tr");
-  if (!run.counted) line.className = "older";
+  if (run.older) line.className = "older";
   line.append(...keys.map((key, index) => cell(run, key, index)));
   const button = document.createElement("button");
   button.type = "button";
@@ -180,3 +190,4 @@ filters.addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("previous").addEventListener("click", () => { first -= PER_PAGE; show(); });
 document.getElementById("next").addEventListener("click", () => { first += PER_PAGE; show(); });
 update();
+hintAtSwiping();

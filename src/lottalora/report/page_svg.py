@@ -1,0 +1,54 @@
+"""Pictures as the page holds them: SVG within HTML, in the page's colours, each mark with its words."""
+
+import html
+import io
+import re
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from lottalora.report.palette import STYLE
+from lottalora.report.palette import VARIABLES
+from lottalora.report.picture import UNIT
+from lottalora.report.picture import Panel
+from lottalora.report.picture import Pen
+
+COLOUR = re.compile("|".join(VARIABLES), re.IGNORECASE)
+BY_LETTERS = {colour.lower(): f"var({name})" for colour, name in VARIABLES.items()}
+# Of matplotlib's SVG: what is written before the drawing, and what says nothing that the page does not say.
+HEAD = re.compile(r"^.*?<svg[^>]*>", re.DOTALL)
+SPARE = re.compile(
+    r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>|"
+    r' transform="rotate\(-0 [^"]*\)"|font-family: [^;"]*;? ?| id="(?!mark\d|[mp][0-9a-f]{10}")[^"]*"',
+    re.DOTALL,
+)
+DIGITS = re.compile(r"(\d+\.\d\d)\d+")
+MARK = re.compile(r'<g id="(mark\d+)">')
+
+
+def panel_svg(panel: Panel, label: str) -> str:
+    """One panel at its natural size, which the page may shrink."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(panel.width / UNIT, panel.height / UNIT), facecolor="none")
+        pen = panel.draw_on(figure, 0, 0)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    inside = HEAD.sub("", drawn.getvalue()).replace("xlink:href", "href")
+    inside = DIGITS.sub(r"\1", SPARE.sub("", inside))
+    inside = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", inside))
+    inside = COLOUR.sub(lambda found: BY_LETTERS[found[0].lower()], inside)
+    inside = MARK.sub(lambda found: opening(pen, found[1]), without_empty_groups(inside))
+    head = f'<svg class="panel" viewBox="0 0 {panel.width} {panel.height}" style="--natural: {panel.width}px"'
+    return f'{head} role="img" aria-label="{html.escape(label)}">{inside}'.strip()
+
+
+def without_empty_groups(text: str) -> str:
+    """`<g><g>…</g></g>` with nothing said by the outer one stays; only groups without content go."""
+    shorter = re.sub(r"<g>\s*</g>", "", text)
+    return shorter if shorter == text else without_empty_groups(shorter)
+
+
+def opening(pen: Pen, name: str) -> str:
+    series, words = pen.said[name]
+    title = f"<title>{html.escape(words, quote=False)}</title>" if words else ""
+    return f'<g class="mark{" said" if words else ""}" data-series="{html.escape(series)}">{title}'
