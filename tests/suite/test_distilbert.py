@@ -153,6 +153,6 @@ def test_missing_learned_weights_are_refused_in_one_line(command, tmp_path):
     finished = command(*words, f"paths.data={tmp_path}")
     (line,) = finished.stderr.splitlines()
     assert line.startswith(
-        f"error: The learned DistilBERT is not at {tmp_path}/weights/distilbert-base-uncased"
+        f"error: The learned distilbert-base-uncased is not at {tmp_path}/weights/distilbert-base-uncased"
     )
     assert line.endswith("model.size=base starts at random and needs no file.")

@@ -234,23 +234,25 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
             "data=gated_mnist gives each of several scaffolds its digits, and mode=gated trains them: they "
             "go together. Type data=gated_mnist mode=gated."
         )
-    if cfg.mode == "head" and "rank" in typed and cfg.rank > 0:
+    if cfg.mode in ("head", "probe") and "rank" in typed and cfg.rank > 0:
+        instead = {"head": "scaffold", "probe": "lora"}[cfg.mode]
         raise ValueError(
-            f"mode=head has no adapter, so it contradicts rank={cfg.rank}. "
-            "Leave out rank, or type mode=scaffold."
+            f"mode={cfg.mode} has no adapter, so it contradicts rank={cfg.rank}. "
+            f"Leave out rank, or type mode={instead}."
         )
     if cfg.mode == "zero" and "init" in typed:
         raise ValueError(
             "mode=zero sets every W_seed to 0, so it contradicts init=. "
             "Leave out init, or type mode=scaffold."
         )
-    if cfg.mode == "lora" and "init" in typed:
+    if cfg.mode in ("lora", "probe") and "init" in typed:
         raise ValueError(
-            "mode=lora keeps the weights that the model has, so it contradicts init=. "
+            f"mode={cfg.mode} keeps the weights that the model has, so it contradicts init=. "
             "Leave out init, or type mode=scaffold."
         )
-    if cfg.mode not in ("baseline", "head") and cfg.rank == 0:
+    if cfg.mode not in ("baseline", "head", "probe") and cfg.rank == 0:
+        instead = "probe" if cfg.mode == "lora" else "head"
         raise ValueError(
             f"mode={cfg.mode} with rank=0 would train no adapter. "
-            "Type mode=head for that, or a rank of 1 or more."
+            f"Type mode={instead} for that, or a rank of 1 or more."
         )

@@ -83,7 +83,7 @@ def digest_config(cfg: DictConfig) -> dict:
     steps = chosen({key: trainer[key] for key in DIGEST_DEFAULTS["trainer"]}, "trainer")
     return {
         "data": chosen(without_root(plain["data"]), "data"),
-        "model": without(without_root(model["net"]), SPEED) | model["sizes"][model["size"]],
+        "model": without(without_root(model["net"] | model["sizes"][model["size"]]), SPEED),
         "task": plain["task"],
         "scaffold": scaffold,
         "optimizer": plain["optimizer"],
@@ -111,7 +111,9 @@ def portable(cfg: DictConfig) -> dict:
     plain = OmegaConf.to_container(cfg, resolve=True)
     del plain["paths"]
     plain["data"] = without_root(plain["data"])
-    plain["model"]["net"] = without_root(plain["model"]["net"])
+    model = plain["model"]
+    model["net"] = without_root(model["net"])
+    model["sizes"] = {name: without_root(size) for name, size in model["sizes"].items()}
     return plain
 
 

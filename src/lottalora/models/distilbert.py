@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from lottalora.downloads import ensure
 from lottalora.models.dropout import Dropout
 from lottalora.models.dropout import dropout
+from lottalora.models.pretrained import bert_as_distilbert
+from lottalora.models.pretrained import fill
 
 if TYPE_CHECKING:
     from lottalora.data.batches.batch import Texts
@@ -173,21 +175,23 @@ def distilbert(
     attention_dropout: float,
     weights: str | None,
     root: str,
+    repository: str | None = None,
 ) -> DistilBert:
     """A DistilBert at its start: random, or with learned weights; the head is random in any case.
 
     Args:
         in_shape, out_dim, width, layers, heads, ffn, dropout, attention_dropout: as of DistilBert.
-        weights: a model of the hub, such as distilbert-base-uncased, or None.
+        weights: name of a folder with a learned DistilBERT or BERT of this size, or None.
         root: the folder that holds WEIGHTS/model.safetensors, or into which that is downloaded.
+        repository: where the hub has it; None: distilbert/WEIGHTS.
     """
     size = {"width": width, "layers": layers, "heads": heads, "ffn": ffn}
     net = DistilBert(in_shape, out_dim, **size, dropout=dropout, attention_dropout=attention_dropout)
     if weights is not None and not net.head.weight.is_meta:  # on the meta device weights have no values
         path = ensure(
             Path(root) / weights / "model.safetensors",
-            title="The learned DistilBERT",
-            source=f"distilbert/{weights}/resolve/main/model.safetensors",
+            title=f"The learned {weights}",
+            source=f"{repository or f'distilbert/{weights}'}/resolve/main/model.safetensors",
             otherwise=f"; {RANDOM_START}",
         )
         load_learned(net, path)
@@ -195,7 +199,7 @@ def distilbert(
 
 
 def load_learned(net: DistilBert, path: Path) -> None:
-    """Fill all but the head from a checkpoint of transformers' DistilBERT, with or without a head of its own.
+    """Fill all but the head from a checkpoint of transformers' DistilBERT, with or without a head, or BERT.
 
     Raises:
         ValueError: a damaged file, or one of another network.
@@ -209,6 +213,10 @@ def load_learned(net: DistilBert, path: Path) -> None:
             f"{path} is damaged or no safetensors file ({error}). Delete it and run again to download it "
             f"anew; {RANDOM_START}"
         ) from error
+    if "embeddings.token_type_embeddings.weight" in state:  # which BERT has and DistilBERT has not
+        size = len(net.transformer["layer"]), net.embeddings.position_embeddings.num_embeddings
+        fill(net, bert_as_distilbert, state, path.parent, size)
+        return
     given = {name.removeprefix("distilbert."): value for name, value in state.items()}
     needed = {name: value for name, value in net.state_dict().items() if not name.startswith("head.")}
     wrong = [name for name in needed if name not in given or given[name].shape != needed[name].shape]

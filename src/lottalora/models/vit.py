@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lottalora.downloads import download_file
+from lottalora.models.pretrained import load_dinov2
 
 BASE = {"width": 768, "layers": 12, "heads": 12, "mlp": 3072, "patch": 16}  # ViT-B/16
 PUBLISHED = "https://download.pytorch.org/models/"  # of torchvision: NAME-HASH.pth
@@ -93,10 +94,17 @@ def vit(
 
     Args:
         in_shape, out_dim, width, layers, heads, mlp, patch: as of ViT.
-        weights: name of a state dict of torchvision's vit_b_16, or None.
+        weights: name of a state dict of torchvision's vit_b_16 (NAME.pth), of a folder with a DINOv2 of this
+            size, or None.
         root: the folder that it lies in, or is downloaded to if torchvision publishes it.
     """
     size = {"width": width, "layers": layers, "heads": heads, "mlp": mlp, "patch": patch}
+    if weights is not None and not weights.endswith(".pth"):
+        net = ViT(in_shape, out_dim, **size)
+        if not net.head.weight.is_meta:  # on the meta device weights have no values
+            tokens = 1 + (in_shape[1] // patch) ** 2
+            load_dinov2(net.body, Path(root) / weights, layers=layers, tokens=tokens)
+        return net
     if weights is not None and size != BASE:
         raise ValueError(
             f"The learned weights are those of model.size=base, not of width {width} with {layers} layers. "

@@ -45,7 +45,7 @@ CONDITIONS = {
 }
 ORDER = (
     "full", "scaffold", "no_scaffold", "resample_epoch", "resample_batch_k2", "resample_microbatch_k4",
-    "zero_scaffold", "head", "small", "lora",
+    "zero_scaffold", "head", "small", "lora", "probe",
 )  # fmt: skip
 LABELS = {
     "full": "full training",
@@ -58,6 +58,7 @@ LABELS = {
     "head": "head only",
     "small": "narrow net of equal budget",
     "lora": "LoRA on learned weights",
+    "probe": "head on learned weights",
 }
 
 
