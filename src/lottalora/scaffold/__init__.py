@@ -9,6 +9,14 @@ from lottalora.scaffold.account import Account
 from lottalora.scaffold.account import Entry
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.artifact.architectures import ARCHITECTURES
+from lottalora.scaffold.artifact.architectures import register_architecture
+from lottalora.scaffold.artifact.loading import Artifact
+from lottalora.scaffold.artifact.loading import deviation
+from lottalora.scaffold.artifact.loading import load
+from lottalora.scaffold.artifact.loading import load_into
+from lottalora.scaffold.artifact.loading import read
+from lottalora.scaffold.artifact.saving import save
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.backbone import beta_values
 from lottalora.scaffold.backbone import materialize
@@ -39,9 +47,11 @@ from lottalora.scaffold.unmerge import unmerge
 from lottalora.scaffold.wrap import wrap
 
 __all__ = [
+    "ARCHITECTURES",
     "FAMILIES",
     "Account",
     "Adapter",
+    "Artifact",
     "Entry",
     "Family",
     "FrozenEmbedding",
@@ -56,14 +66,20 @@ __all__ = [
     "Source",
     "SplitAttention",
     "beta_values",
+    "deviation",
     "draw",
     "family",
     "fused_as",
+    "load",
+    "load_into",
     "materialize",
     "merge",
     "paths_taken",
+    "read",
+    "register_architecture",
     "register_layer",
     "resample",
+    "save",
     "set_backbone_seed",
     "set_fused",
     "shard",

@@ -33,6 +33,7 @@ from lottalora.scaffold.local_rows import rows_of
 from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.reparametrization import WithoutWeight
 from lottalora.scaffold.reparametrization import refusing_text
+from lottalora.scaffold.wrapping import Wrapping
 
 HOLDS_FLOAT32 = (torch.float32, torch.float64)  # casting from these rounds the draw only once
 
@@ -96,6 +97,7 @@ class Frozen(nn.Module):
     identity: Tensor
     source: Source | None
     padding_idx: int | None = None  # the row of an embedding that stays 0
+    wrapping: Wrapping | None = None  # how `wrap` was called; None for a layer that was built by hand
     __repr__ = refusing_text(nn.Module.__repr__)
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:

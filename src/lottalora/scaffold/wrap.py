@@ -25,6 +25,7 @@ from lottalora.scaffold.compose import composed_class
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
+from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.frozen import mark
 from lottalora.scaffold.kinds import as_matrix
 from lottalora.scaffold.kinds import kind_of
@@ -42,6 +43,7 @@ from lottalora.scaffold.set_aside import change
 from lottalora.scaffold.streams import stream_names
 from lottalora.scaffold.tied_keys import follow_ties
 from lottalora.scaffold.tied_keys import tie_what_has_no_values
+from lottalora.scaffold.wrapping import Wrapping
 
 CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
 LAYERS = {"linear", "transposed", "convolution"}  # kinds with a layer of ours
@@ -124,9 +126,10 @@ def wrap(
             _split(matrix.owners[0].module)
     entries = _convert_all(model, place_of, way_of, scaffold, drawn)
     model.register_load_state_dict_pre_hook(check_state)
-    _freeze_vectors(model, places)
+    vectors = _freeze_vectors(model, places)
     _leave_fused_paths(model)
     follow_ties(model)
+    _record(model, scaffold, place_of, way_of, vectors)
     return _account(model, entries, full)
 
 
@@ -150,6 +153,24 @@ def _convert_all(
     for owner, weights in composed.values():
         compose_weights(owner, weights)
     return entries
+
+
+def _record(
+    model: nn.Module,
+    scaffold: Scaffold,
+    place_of: dict[str, str],
+    way_of: dict[str, str | None],
+    vectors: list[str],
+) -> None:
+    """Tell every layer of ours how its model was wrapped."""
+    adapt, keep, freeze = (
+        [name for name, each in place_of.items() if each == place] for place in ("adapt", "keep", "freeze")
+    )
+    composed = [name for name in (*adapt, *freeze) if way_of[name] == "compose"]
+    wrapping = Wrapping(scaffold, tuple(adapt), tuple(keep), (*freeze, *vectors), tuple(composed))
+    for module in model.modules():
+        if isinstance(module, Frozen):
+            module.wrapping = wrapping
 
 
 def _account(model: nn.Module, entries: list[Entry], full: int) -> Account:
@@ -316,20 +337,24 @@ def _note(matrix: Matrix, layer: LottaLayer, scaffold: Scaffold, layout: Layout 
     return "; ".join(notes)
 
 
-def _freeze_vectors(model: nn.Module, places: Places) -> None:
-    """Turn the vectors that `freeze` names into buffers with their present values."""
+def _freeze_vectors(model: nn.Module, places: Places) -> list[str]:
+    """Turn the vectors that `freeze` names into buffers with their present values; return their names."""
+    frozen = []
     for layer, module in list(model.named_modules()):
         if isinstance(module, LottaLayer):
             if isinstance(module.bias, nn.Parameter) and places.of([dotted(layer, "bias")]) == "freeze":
                 value = module.bias.detach()
                 del module.bias
                 module.register_buffer("bias", value)
+                frozen.append(dotted(layer, "bias"))
             continue
         for name, value in list(module.named_parameters(recurse=False)):
             if is_vector(module, name, value) and places.of([dotted(layer, name)]) == "freeze":
                 delattr(module, name)
                 module.register_buffer(name, value.detach())
                 vars(module).setdefault("frozen_vectors", []).append(name)  # for `merge`
+                frozen.append(dotted(layer, name))
+    return frozen
 
 
 def _split(attention: nn.Module) -> None:

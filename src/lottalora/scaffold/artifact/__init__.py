@@ -1,0 +1,1 @@
+"""Artifacts: a model as one file of seed and adapters. docs/format.md defines the format."""

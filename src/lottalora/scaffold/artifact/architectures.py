@@ -1,0 +1,120 @@
+"""Architectures that an artifact may name: a closed list, so that loading a file imports nothing."""
+
+import difflib
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch import nn
+from torch.nn.modules import module as registration
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A way to build a plain model.
+
+    Args:
+        name: by which artifacts name it.
+        build: builds the model from keyword arguments of plain data.
+        call: calls the model with tensors, for the stored probe.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    call: Callable[..., Tensor]
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+
+
+def register_architecture(
+    name: str, build: Callable[..., nn.Module], *, call: Callable[..., Tensor] | None = None
+) -> None:
+    """Allow artifacts to name an architecture.
+
+    Args:
+        name: by which artifacts name it.
+        build: builds the model from keyword arguments of plain data; it must not read files that they name.
+        call: (model, *tensors) → output, for models that take something other than tensors; None calls the
+            model itself.
+
+    Raises:
+        ValueError: another architecture has that name.
+    """
+    if name in ARCHITECTURES:
+        raise ValueError(f"Architecture {name!r} is registered already.")
+    ARCHITECTURES[name] = Architecture(name, build, call or plain_call)
+
+
+def plain_call(model: nn.Module, *inputs: Tensor) -> Tensor:
+    """The output of a model that takes tensors."""
+    output: Tensor = model(*inputs)
+    return output
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises:
+        ValueError: it is not registered; the message lists those that are.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    near = difflib.get_close_matches(name, ARCHITECTURES, n=3, cutoff=0.5)
+    known = near + sorted(ARCHITECTURES.keys() - set(near))
+    raise ValueError(
+        f"Architecture {name!r} is not registered. Registered: {', '.join(known) or 'none'}. Call "
+        "register_architecture, or load_into(model, path) with a model of yours."
+    )
+
+
+def build(
+    architecture: Architecture, arguments: Mapping[str, Any], *, modules: int, numbers: int
+) -> nn.Module:
+    """Build a model whose size is bounded; build it on the meta device to bound what it allocates.
+
+    Args:
+        architecture: what to build.
+        arguments: plain data.
+        modules: the most modules that it may have.
+        numbers: the most numbers that its parameters may have together.
+
+    Raises:
+        ValueError: it is larger, or does not take these arguments.
+    """
+    try:
+        with _bounded(modules, numbers):
+            return architecture.build(**arguments)
+    except Exception as error:  # what a builder raises for arguments that make no sense may be anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"Architecture {architecture.name!r} cannot be built with the artifact's arguments: {reason}"
+        ) from None
+
+
+@contextmanager
+def _bounded(modules: int, numbers: int) -> Iterator[None]:
+    """Count what is registered in modules meanwhile, and raise ValueError beyond the bounds."""
+    left = {"modules": modules, "numbers": numbers}
+
+    def spend(kind: str, amount: int) -> None:
+        left[kind] -= amount
+        if left[kind] < 0:
+            bound = modules if kind == "modules" else numbers
+            raise ValueError(f"it has more than {bound:,} {kind}. Pass a larger limit= if you trust it.")
+
+    hooks = [
+        registration.register_module_module_registration_hook(lambda *_: spend("modules", 1)),
+        registration.register_module_parameter_registration_hook(
+            lambda _, __, p: spend("numbers", 0 if p is None else p.numel())
+        ),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

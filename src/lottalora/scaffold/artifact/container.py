@@ -1,0 +1,241 @@
+"""The bytes of an artifact: a safetensors file with a JSON header in its metadata and a seal over all of it.
+
+The seal is the SHA-256 of the whole file with its own 64 digits read as zeros. Nothing is allocated before
+the sizes that the file states are found to agree with its length.
+"""
+
+import hashlib
+import json
+import math
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_HEADER = 16 * 2**20  # bytes
+MAX_AXES = 8
+BLANK = "0" * 64
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+METADATA = {"format", "lottalora", "seal"}
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What a file contains.
+
+    Args:
+        header: the JSON text in the metadata.
+        tensors: views of the file's bytes, by name.
+        seal: the SHA-256, 64 hexadecimal digits.
+        size: of the file, in bytes.
+    """
+
+    header: str
+    tensors: dict[str, Tensor]
+    seal: str
+    size: int
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: str, *, overwrite: bool) -> None:
+    """Write a sealed file, whole or not at all.
+
+    Raises:
+        FileExistsError: the file exists, and `overwrite` is False.
+        ValueError: a tensor has a dtype that an artifact cannot hold.
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Choose another name, or pass overwrite=True.")
+    begun = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            begun = file.name
+            file.write(to_bytes(tensors, header))
+        os.chmod(begun, 0o644)
+        os.replace(begun, path)
+    except BaseException:
+        if begun is not None:
+            Path(begun).unlink(missing_ok=True)
+        raise
+
+
+def to_bytes(tensors: Mapping[str, Tensor], header: str) -> bytes:
+    """The sealed file as bytes; the same tensors and header give the same bytes.
+
+    Raises:
+        ValueError: a tensor has a dtype that an artifact cannot hold, or the header is too long.
+    """
+    unknown = [name for name, tensor in tensors.items() if tensor.dtype not in NAMES]
+    if unknown:
+        dtype = tensors[unknown[0]].dtype
+        raise ValueError(f"An artifact cannot hold {unknown[0]!r} of {dtype}. It holds: {', '.join(DTYPES)}.")
+    described: dict[str, object] = {}
+    described["__metadata__"] = {"format": "pt", "lottalora": header, "seal": BLANK}
+    parts, end = [], 0
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):  # keeps them aligned
+        tensor = tensors[name]
+        parts.append(_bytes_of(tensor))
+        start, end = end, end + len(parts[-1])
+        described[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise ValueError(
+            f"The header would have {len(text):,} bytes; an artifact's has {MAX_HEADER:,} at most."
+        )
+    content = b"".join([len(text).to_bytes(8, "little"), text, *parts])
+    seal = hashlib.sha256(content).hexdigest()
+    return content.replace(f'"seal":"{BLANK}"'.encode(), f'"seal":"{seal}"'.encode(), 1)
+
+
+def read(path: Path | str) -> Sealed:
+    """Read and check a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no artifact, is damaged, or its seal is broken; the message says what is wrong.
+    """
+    path = Path(path)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise FileNotFoundError(f"There is no artifact at {path}: {error.strerror}.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no file. Name a .safetensors file that lottalora wrote.")
+    with open(path, "rb") as file:
+        _header_length(file.read(8), status.st_size)  # before the rest is read
+        file.seek(0)
+        return from_bytes(bytearray(file.read(status.st_size)))
+
+
+def from_bytes(content: bytearray) -> Sealed:
+    """Check the bytes of a file.
+
+    Raises:
+        ValueError: as for `read`.
+    """
+    length = _header_length(content[:8], len(content))
+    head, data = bytes(content[8 : 8 + length]), memoryview(content)[8 + length :]
+    described = parse(head, "its safetensors header")
+    if not isinstance(described, dict):
+        raise damaged("its safetensors header is no JSON object")
+    metadata = described.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("lottalora"), str):
+        raise ValueError("This safetensors file is no artifact of lottalora: it has no lottalora header.")
+    if metadata.keys() != METADATA or not all(isinstance(value, str) for value in metadata.values()):
+        raise damaged("its metadata must be format, lottalora and seal, each a text")
+    _check_seal(content, head, metadata["seal"])
+    tensors = _tensors(described, data)
+    return Sealed(metadata["lottalora"], tensors, metadata["seal"], len(content))
+
+
+def parse(text: str | bytes, what: str) -> object:
+    """Read JSON strictly: no key twice, no NaN, no infinity.
+
+    Args:
+        text: the JSON.
+        what: it is called in the message.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    try:
+        found: object = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise damaged(f"{what} cannot be read ({error})") from None
+    return found
+
+
+def damaged(reason: str) -> ValueError:
+    """The error for a file that was changed or cut."""
+    return ValueError(f"The artifact is damaged: {reason}. Take another copy of it.")
+
+
+def _header_length(first: bytes | bytearray, size: int) -> int:
+    length = int.from_bytes(first, "little")
+    if len(first) < 8 or length > size - 8:
+        raise damaged(f"it is cut off, at {size:,} bytes")
+    if length > MAX_HEADER:
+        raise damaged(f"its header has {length:,} bytes, and {MAX_HEADER:,} are allowed")
+    return length
+
+
+def _check_seal(content: bytearray, head: bytes, seal: str) -> None:
+    written = f'"seal":"{seal}"'.encode(errors="replace")
+    if len(seal) != 64 or head.count(written) != 1:
+        raise damaged("its seal is not written as it should be")
+    blanked = head.replace(written, f'"seal":"{BLANK}"'.encode())
+    found = hashlib.sha256(content[:8] + blanked)
+    found.update(memoryview(content)[8 + len(head) :])
+    if found.hexdigest() != seal:
+        raise damaged("its seal is broken")
+
+
+def _tensors(described: dict[str, object], data: memoryview) -> dict[str, Tensor]:
+    """The tensors as views of `data`, which they must fill in order, without a gap."""
+    entries = {name: _entry(name, entry) for name, entry in described.items()}
+    tensors, end = {}, 0
+    for name, (dtype, shape, (first, last)) in sorted(entries.items(), key=lambda item: item[1][2]):
+        size = math.prod(shape) * dtype.itemsize
+        if first != end or last - first != size or last > len(data):
+            raise damaged(f"the bytes of tensor {name!r} are not where they should be")
+        flat = torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=first) if size else None
+        tensors[name] = torch.empty(shape, dtype=dtype) if flat is None else flat.view(shape)
+        end = last
+    if end != len(data):
+        raise damaged(f"{len(data) - end:,} bytes at its end belong to no tensor")
+    return tensors
+
+
+def _entry(name: str, entry: object) -> tuple[torch.dtype, tuple[int, ...], tuple[int, int]]:
+    """(dtype, shape, offsets) of one tensor, checked alone."""
+    wrong = damaged(f"the description of tensor {name!r} is not that of a tensor")
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise wrong
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES or not _are_sizes(shape) or not _are_sizes(offsets):
+        raise wrong
+    if len(shape) > MAX_AXES or len(offsets) != 2:
+        raise wrong
+    return DTYPES[dtype], tuple(shape), (offsets[0], offsets[1])
+
+
+def _are_sizes(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**53 for value in values)
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return np.ascontiguousarray(content).tobytes()
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")

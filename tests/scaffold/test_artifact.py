@@ -1,0 +1,387 @@
+"""Models as one file: what was saved is loaded to the bit, and anything else is refused in one line."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from lottalora import scaffold
+from lottalora.scaffold import FAMILIES
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import deviation
+from lottalora.scaffold import load
+from lottalora.scaffold import load_into
+from lottalora.scaffold import merge
+from lottalora.scaffold import read
+from lottalora.scaffold import register_architecture
+from lottalora.scaffold import resample
+from lottalora.scaffold import save
+from lottalora.scaffold import set_backbone_seed
+from lottalora.scaffold import unmerge
+from lottalora.scaffold import verify
+from lottalora.scaffold import wrap
+from lottalora.scaffold.artifact import architectures
+from lottalora.scaffold.artifact.container import from_bytes
+from lottalora.scaffold.artifact.container import to_bytes
+from lottalora.scaffold.backbone import scaffold_layers
+
+
+class Net(nn.Module):
+    """Convolution, attention, a GRU, batch normalisation, a tied embedding and a frozen layer."""
+
+    def __init__(self, width=8, extra=False):
+        super().__init__()
+        self.embed = nn.Embedding(11, width)
+        self.conv = nn.Conv1d(width, width, 3, padding=1)
+        self.norm = nn.BatchNorm1d(width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.gru = nn.GRU(width, width, batch_first=True)
+        self.mlp = nn.Linear(width, width)
+        self.head = nn.Linear(width, 11, bias=False)
+        self.head.weight = self.embed.weight
+        self.gain = nn.Parameter(torch.ones(width))
+        if extra:
+            self.further = nn.Linear(width, 2)
+
+    def forward(self, tokens):
+        h = self.embed(tokens)
+        h = self.norm(self.conv(h.transpose(1, 2))).transpose(1, 2)
+        h = h + self.attention(h, h, h, need_weights=False)[0]
+        return self.head(self.mlp(self.gru(h)[0]) * self.gain)
+
+
+TOKENS = torch.arange(12).view(2, 6) % 11
+HOW = {"keep": ["embed"], "freeze": ["mlp", "gain"], "compose": ["gru"]}
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setattr(architectures, "ARCHITECTURES", {})
+    register_architecture("net", Net)
+
+
+def trained(net=None, how=HOW, **options):
+    torch.manual_seed(3)
+    net = Net() if net is None else net
+    wrap(net, Scaffold(**{"rank": 2, "alpha": 3, "seed": 2**64 - 1, **options}), **how)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    net(TOKENS)  # statistics of batch normalisation
+    return net.eval()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    net, path = trained(), tmp_path / "net.safetensors"
+    save(net, path, architecture=("net", {"width": 8}), probe=[TOKENS], metrics={"loss": 0.5})
+    return net, path
+
+
+def assert_same(net, other):
+    ours, theirs = net.state_dict(), other.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    layers, others = scaffold_layers(net), scaffold_layers(other)
+    assert all(torch.equal(layers[name].W_seed, others[name].W_seed) for name in layers)
+    assert all(layers[name].source == others[name].source for name in layers)
+    assert torch.equal(net(TOKENS), other(TOKENS))
+
+
+def changed(path, **fields):
+    """The file with other fields in its header, and a new seal."""
+    sealed = from_bytes(bytearray(path.read_bytes()))
+    header = json.loads(sealed.header) | fields
+    path.write_bytes(to_bytes(sealed.tensors, json.dumps(header)))
+    return header
+
+
+# Round trip
+
+
+def test_loaded_model_equals_the_saved_one_to_the_bit(saved):
+    net, path = saved
+    other = load(path)
+    assert_same(net, other)
+    assert not other.training and verify(other) == []
+    assert deviation(other, read(path)) == 0
+
+
+def test_plain_model_of_the_right_class_is_wrapped_and_loaded(saved):
+    net, path = saved
+    plain = Net()
+    assert load_into(plain, path) is plain
+    assert_same(net, plain.eval())
+    names = {name for name, p in net.named_parameters()}
+    assert {name for name, p in plain.named_parameters()} == names  # the same weights are trained
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dora": True},
+        {"layer_norm": True, "residual": True},
+        {"rank": 0},
+        {"train_beta": False, "rslora": True},
+        {"bias": "frozen", "family": "cauchy"},
+        {"family": "sparse_normal", "parameters": {"zeros": 0.5}},
+        {"adapter_dtype": "bfloat16"},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options_come_back(tmp_path, options):
+    net = trained(**options)
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}))
+    assert_same(net, load(tmp_path / "a.safetensors"))
+
+
+def test_half_precision_model_comes_back(tmp_path):
+    net = trained().bfloat16()
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}))
+    other = load(tmp_path / "a.safetensors")
+    assert_same(net, other)
+    assert other.mlp.W_seed.dtype is torch.bfloat16 and other.conv.A.dtype is torch.float32
+
+
+def test_other_seed_and_resampled_scaffold_come_back(tmp_path):
+    net = trained()
+    set_backbone_seed(net, 7)
+    resample(net, 2**60)
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}))
+    assert_same(net, load(tmp_path / "a.safetensors"))
+
+
+def test_model_that_was_merged_and_unmerged_is_saved(tmp_path):
+    net = trained()
+    unmerge(net, merge(net))
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}))
+    assert_same(net, load(tmp_path / "a.safetensors"))
+
+
+def test_inexact_family_is_drawn_or_stored(tmp_path):
+    net = trained(family="orthogonal")
+    save(net, tmp_path / "drawn.safetensors", architecture=("net", {}))
+    save(net, tmp_path / "stored.safetensors", architecture=("net", {}), store=True)
+    assert not read(tmp_path / "drawn.safetensors").stored
+    assert len(read(tmp_path / "stored.safetensors").stored) == len(scaffold_layers(net))
+    for name in ("drawn", "stored"):
+        assert_same(net, load(tmp_path / f"{name}.safetensors"))
+
+
+def test_learned_weights_are_stored_on_request_only(tmp_path):
+    net = trained(family="learned", train_beta=False, seed=0)
+    with pytest.raises(ValueError, match="was given, so no seed gives it back: pass store=True"):
+        save(net, tmp_path / "a.safetensors")
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}), store=True)
+    assert_same(net, load(tmp_path / "a.safetensors"))
+
+
+def test_file_is_the_same_each_time_and_opens_as_safetensors(saved, tmp_path):
+    net, path = saved
+    save(
+        net,
+        tmp_path / "b.safetensors",
+        architecture=("net", {"width": 8}),
+        probe=[TOKENS],
+        metrics={"loss": 0.5},
+    )
+    assert path.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    tensors = safetensors.torch.load_file(path)
+    assert "head.weight" not in tensors or "embed.weight" not in tensors  # tied: once
+    assert not any("W_seed" in name or "identity" in name for name in tensors)
+
+
+def test_saving_leaves_the_model_in_training(tmp_path):
+    net = trained().train()
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}), probe=[TOKENS])
+    assert all(module.training for module in net.modules())
+
+
+# Families of users
+
+
+def test_registered_family_is_named_and_needed(tmp_path, monkeypatch):
+    def sevens(shape):
+        return scaffold.Distribution(np.full(65536, 7, np.float32))
+
+    monkeypatch.setitem(FAMILIES, "sevens", scaffold.Family("sevens", sevens, True))
+    net = trained(family="sevens")
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}))
+    assert_same(net, load(tmp_path / "a.safetensors"))
+    monkeypatch.setitem(FAMILIES, "sevens", scaffold.Family("sevens", FAMILIES["normal"].distribution, True))
+    with pytest.raises(ValueError, match="parameters"):
+        load(tmp_path / "a.safetensors")
+    monkeypatch.setitem(
+        FAMILIES,
+        "sevens",
+        scaffold.Family("sevens", lambda shape: scaffold.Distribution(sevens(shape).table + 1), True),
+    )
+    with pytest.raises(ValueError, match="its fingerprint differs"):
+        load(tmp_path / "a.safetensors")
+    monkeypatch.delitem(FAMILIES, "sevens")
+    with pytest.raises(ValueError, match="'sevens' .* was registered by the one who saved"):
+        load(tmp_path / "a.safetensors")
+
+
+# Refusals: saving
+
+
+def test_save_overwrites_only_when_asked(saved):
+    net, path = saved
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="exists. Choose another name, or pass overwrite=True"):
+        save(net, path)
+    assert path.read_bytes() == before
+    save(net, path, overwrite=True)
+    assert path.read_bytes() != before and os.listdir(path.parent) == [path.name]
+
+
+def test_what_cannot_be_rebuilt_is_not_saved(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(ValueError, match="has no scaffold"):
+        save(Net(), path)
+    net = trained()
+    with pytest.raises(ValueError, match="no plain value"):
+        save(net, path, architecture=("net", {"width": torch.ones(2)}))
+    with pytest.raises(ValueError, match="'nett' is not registered. Registered: net"):
+        save(net, path, architecture=("nett", {}))
+    with pytest.raises(ValueError, match="finite"):
+        save(net, path, metrics={"loss": float("nan")})
+    net.mlp.W_seed.mul_(2)
+    with pytest.raises(ValueError, match="W_seed of layer 'mlp' is not what its seed gives"):
+        save(net, path)
+    with torch.device("meta"):
+        on_meta = Net()
+        wrap(on_meta, Scaffold(rank=1), **HOW)
+    with pytest.raises(ValueError, match="is on the meta device"):
+        save(on_meta, path)
+    by_hand = nn.Sequential(scaffold.LottaLinear(torch.ones(2, 2), scaffold.Adapter(rank=1)))
+    with pytest.raises(ValueError, match="not made by one call of wrap"):
+        save(by_hand, path, store=True)
+    assert not path.exists()
+
+
+# Refusals: loading
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        (lambda: Net(width=4), "has the shape .* it is another architecture|has shape .* in the artifact"),
+        (lambda: Net(extra=True), "This model has matrix 'further.weight', the artifact has not"),
+        (lambda: nn.Sequential(nn.Linear(8, 8)), "This model lacks matrix .* another architecture"),
+    ],
+)
+def test_other_architecture_is_refused_and_left_as_it_was(saved, plain, words):
+    model = plain()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=words):
+        load_into(model, saved[1])
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_wrapped_model_is_refused(saved):
+    with pytest.raises(ValueError, match="on a scaffold already"):
+        load_into(trained(), saved[1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"format": 2}, "has format 2; this version reads 1. Update lottalora"),
+        ({"format": True}, "its format is True"),
+        ({"generator": 2}, "another generator version .2; here it is 1."),
+        ({"tables": "0" * 64}, "another table of quantiles"),
+        ({"architecture": {"name": "vit", "arguments": {}}}, "'vit' is not registered. Registered: net"),
+        (
+            {"architecture": {"name": "net", "arguments": {"width": 2**30}}},
+            "is 1073741824; 16777216 is allowed",
+        ),
+        ({"architecture": {"name": "net", "arguments": {"width": 2**23}}}, "more than 2,147,483,648 numbers"),
+        (
+            {"architecture": {"name": "net", "arguments": {"depth": 1}}},
+            "cannot be built with the artifact's arg",
+        ),
+        ({"architecture": {"name": "net", "arguments": {"width": 16}}}, "another architecture"),
+        ({"architecture": None}, "names no architecture: call load_into"),
+        ({"probes": 7}, "its stored probe or W_seed is not what its header says"),
+        ({"probes": 2**52}, "its stored probe or W_seed is not what its header says"),
+        ({"matrices": []}, "lists no matrices"),
+        ({"keep": [1]}, "keep of its header is not as it should be"),
+        ({"further": 1}, "does not have the keys"),
+        ({"tied": {"head.weight": "nothing"}}, "tied to none that it holds"),
+    ],
+)
+def test_other_header_is_refused(saved, fields, words):
+    changed(saved[1], **fields)
+    with pytest.raises(ValueError, match=words):
+        load(saved[1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"seed": str(2**64)}, "must be a whole number in 0 … 2\\*\\*64 - 1, got '18446744073709551616'"),
+        ({"seed": 7}, "seed of matrix 0 is not as it should be"),
+        ({"seed": "8"}, "its fingerprint differs"),
+        ({"redraw": "-1"}, "must be a whole number"),
+        ({"family": "Normal"}, "Unknown init family 'Normal'"),
+        ({"shape": [2**50, 2**50]}, "another architecture"),
+        ({"rank": 2**50}, "another architecture"),
+        ({"scale": 2.0}, "another architecture"),
+        ({"dtype": "float16"}, "fingerprint differs|is torch.float32"),
+        ({"dtype": "nn"}, "has the dtype 'nn'"),
+        ({"fingerprint": "0" * 64}, "its fingerprint differs"),
+        ({"stack": 0}, "another architecture|in 0 parts"),
+    ],
+)
+def test_other_matrix_is_refused(saved, fields, words):
+    net, path = saved
+    header = changed(path)
+    header["matrices"][0] |= fields
+    changed(path, matrices=header["matrices"])
+    if fields == {"dtype": "float16"}:  # W_seed is rounded once more, which is what the file says
+        assert load(path).conv.W_seed.dtype is torch.float16
+        return
+    with pytest.raises(ValueError, match=words):
+        load(path)
+
+
+def test_seed_of_another_scaffold_setting_beyond_64_bits_is_refused(saved):
+    header = changed(saved[1])
+    changed(saved[1], scaffold=header["scaffold"] | {"seed": str(2**64)})
+    with pytest.raises(ValueError, match="The seed of 'scaffold' must be a whole number"):
+        load(saved[1])
+
+
+def test_what_is_no_file_of_ours_is_refused(tmp_path, saved):
+    with pytest.raises(FileNotFoundError, match="There is no artifact at"):
+        load(tmp_path / "nothing.safetensors")
+    with pytest.raises(ValueError, match="is no file"):
+        load(tmp_path)
+    safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="no artifact of lottalora"):
+        load(tmp_path / "other.safetensors")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ValueError, match="is no file"):
+        load(tmp_path / "fifo")
+
+
+def test_layers_without_end_are_refused(saved):
+    def endless(width):
+        return nn.Sequential(*(nn.Sequential(nn.Identity()) for _ in range(10**9)))
+
+    architectures.ARCHITECTURES.clear()
+    register_architecture("net", endless)
+    with pytest.raises(ValueError, match="it has more than .* modules"):
+        load(saved[1])
+
+
+def test_limit_can_be_raised(saved):
+    with pytest.raises(ValueError, match="it has more than 100 numbers. Pass a larger limit="):
+        load(saved[1], limit=100)
