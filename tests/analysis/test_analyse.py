@@ -107,7 +107,8 @@ def test_block_without_full_training_names_the_command_that_makes_it():
 def test_unknown_analysis_is_refused_with_the_nearest_name(capsys):
     assert main(["analyse", "statistic"]) == 1
     assert capsys.readouterr().err == (
-        "Unknown analysis 'statistic'. Did you mean 'statistics'? Known: gating, statistics.\n"
+        "Unknown analysis 'statistic'. Did you mean 'statistics'? "
+        "Known: beta, cost, curves, effects, gating, rank, statistics.\n"
     )
 
 

@@ -12,6 +12,14 @@ ANALYSES = {
         "lottalora.report.statistics_table",
         "intervals; tests against full training and the paper; the power they had",
     ),
+    "rank": ("lottalora.report.least_rank_table", "r*(ε), the least rank within ε of full training"),
+    "beta": ("lottalora.report.beta_table", "β of every arm beside what weight decay alone makes of it"),
+    "curves": ("lottalora.report.curves_table", "validation score and β over the epochs"),
+    "effects": (
+        "lottalora.report.effects_table",
+        "each option against the scaffold of its rank, paired",
+    ),
+    "cost": ("lottalora.report.cost_table", "FLOPs, memory and shipped bytes, predicted beside measured"),
     "gating": ("lottalora.report.gating_table", "what each scaffold of a gated net answers to each digit"),
 }
 

@@ -1,0 +1,93 @@
+"""β of every arm beside what weight decay alone would make of it, by arm and against depth."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from scipy import stats
+
+from lottalora.analysis.result import Analysis
+from lottalora.analysis.result import Table
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.report.statistics_table import ARM
+from lottalora.report.statistics_table import arm_cells
+
+HEADINGS = [*ARM, "runs", "β median", "IQR", "least", "greatest", "decay alone", "|β| median", "ρ with depth"]
+
+
+def analyse(blocks: Iterable[Block]) -> Analysis:
+    tables, numbers = [], []
+    for block in blocks:
+        found = [number_line(block, line) for line in block.lines if block.own and has_beta(line)]
+        shown = [line for line in block.lines if block.own and has_beta(line)]
+        numbers += found
+        lines = [[*arm_cells(line), *cells(each)] for line, each in zip(shown, found, strict=True)]
+        if lines:
+            tables.append(Table(block.title, HEADINGS, len(ARM), lines, NOTES))
+    if not tables:
+        raise ValueError("No finished run trains a β. Make one: python run.py mode=scaffold rank=8")
+    return Analysis("β", tables, numbers)
+
+
+NOTES = [
+    "Over layers and runs, at the best epoch; β starts at 1. Decay alone: Π(1 − lr · wd) up to the best"
+    " epoch, its mean over runs; – where rows are older or no decay is a product. ρ: Spearman's, of β "
+    "with the number of the layer from input to output, its mean over runs of three layers or more."
+]
+
+
+def has_beta(line: Line) -> bool:
+    return line.own_rows and any(values_of(row) for row in line.runs)
+
+
+def values_of(row: dict) -> list[float]:
+    """From input to output; runs that diverged have none."""
+    return [] if row["diverged"] else [value for value in row["beta"].values() if value is not None]
+
+
+def number_line(block: Block, line: Line) -> dict:
+    runs = [values for row in line.runs if (values := values_of(row))]
+    values = np.concatenate(runs)
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    decays = [row["beta_decay"] for row in line.runs if row["beta_decay"] is not None]
+    return {
+        "block": block.title,
+        **{key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank")},
+        "runs": len(runs),
+        "median": float(median),
+        "q25": float(low),
+        "q75": float(high),
+        "least": float(values.min()),
+        "greatest": float(values.max()),
+        "negative": int((values < 0).sum()),
+        "decay_alone": float(np.mean(decays)) if decays else math.nan,
+        "median_magnitude": float(np.median(np.abs(values))),
+        "rho_with_depth": mean_rho(runs),
+    }
+
+
+def mean_rho(runs: list[list[float]]) -> float:
+    rhos = [
+        stats.spearmanr(range(len(values)), values).statistic
+        for values in runs
+        if len(values) >= 3 and np.ptp(values) > 0
+    ]
+    return float(np.mean(rhos)) if rhos else math.nan
+
+
+def cells(found: dict) -> list[str]:
+    return [
+        str(found["runs"]),
+        text(found["median"]),
+        f"{text(found['q25'])} … {text(found['q75'])}",
+        text(found["least"]),
+        text(found["greatest"]),
+        text(found["decay_alone"]),
+        text(found["median_magnitude"]),
+        text(found["rho_with_depth"], "+.2f"),
+    ]
+
+
+def text(value: float, form: str = ".3f") -> str:
+    return "–" if math.isnan(value) else format(value, form)

@@ -1,0 +1,103 @@
+"""What one option changes: each arm against the scaffold of its block and rank, over common seeds."""
+
+import math
+from collections.abc import Iterable
+
+from lottalora.analysis.benchmarks import BENCHMARKS
+from lottalora.analysis.result import Analysis
+from lottalora.analysis.result import Table
+from lottalora.analysis.statistics import Paired
+from lottalora.analysis.statistics import holm
+from lottalora.analysis.statistics import paired
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.report.statistics_table import ARM
+from lottalora.report.statistics_table import arm_cells
+from lottalora.report.statistics_table import limits
+from lottalora.report.statistics_table import line_name
+from lottalora.report.statistics_table import p_text
+from lottalora.report.statistics_table import signed
+
+HEADINGS = [*ARM, "pairs", "scaffold", "arm", "arm − scaffold", "95 % interval", "p, Holm", "d"]
+
+
+def analyse(blocks: Iterable[Block]) -> Analysis:
+    tables, numbers = [], []
+    for block in blocks:
+        compared, refused = comparisons(block)
+        if not compared:
+            continue
+        adjusted = holm([tests.p for _, _, tests in compared])
+        lines = []
+        for (line, plain, tests), p in zip(compared, adjusted, strict=True):
+            numbers.append(number_line(block, line, plain, tests, p))
+            lines.append([*arm_cells(line), *cells(block, line, plain, tests, p)])
+        tables.append(Table(block.title, HEADINGS, len(ARM), lines, NOTES + refused))
+    if not tables:
+        raise ValueError(
+            "No arm has a scaffold of its rank to be compared with. Make them: python run.py -m "
+            "mode=scaffold adapter.B_init=zeros,kaiming"
+        )
+    return Analysis("Effects of one option", tables, numbers)
+
+
+NOTES = [
+    "Paired over training seeds; Holm: over the t-tests of this table; below three pairs there is "
+    "neither interval nor test, and the difference is that of the runs."
+]
+
+
+def comparisons(block: Block) -> tuple[list[tuple[Line, Line, Paired]], list[str]]:
+    """Each arm with the plain scaffold of its rank; and a sentence for each that shares no seed with it."""
+    plain = {line.rank: line for line in block.lines if is_plain(block, line)}
+    found, refused = [], []
+    for line in block.lines:
+        scaffold = plain.get(line.rank)
+        if scaffold is None or line is scaffold or line.condition == "full":
+            continue
+        try:
+            tests = paired(line.by_seed, scaffold.by_seed, (line_name(line), "the scaffold"))
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        found.append((line, scaffold, tests))
+    return found, refused
+
+
+def is_plain(block: Block, line: Line) -> bool:
+    """Whether a line is the scaffold of its benchmark with nothing changed; else one of any init."""
+    benchmark = BENCHMARKS.get((block.model, block.data))
+    same_init = benchmark is None or line.init == benchmark.init
+    return line.condition == "scaffold" and same_init and not line.adapter and not line.options
+
+
+def cells(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> list[str]:
+    metric, difference = block.metric, tests.difference
+    return [
+        str(difference.n),
+        metric.text(plain.scores.mean),
+        metric.text(line.scores.mean),
+        signed(difference.mean, metric),
+        limits(difference, metric),
+        p_text(p),
+        "–" if math.isnan(tests.cohen_d) else f"{tests.cohen_d:+.2f}",
+    ]
+
+
+def number_line(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> dict:
+    difference = tests.difference
+    return {
+        "block": block.title,
+        "metric": block.metric.name,
+        **{key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank")},
+        "pairs": difference.n,
+        "diverged": difference.diverged,
+        "scaffold": plain.scores.mean,
+        "arm": line.scores.mean,
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "t_p": tests.p,
+        "t_p_holm": p,
+        "cohen_d": tests.cohen_d,
+    }

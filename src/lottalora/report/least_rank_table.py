@@ -1,0 +1,102 @@
+"""r*(ε) of every task: the least rank within ε of full training, plain and as a share of the net."""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from lottalora.analysis.least_rank import least_rank
+from lottalora.analysis.result import Analysis
+from lottalora.analysis.result import Table
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.report.recovery_bars import lines_of_one_init
+
+MARGINS = (1, 2, 5)  # ε as multiples of the metric's margin, within which two means match
+HEADINGS = ["task", "ε", "r*", "r* of each seed", "r* / d", "trained, % of full", "ranks tried"]
+
+
+def analyse(blocks: Iterable[Block]) -> Analysis:
+    lines, numbers = [], []
+    for block in blocks:
+        curve = {line.rank: line for line in lines_of_one_init(block)}
+        if not curve or block.metric.margin != block.metric.margin:
+            continue
+        for times in MARGINS:
+            found = number_line(block, curve, times * block.metric.margin)
+            numbers.append(found)
+            lines.append(cells(block, found))
+    if not numbers:
+        raise ValueError(
+            "No task has full training and a scaffold under one recipe. Make them: python run.py -m "
+            "mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44"
+        )
+    return Analysis("Least sufficient rank", [Table("r*(ε)", HEADINGS, 2, lines, NOTES)], numbers)
+
+
+NOTES = [
+    "r*: of the means over seeds. r* of each seed: over the seeds that full training and every rank "
+    "tried have, least to greatest, with n; a range and no confidence interval, since r* takes only the"
+    " ranks that were run. “> r” means that no rank up to r came within ε. d: the smaller side of the "
+    "largest adapted matrix."
+]
+
+
+def number_line(block: Block, curve: Mapping[int, Line], epsilon: float) -> dict:
+    up = {"higher_is_better": block.higher_is_better}
+    means = {rank: line.scores.mean for rank, line in curve.items()}
+    found = least_rank(means, block.baseline.scores.mean, epsilon, **up)
+    by_seed = [
+        least_rank({rank: line.by_seed[seed] for rank, line in curve.items()}, full, epsilon, **up)
+        for seed, full in sorted(block.baseline.by_seed.items())
+        if full is not None and all(line.by_seed.get(seed) is not None for line in curve.values())
+    ]
+    d = smaller_side(next(iter(curve.values())))
+    return {
+        "block": block.title,
+        "metric": block.metric.name,
+        "epsilon": epsilon,
+        "r_star": found,
+        "greatest_rank": max(curve),
+        "ranks": " ".join(map(str, sorted(curve))),
+        "seeds": len(by_seed),
+        "reached_by": sum(rank is not None for rank in by_seed),
+        "seed_least": min((rank for rank in by_seed if rank is not None), default=None),
+        "seed_greatest": None if None in by_seed else max(by_seed, default=None),
+        "d": d,
+        "r_star_over_d": found and found / d,
+        "trained_over_full": found and curve[found].trainable / curve[found].full,
+    }
+
+
+def smaller_side(line: Line) -> int | None:
+    """min(out, in) of the largest adapted matrix; None where rows hold no account."""
+    shapes = [entry["shape"] for entry in line.runs[0]["account"] if entry["place"] == "adapt"]
+    sides = [(shape[0], size_of(shape) // shape[0]) for shape in shapes]
+    return min(max(sides, key=lambda side: side[0] * side[1])) if sides else None
+
+
+def size_of(shape: Iterable[int]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def cells(block: Block, found: Mapping) -> list[str]:
+    beyond = f"> {found['greatest_rank']}"
+    rank = beyond if found["r_star"] is None else str(found["r_star"])
+    over_seeds = "–"
+    if found["seeds"]:
+        low = beyond if found["seed_least"] is None else str(found["seed_least"])
+        high = beyond if found["seed_greatest"] is None else str(found["seed_greatest"])
+        over_seeds = f"{low if low == high else f'{low} … {high}'} (n = {found['seeds']})"
+    epsilon = f"{found['epsilon'] * block.metric.scale:.3g} {block.metric.unit}".strip()
+    reached = found["r_star"] is not None and found["d"]
+    return [
+        block.name,
+        epsilon,
+        rank,
+        over_seeds,
+        f"{found['r_star_over_d']:.4f}" if reached else "–",
+        f"{100 * found['trained_over_full']:.3g}" if found["r_star"] is not None else "–",
+        found["ranks"],
+    ]
