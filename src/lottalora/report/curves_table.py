@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
@@ -15,10 +13,13 @@ from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
-from lottalora.report.figures import COLOURS
-from lottalora.report.figures import STYLE
-from lottalora.report.figures import add_title
-from lottalora.report.figures import save
+from lottalora.report.names import block_names
+from lottalora.report.palette import COLOURS
+from lottalora.report.picture import Mark
+from lottalora.report.picture import Panel
+from lottalora.report.picture import Pen
+from lottalora.report.picture import Picture
+from lottalora.report.picture import save
 from lottalora.report.statistics_table import ARM
 from lottalora.report.statistics_table import arm_cells
 from lottalora.report.statistics_table import line_name
@@ -110,37 +111,42 @@ def cells(block: Block, line: Line) -> list[str]:
     ]
 
 
-def figures(blocks: Iterable[Block], folder: Path) -> list[Path]:
-    """For each block: the validation score over the epochs, and below it the median of β."""
-    paths = []
-    for place, block in enumerate(blocks, start=1):
-        lines = [line for line in block.lines if block.own and line.own_rows and curves_of(line)][
-            : len(COLOURS)
-        ]
-        if not lines:
-            continue
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(7.2, 5.2), layout="constrained")
-            above, below = figure.subplots(2, 1, sharex=True)
-            for line, colour in zip(lines, COLOURS, strict=False):
-                draw(above, below, line, colour, block.metric.scale)
-            above.set_ylabel(f"validation {block.metric.label}")
-            below.set_ylabel("median β")
-            below.set_xlabel("epoch")
-            above.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
-            add_title(above, block.name, "mean over runs; band: 95 % interval where there are three or more")
-            numbers = [head(block, line) | point for line in lines for point in points(line)]
-            paths += save(figure, csv_text(numbers), folder / f"curves_{place}")
-    return paths
+def figures(blocks: list[Block], folder: Path) -> list[Path]:
+    """For each block: the validation score over the epochs, and beside it the median of β."""
+    names = block_names(blocks)
+    pictures = [picture_of(block, f"curves_{names[id(block)]}") for block in blocks]
+    return [path for picture in filter(None, pictures) for path in save(picture, folder)]
 
 
-def draw(above: Axes, below: Axes, line: Line, colour: str, scale: float) -> None:
-    found = points(line)
-    epochs = [point["epoch"] for point in found]
+def picture_of(block: Block, name: str) -> Picture | None:
+    lines = [line for line in block.lines if block.own and line.own_rows and curves_of(line)][: len(COLOURS)]
+    if not lines:
+        return None
+    panels = [
+        Panel(partial(draw, lines=lines, name="validation_score", scale=block.metric.scale),
+              title=f"validation {block.metric.label}"),
+        Panel(partial(draw, lines=lines, name="beta_median", scale=1.0), title="median β"),
+    ]  # fmt: skip
+    legend = [
+        Mark(line_name(line), line_name(line), colour, "line")
+        for line, colour in zip(lines, COLOURS, strict=False)
+    ]
+    caption = "mean over runs against the epoch; band: 95 % interval, where there are three runs or more"
+    numbers = csv_text([head(block, line) | point for line in lines for point in points(line)])
+    return Picture(
+        name, f"{block.pair_title}, {block.size}: learning curves", caption, panels, legend, numbers
+    )
 
-    def column(name: str) -> np.ndarray:
-        return scale * np.array([point[name] for point in found])
 
-    above.plot(epochs, column("validation_score"), color=colour, label=line_name(line))
-    above.fill_between(epochs, column("low"), column("high"), color=colour, alpha=0.2, linewidth=0)
-    below.plot(epochs, column("beta_median") / scale, color=colour)
+def draw(pen: Pen, *, lines: list[Line], name: str, scale: float) -> None:
+    for line, colour in zip(lines, COLOURS, strict=False):
+        found = points(line)
+        epochs = [point["epoch"] for point in found]
+
+        def column(key: str, found: list[dict] = found) -> np.ndarray:
+            return scale * np.array([point[key] for point in found])
+
+        pen.axes.plot(epochs, column(name), color=colour)
+        if name == "validation_score":
+            pen.axes.fill_between(epochs, column("low"), column("high"), color=colour, alpha=0.2, linewidth=0)
+    pen.axes.set_xlabel("epoch")

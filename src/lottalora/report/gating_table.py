@@ -1,15 +1,17 @@
 """Seed gating: what each scaffold answers to each digit, from rows of mode=gated."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-
-import matplotlib
-from matplotlib.figure import Figure
 
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
-from lottalora.report.figures import STYLE
+from lottalora.report.csv_text import csv_text
+from lottalora.report.picture import Panel
+from lottalora.report.picture import Pen
+from lottalora.report.picture import Picture
+from lottalora.report.picture import save
 from lottalora.results.rows import Row
 
 COMMAND = "python run.py -m sweeps=figure3"
@@ -46,7 +48,7 @@ def tables_of(row: Row) -> list[Table]:
             )
             shares = [row["further"].get(f"answers.{place}.{digit}.{answer}", 0.0) for answer in answers]
             lines.append([str(digit), own, *(f"{100 * share:.1f}" if share else "" for share in shares)])
-        title = f"{title_of(row)}: scaffold {place}, digits {', '.join(map(str, group))}"
+        title = f"{title_of(row)}: scaffold {place}, digits {said(group)}"
         found.append(Table(title, ["digit", "", *names], 2, lines, notes_of(row, place)))
     return found
 
@@ -58,11 +60,11 @@ def title_of(row: Row) -> str:
 
 def notes_of(row: Row, place: int) -> list[str]:
     own = 100 * row["further"][f"own.{place}"]
-    said = f"Share of the test images of a digit, in %. Own digits named: {own:.1f} %."
+    words = f"Share of the test images of a digit, in %. Own digits named: {own:.1f} %."
     rejected = row["further"].get(f"rejected.{place}")
     if rejected is not None:
-        said += f" Digits of other scaffolds put outside: {100 * rejected:.1f} %."
-    return [said]
+        words += f" Digits of other scaffolds put outside: {100 * rejected:.1f} %."
+    return [words]
 
 
 def number_lines(row: Row) -> list[dict]:
@@ -78,34 +80,37 @@ def number_lines(row: Row) -> list[dict]:
     return found
 
 
-def draw_gating(row: Row) -> Figure:
+def picture_of(row: Row) -> Picture:
     """A heat map for each scaffold: digits down, answers across."""
     groups = row["config"]["data"]["groups"]
+    panels = [
+        Panel(
+            partial(draw, row=row, place=place),
+            width=320,
+            height=330,
+            title=f"scaffold {place}: {said(group)}",
+        )
+        for place, group in enumerate(groups, start=1)
+    ]
+    caption = "digits of the test part downwards, answers to the right; the darker, the more often"
+    return Picture(f"gating_{row['digest']}", title_of(row), caption, panels, [], csv_text(number_lines(row)))
+
+
+def said(group: list[int]) -> str:
+    return ", ".join(map(str, group))
+
+
+def draw(pen: Pen, *, row: Row, place: int) -> None:
     width = 10 + row["config"]["data"]["out_of_class"]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.4 * len(groups), 3.6), layout="constrained")
-        for place, (group, axes) in enumerate(
-            zip(groups, figure.subplots(1, len(groups)), strict=True), start=1
-        ):
-            shares = [
-                [row["further"].get(f"answers.{place}.{digit}.{answer}", 0.0) for answer in range(width)]
-                for digit in range(10)
-            ]
-            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-            axes.set_xticks(range(width), [*map(str, range(10)), "out"][:width])
-            axes.set_yticks(range(10))
-            axes.set_title(f"scaffold {place}: {', '.join(map(str, group))}", fontsize=10)
-            axes.set_xlabel("answer")
-        figure.axes[0].set_ylabel("digit")
-        figure.suptitle(title_of(row), fontsize=11)
-    return figure
+    shares = [
+        [row["further"].get(f"answers.{place}.{digit}.{answer}", 0.0) for answer in range(width)]
+        for digit in range(10)
+    ]
+    pen.axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    pen.axes.set_xticks(range(width), [*map(str, range(10)), "out"][:width])
+    pen.axes.set_yticks(range(10))
 
 
 def figures(blocks: Iterable[Block], folder: Path) -> list[Path]:
     """Write one figure for each run."""
-    paths = []
-    for row in gated_runs(blocks):
-        path = folder / f"gating_{row['digest']}.svg"
-        draw_gating(row).savefig(path)
-        paths.append(path)
-    return paths
+    return [path for row in gated_runs(blocks) for path in save(picture_of(row), folder)]

@@ -8,7 +8,7 @@ from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.recovery_bars import lines_of_one_init
+from lottalora.report.rank_curves import leading_init
 
 MARGINS = (1, 2, 5)  # ε as multiples of the metric's margin, within which two means match
 HEADINGS = ["task", "ε", "r*", "r* of each seed", "r* / d", "trained, % of full", "ranks tried"]
@@ -17,7 +17,7 @@ HEADINGS = ["task", "ε", "r*", "r* of each seed", "r* / d", "trained, % of full
 def analyse(blocks: Iterable[Block]) -> Analysis:
     lines, numbers = [], []
     for block in blocks:
-        curve = {line.rank: line for line in lines_of_one_init(block)}
+        curve = curve_of(block)
         if not curve or block.metric.margin != block.metric.margin:
             continue
         for times in MARGINS:
@@ -30,6 +30,15 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
             "mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44"
         )
     return Analysis("Least sufficient rank", [Table("r*(ε)", HEADINGS, 2, lines, NOTES)], numbers)
+
+
+def curve_of(block: Block) -> dict[int, Line]:
+    """The recipe's own scaffold by rank, with nothing changed; empty without full training."""
+    if block.baseline is None:
+        return {}
+    init = leading_init(block)
+    lines = [line for line in block.lines if line.condition == "scaffold" and line.init == init]
+    return {line.rank: line for line in lines if line.rank and not line.adapter and not line.options}
 
 
 NOTES = [
@@ -81,6 +90,12 @@ def size_of(shape: Iterable[int]) -> int:
     return size
 
 
+def task_of(block: Block) -> str:
+    recipe = "" if block.recipe == "paper" else f", recipe {block.recipe}"
+    metric = "" if block.own else f", {block.metric.of_part}"
+    return f"{block.pair_title}, {block.size}{metric}{recipe}"
+
+
 def cells(block: Block, found: Mapping) -> list[str]:
     beyond = f"> {found['greatest_rank']}"
     rank = beyond if found["r_star"] is None else str(found["r_star"])
@@ -92,7 +107,7 @@ def cells(block: Block, found: Mapping) -> list[str]:
     epsilon = f"{found['epsilon'] * block.metric.scale:.3g} {block.metric.unit}".strip()
     reached = found["r_star"] is not None and found["d"]
     return [
-        block.name,
+        task_of(block),
         epsilon,
         rank,
         over_seeds,
