@@ -72,7 +72,7 @@ def train(cfg: DictConfig, identity: dict) -> bool:
         if not collectives.is_first():
             return measured["diverged"]
         row = identity | measured | data.spec.scoring() | {"config": about.config}
-        row |= {"counts": account.counts(), "account": account.as_dict()["entries"]}
+        row |= {"counts": account.counts(), "account": account.as_dict(net)["entries"]}
         path = rows.write(row, results)
         if watch:
             watch.row = row

@@ -19,11 +19,14 @@ from lottalora.scaffold import path
 from lottalora.scaffold import paths_taken
 from lottalora.scaffold import set_fused
 from lottalora.scaffold import wrap
+from lottalora.scaffold.blocks import blocks_of
 from lottalora.scaffold.cost import Form
+from lottalora.scaffold.dropout import draw_masks
+from lottalora.scaffold.dropout import joined
 from lottalora.scaffold.dropout import zero_some_
 
 DOUBLE = torch.float64
-FAST = (Form.ACCUMULATE, Form.COMPOSE, Form.MERGE)
+FAST = (Form.ADD, Form.ACCUMULATE, Form.COMPOSE, Form.MERGE)
 NAMES = ("x", "W", "beta", "A", "B", "bias")
 
 
@@ -50,6 +53,12 @@ def equation(x, W, beta, A, B, bias, *, scale, mask=1.0):
     if A is not None:
         h = h + scale * F.linear(F.linear(x * mask, A), B)
     return h if bias is None else h + bias
+
+
+def masked(x, probability, seed, out=3):
+    """x with the zeros of adapter dropout."""
+    blocks = blocks_of(x, out)
+    return zero_some_(x, joined(list(draw_masks(x, blocks, probability, seed)), blocks, x))
 
 
 def gradients(h, made):
@@ -103,7 +112,7 @@ def test_dropout_is_one_mask_forward_and_backward(beta, probability, rows):
     torch.manual_seed(7)
     seed = int(torch.randint(2**62, ()))
     ones = torch.ones_like(made["x"].detach().reshape(-1, 16))
-    mask = zero_some_(ones, probability, seed).view(made["x"].shape) / (1 - probability)
+    mask = masked(ones, probability, seed).view(made["x"].shape) / (1 - probability)
     expected = equation(**made, scale=1.5, mask=mask)
     torch.testing.assert_close(h, expected)
     torch.testing.assert_close(gradients(h, made), gradients(expected, made))
@@ -122,13 +131,13 @@ def test_dropout_can_be_differentiated_twice():
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 @pytest.mark.parametrize("count", [1000, 10**6])
 def test_the_seeded_mask_has_the_share_of_zeros_asked_for(count, probability):
-    zeros = (zero_some_(torch.ones(count), probability, 3) == 0).float().mean().item()
+    zeros = (masked(torch.ones(1, count), probability, 3) == 0).float().mean().item()
     assert zeros == pytest.approx(probability, abs=4 * (probability / count) ** 0.5)
     again, other = (
-        zero_some_(torch.ones(count), probability, 3),
-        zero_some_(torch.ones(count), probability, 4),
+        masked(torch.ones(1, count), probability, 3),
+        masked(torch.ones(1, count), probability, 4),
     )
-    assert torch.equal(zero_some_(torch.ones(count), probability, 3), again)
+    assert torch.equal(masked(torch.ones(1, count), probability, 3), again)
     assert not torch.equal(again, other)
 
 
@@ -273,13 +282,64 @@ def test_the_fast_path_runs_by_itself_and_shows_it():
     assert paths_taken(ours) == {"reference": 1}
 
 
-def test_a_small_product_runs_by_the_reference_but_for_adapter_dropout():
-    small, x = layer(), torch.randn(5, 32, requires_grad=True)
-    small(x)
-    assert small.taken is Form.REFERENCE
+def test_each_size_takes_the_form_that_is_cheapest_for_it():
+    tiny, small = layer(64, 128, rank=8), layer(128, 256, rank=8)
+    for made, form in ((tiny, Form.MERGE), (small, Form.ADD)):
+        made(torch.randn(128, made.in_features, requires_grad=True))
+        assert made.taken is form
     dropping = layer(dropout=0.5).train()
-    dropping(x)
+    dropping(torch.randn(5, 32, requires_grad=True))
     assert dropping.taken is Form.ACCUMULATE
+
+
+@pytest.mark.parametrize("form", FAST)
+@pytest.mark.parametrize("probability", [0.0, 0.1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_rows_in_blocks_give_what_all_of_them_give(form, probability, bias, monkeypatch):
+    if probability and form is not Form.ACCUMULATE:
+        pytest.skip("only accumulating has dropout")
+    monkeypatch.setattr("lottalora.scaffold.blocks.FEWEST", 600)
+    monkeypatch.setattr("lottalora.scaffold.blocks.VALUES", 1)
+    made = parts(0.7, rows=(13, 100), columns=16, bias=bias)  # 1,300 rows: two blocks and a bit
+    assert len(blocks_of(made["x"].flatten(0, 1), 3)) == 3
+    torch.manual_seed(7)
+    h = fused.linear(**made, scale=1.5, form=form, dropout=probability)
+    torch.manual_seed(7)
+    seed = int(torch.randint(2**62, ()))
+    ones = torch.ones(1300, 16, dtype=DOUBLE)
+    mask = masked(ones, probability, seed).view(13, 100, 16) / (1 - probability) if probability else 1.0
+    expected = equation(**made, scale=1.5, mask=mask)
+    torch.testing.assert_close(h, expected)
+    torch.testing.assert_close(gradients(h, made), gradients(expected, made))
+    if probability:
+        assert 0 < (mask == 0).double().mean() < 0.2
+
+        def of_x(x):
+            torch.manual_seed(7)
+            given = made | {"x": x}
+            return fused.linear(**given, scale=1.5, form=form, dropout=probability).square().sum()
+
+        first = torch.autograd.grad(of_x(made["x"]), made["x"], create_graph=True)[0]
+        second = torch.autograd.grad(first.sum(), made["x"])[0]
+        assert second.isfinite().all() and second.any()
+
+
+def test_the_account_names_the_form_of_the_last_training_step():
+    net = nn.Sequential(nn.Linear(128, 64), nn.Linear(64, 128), nn.Linear(128, 5))
+    account = wrap(net, Scaffold(rank=4), keep=["2"])
+    assert "form" not in account.table()
+    forms = [line.split()[-1] for line in account.table(net).splitlines()[:4]]
+    assert forms[0] == "form" and not set(forms[1:]) & set(path.MODES)
+    net[1].fused = "accumulate"
+    net(torch.randn(128, 128)).sum().backward()
+    lines = account.table(net).splitlines()
+    assert lines[1].endswith("merge") and lines[2].endswith("accumulate")
+    assert lines[1].index("merge") == lines[2].index("accumulate") == lines[0].index("form")
+    with torch.no_grad(), fused_as("off"):
+        net(torch.randn(128, 128))
+    assert paths_taken(net) == {"merge": 1, "accumulate": 1}  # scoring by another form changes nothing
+    _ = net[1].weight.sum()
+    assert paths_taken(net) == {"merge": 2}
 
 
 def test_half_precision_never_rounds_the_composed_matrix():
@@ -343,6 +403,7 @@ def test_transforms_take_the_reference_and_the_log_says_so(caplog):
         ("force", lambda: layer().to(torch.complex64), "was not tested for x of torch.complex64"),
         ("merge", lambda: layer(dropout=0.1), "there is no single matrix to merge"),
         ("compose", lambda: layer(dropout=0.1), "there is no single matrix to compose"),
+        ("add", lambda: layer(dropout=0.1), "one input of both paths is needed to add"),
     ],
 )
 def test_a_form_that_does_not_fit_is_refused_by_the_layers_name(mode, make, message):
@@ -367,7 +428,9 @@ def test_a_large_convolution_refuses_to_be_forced():
 
 
 def test_unknown_modes_and_dense_models_are_refused():
-    with pytest.raises(ValueError, match="Unknown mode fused='fast'. Known: auto, force, off, accumulate"):
+    with pytest.raises(
+        ValueError, match="Unknown mode fused='fast'. Known: auto, force, off, add, accumulate"
+    ):
         set_fused(layer(), "fast")
     with pytest.raises(ValueError, match="no scaffold layer to speed up: call wrap"):
         set_fused(nn.Linear(2, 2), "auto")

@@ -77,26 +77,35 @@ class Account:
         names = ("trainable", "internal_trainable", "full", "full_plus_adapters")
         return {name: getattr(self, name) for name in names}
 
-    def as_dict(self) -> dict[str, object]:
-        """All fields and totals as plain data, for JSON."""
-        return {**asdict(self), "entries": [asdict(entry) for entry in self.entries], **self.counts()}
+    def as_dict(self, model: nn.Module | None = None) -> dict[str, object]:
+        """All fields and totals as plain data, for JSON.
 
-    def table(self) -> str:
-        """The account as text: one line per matrix, then the totals."""
-        head = ("matrix", "shape", "place", "rank", "trained", "frozen", "")
-        lines = [head, *(_cells(entry) for entry in self.entries)]
-        vectors = (
-            "vectors",
-            "",
-            "",
-            "",
-            f"{self.vectors_trained:,}",
-            f"{self.vectors_frozen:,}",
-            "",
-        )
+        Args:
+            model: the wrapped model, to add to each entry the form that it took in its last training step.
+        """
+        entries = [asdict(entry) for entry in self.entries]
+        if model is not None:
+            entries = [
+                plain | {"form": _form_of(entry, model)}
+                for plain, entry in zip(entries, self.entries, strict=True)
+            ]
+        return {**asdict(self), "entries": entries, **self.counts()}
+
+    def table(self, model: nn.Module | None = None) -> str:
+        """The account as text: one line per matrix, then the totals.
+
+        Args:
+            model: the wrapped model, for a column with the form that each matrix took in its last training
+                step (see `set_fused`).
+        """
+        head = ("matrix", "shape", "place", "rank", "trained", "frozen", "" if model is None else "form", "")
+        lines = [head, *(_cells(entry, _form_of(entry, model)) for entry in self.entries)]
+        vectors = ("vectors", "", "", "", f"{self.vectors_trained:,}", f"{self.vectors_frozen:,}", "", "")
         frozen = sum(entry.frozen for entry in self.entries) + self.vectors_frozen
-        lines += [vectors, ("total", "", "", "", f"{self.trainable:,}", f"{frozen:,}", "")]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        lines += [vectors, ("total", "", "", "", f"{self.trainable:,}", f"{frozen:,}", "", "")]
+        if model is None:
+            lines = [(*line[:6], line[-1]) for line in lines]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         text = [_line(line, widths) for line in lines]
         of_full, of_both = (100 * self.trainable / max(n, 1) for n in (self.full, self.full_plus_adapters))
         text.append(f"trainable: {of_full:.2f} % of the full model ({self.full:,}),")
@@ -114,14 +123,24 @@ def kept(matrix: Matrix) -> Entry:
     return Entry(matrix.name, tuple(matrix.value.shape), "keep", None, trained, frozen, "; ".join(notes))
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
+def _form_of(entry: Entry, model: nn.Module | None) -> str:
+    """The form that a matrix's layer took last; empty where it has none, or was not called."""
+    if model is None or entry.place == "keep":
+        return ""
+    module: nn.Module | None = model
+    for part in entry.name.split(".")[:-1]:
+        module = getattr(module, part, None)
+    return str(getattr(module, "taken", None) or "")
+
+
+def _cells(entry: Entry, form: str) -> tuple[str, ...]:
     shape = " × ".join(str(n) for n in entry.shape)
     rank = "" if entry.rank is None else str(entry.rank)
-    return entry.name, shape, entry.place, rank, f"{entry.trained:,}", f"{entry.frozen:,}", entry.note
+    return entry.name, shape, entry.place, rank, f"{entry.trained:,}", f"{entry.frozen:,}", form, entry.note
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    left = (0, 1, 2, 6)
+    left = (0, 1, 2, 6, 7)
     return "  ".join(
         c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
     ).rstrip()

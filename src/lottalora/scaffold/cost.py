@@ -10,13 +10,15 @@ import torch
 
 SKINNY = 2.0  # a product with one side of r runs at half the rate of a wide one: measured, AMD EPYC, float32
 PASS = 24.0  # wide operations in the time in which one number is read or written
+CALLS = 2e7  # wide operations in the time that a function in Python takes over a graph of PyTorch's: measured
 
 
 class Form(StrEnum):
     """How h = β W x + s B A x + b is computed."""
 
     REFERENCE = "reference"  # as the equation is written, in `layers.py`
-    ACCUMULATE = "accumulate"  # the wide product is added onto the low-rank one
+    ADD = "add"  # the wide product is added to the low-rank one, by PyTorch's own graph: for small layers
+    ACCUMULATE = "accumulate"  # the wide product is accumulated onto the low-rank one, block by block
     COMPOSE = "compose"  # β W + s B A, then one product; backward as for ACCUMULATE
     MERGE = "merge"  # β W + s B A, and the gradient of that matrix
 
@@ -40,11 +42,13 @@ def cheapest(
     if dropout or rank == 0 or dtype.itemsize < 4:
         return Form.ACCUMULATE
     update = 2 * SKINNY * rank * out + PASS * out  # an output row of B t; a column of B A costs the same
-    apart = rows * (
-        update + 2 * SKINNY * rank * (2 * columns + 2 * out) + 2 * PASS * (out if first else columns)
-    )
+    skinny = 2 * SKINNY * rank * (2 * columns + 2 * out) + 2 * PASS * (out if first else columns)
     whole = columns * update
-    merged = whole + 2 * rows * out * columns + columns * (2 * update)
-    if merged < (apart if first else min(apart, apart - rows * update + whole)):
-        return Form.MERGE
-    return Form.COMPOSE if columns < rows and not first else Form.ACCUMULATE
+    costs = {
+        Form.MERGE: whole + 2 * rows * out * columns + columns * 2 * update,
+        Form.ADD: rows * (update + skinny) + rows * PASS * (6 * out + (2 if first else 4) * columns),
+        Form.ACCUMULATE: rows * (update + skinny) + CALLS,
+    }
+    if not first:
+        costs[Form.COMPOSE] = whole + rows * skinny + CALLS
+    return min(costs, key=lambda form: costs[form])

@@ -26,6 +26,7 @@ from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.path import choose
+from lottalora.scaffold.path import take
 from lottalora.scaffold.reparametrization import refuse_reparametrization
 
 
@@ -50,7 +51,7 @@ class LottaLayer(Frozen):
     bias: Tensor | None
     norm: nn.LayerNorm | nn.GroupNorm | None
     fused: str = "auto"  # see `path`
-    taken: Form | None = None  # by the last call
+    taken: Form | None = None  # in the last training step; see `path`
 
     def __init__(
         self,
@@ -150,6 +151,8 @@ class LottaLayer(Frozen):
                 "A layer with residual, layer_norm or adapter dropout is no single matrix: call it instead."
             )
         self.check(self._trained_or_frozen())
+        if not torch.compiler.is_compiling():
+            take(self, Form.MERGE)
         return self._as_replaced(self._renormalised())
 
     def _trained_or_frozen(self) -> Tensor:

@@ -1,9 +1,8 @@
 """Which way a layer takes to its output: the fast one where it can, else the reference in `layers.py`.
 
-`auto` counts the cost of each form and takes the cheapest; it leaves small products without adapter dropout
-to the reference. What has to run as written (under a transform of PyTorch's, on a device or in a dtype that
-was not tested) says so in one line of the log. `force` raises there instead, `off` is the reference, and the
-name of a form asks for that one.
+`auto` counts the cost of each form and takes the cheapest. What has to run as written (under a transform of
+PyTorch's, on a device or in a dtype that was not tested) says so in one line of the log. `force` raises there
+instead, `off` is the reference, and the name of a form asks for that one.
 """
 
 import logging
@@ -29,7 +28,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "force", "off", *(form.value for form in Form if form is not Form.REFERENCE))
-LEAST = 2**27  # multiply-adds of W x, below which choosing and one more call cost what a form saves: measured
+NO_DROPOUT = {
+    "add": "one input of both paths is needed to add",
+    "compose": "there is no single matrix to compose",
+    "merge": "there is no single matrix to merge",
+}
 DEVICES = ("cpu", "cuda")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _mode: ContextVar[str | None] = ContextVar("fused", default=None)
@@ -67,7 +70,11 @@ def fused_as(mode: str) -> Iterator[None]:
 
 
 def paths_taken(model: nn.Module) -> dict[str, int]:
-    """How many scaffold layers took which form when they were last called; "none" where not yet."""
+    """How many scaffold layers took which form in their last training step; "none" where there was none.
+
+    Before the first one, a call without gradients counts. A layer whose weight is read in place of calling it
+    took "merge".
+    """
     taken = [module.taken for module in model.modules() if _is_layer(module)]
     return dict(Counter("none" if form is None else form.value for form in taken))
 
@@ -83,23 +90,25 @@ def choose(layer: "LottaLayer", x: Tensor) -> Form:
     mode = _mode.get() or layer.fused
     obstacle = "it is off" if mode == "off" else find_obstacle(layer, x)
     dropping = layer.training and layer.adapter.dropout > 0
-    if mode in ("compose", "merge") and dropping and layer.A is not None:
-        obstacle = obstacle or f"with adapter dropout there is no single matrix to {mode}"
+    if mode in NO_DROPOUT and dropping and layer.A is not None:
+        obstacle = obstacle or f"with adapter dropout {NO_DROPOUT[mode]}"
     settled = _settle(layer, mode, obstacle)
     if settled is not None:
-        layer.taken = settled
-        return settled
+        return take(layer, settled)
     out, columns = layer.W_seed.shape
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     first = layer.beta is not None and layer.beta.requires_grad and not x.requires_grad
     rank = 0 if layer.A is None else layer.adapter.rank
     rows = x.numel() // max(columns, 1)
-    if mode == "auto" and not dropping and rows * out * columns < LEAST:
-        layer.taken = Form.REFERENCE
-        return layer.taken
-    layer.taken = cheapest(out, columns, rank, rows, dtype=dtype, dropout=dropping, first=first)
-    return layer.taken
+    return take(layer, cheapest(out, columns, rank, rows, dtype=dtype, dropout=dropping, first=first))
+
+
+def take(layer: "LottaLayer", form: Form) -> Form:
+    """Note the form that a layer takes, unless it is scored and was trained by another, and return it."""
+    if layer.taken is None or torch.is_grad_enabled():
+        layer.taken = form
+    return form
 
 
 def choose_convolution(layer: "LottaLayer", x: Tensor, *, small: bool) -> Form:
@@ -115,14 +124,13 @@ def choose_convolution(layer: "LottaLayer", x: Tensor, *, small: bool) -> Form:
         return Form.MERGE if small and not dropping else Form.REFERENCE
     mode = _mode.get() or layer.fused
     obstacle = None
-    if mode in ("force", "accumulate", "compose") and (dropping or not small):
+    if mode in ("force", "add", "accumulate", "compose") and (dropping or not small):
         obstacle = "convolutions merge small kernels without adapter dropout, and have no other form"
     elif mode == "merge" and dropping:
         obstacle = "with adapter dropout there is no single kernel"
     _settle(layer, mode, obstacle)
     merges = not dropping and (small or mode == "merge") and mode != "off"
-    layer.taken = Form.MERGE if merges else Form.REFERENCE
-    return layer.taken
+    return take(layer, Form.MERGE if merges else Form.REFERENCE)
 
 
 def find_obstacle(layer: "LottaLayer", x: Tensor) -> str | None:
