@@ -10,6 +10,7 @@ from pathlib import Path
 from lottalora import uncaught
 from lottalora.cli import analyse
 from lottalora.cli import cancel
+from lottalora.cli import completion
 from lottalora.cli import doctor
 from lottalora.cli import plan
 from lottalora.cli import run
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         description="Runs and sweeps; tables and figures from finished runs; the state of this machine.",
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("run", help=run.HELP)
+    commands.add_parser("run", help=run.HELP).add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     rows = commands.add_parser("rows", help="print all rows as CSV", description="Print all rows as CSV.")
     report = commands.add_parser(
         "report",
@@ -155,6 +156,7 @@ PARTS = {
     "cancel": cancel,
     "sync": sync,
     "doctor": doctor,
+    "completion": completion,
 }
 COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
 NAMES = ("run", *COMMANDS)

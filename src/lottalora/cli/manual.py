@@ -38,7 +38,8 @@ python run.py KEY=VALUE … --cfg job                      all keys of a run wit
 python run.py --hydra-help                               Hydra's own flags
 python -m lottalora --help                               report, plan, status, Slurm, W&B"""
 COMPLETION = """
-eval "$(python run.py -sc install=bash)"                 completion of keys and choices with Tab"""
+eval "$(python run.py -sc install=bash)"                 completion of keys, choices and sizes with Tab
+eval "$(lottalora completion bash)"                      the same for lottalora and its commands"""
 VARIABLES = """\
 LOTTALORA_DATA         folder of the data sets (~/.cache/lottalora)
 LOTTALORA_TRACEBACK=1  the whole traceback of an error, not its one line
@@ -115,6 +116,19 @@ def benchmark(recipe: Path, conf: Path) -> str:
     parts = {"model.size": sizes, "protocol": protocol}
     lines = [f"{name}: {', '.join(words)}" for name, words in parts.items() if words]
     return "\n".join([with_command(recipe), *(textwrap.indent(wrapped(line), INDENT * 2) for line in lines)])
+
+
+def sizes_of_model(model: str, conf: Path) -> list[str]:
+    """The sizes of a model by its name in conf/model; [] for an unknown one."""
+    path = conf / "model" / f"{model}.yaml"
+    if not path.is_file():
+        return []
+    content = read(path)
+    sizes = content.get("model", content).get("sizes", [])
+    if not sizes:  # vit_random takes those of vit
+        bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
+        return sizes_of_model(bases[0], conf) if bases else []
+    return [str(size) for size in sizes]
 
 
 def sizes_of(pair: str, conf: Path) -> list[str]:

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from lottalora import CONF
 from lottalora import uncaught
+from lottalora.cli import completion
 from lottalora.cli import manual
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+# Hydra's flags that are followed by a word of their own; --info may stand alone.
+WITH_VALUE = (
+    "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+    "--experimental-rerun", "-i", "--info",
+)  # fmt: skip
 HELP = "train one network on one data set, or with -m a sweep; the same as run.py"
 
 
@@ -26,6 +32,11 @@ def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
     if manual.is_asked(arguments):
         manual.show(CONF, typed=typed)
         return
+    arguments = flags_first(arguments)
+    sizes = completion.sizes_asked(arguments, CONF)
+    if sizes is not None:
+        completion.show(sizes)
+        return
     # Before torch is imported: OpenMP threads that spin while they wait slow small models a hundred times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import hydra
@@ -35,6 +46,17 @@ def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
     sys.argv = [sys.argv[0], *arguments]  # where Hydra reads them
     with one_line_errors(CONF):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """The same words with Hydra's flags before the overrides: its parser takes none behind them."""
+    flags, overrides = [], []
+    takes_value = False
+    for word in arguments:
+        is_flag = word.startswith("-")
+        (flags if is_flag or (takes_value and "=" not in word) else overrides).append(word)
+        takes_value = is_flag and word in WITH_VALUE
+    return flags + overrides
 
 
 def job(cfg: "DictConfig") -> None:
