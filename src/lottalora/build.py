@@ -20,6 +20,7 @@ from lottalora.scaffold import materialize
 from lottalora.scaffold import set_fused
 from lottalora.scaffold import wrap
 from lottalora.scaffold.adapter import LEARNED
+from lottalora.scaffold.backbone import scaffold_layers
 
 
 def set_up_torch(trainer: DictConfig, *, seed: int) -> None:
@@ -55,7 +56,22 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     account = wrap(net, scaffold, keep=list(model.keep), freeze=list(model.freeze), drawn=drawn)
     init_weights(net, drawn=drawn)
     set_fused(net, cfg.fused)
-    return net, account
+    return net, thaw(net, account) if cfg.get("thaw") else account
+
+
+def thaw(net: nn.Module, account: Account) -> Account:
+    """Make W_seed of every adapted layer a trained parameter, and count it so."""
+    adapted = {entry.name.removesuffix(".weight") for entry in account.entries if entry.place == "adapt"}
+    for name, layer in scaffold_layers(net).items():
+        if name in adapted:
+            W_seed = layer.W_seed
+            del layer.W_seed
+            layer.W_seed = nn.Parameter(W_seed.clone())
+    entries = [
+        replace(entry, trained=entry.trained + entry.frozen, frozen=0) if entry.place == "adapt" else entry
+        for entry in account.entries
+    ]
+    return replace(account, entries=tuple(entries))
 
 
 def net_of(model: DictConfig, spec: DataSpec, sizes: Mapping[str, Any]) -> nn.Module:

@@ -2,11 +2,13 @@
 
 import csv
 
+import numpy as np
 import pytest
 
 from lottalora.analysis.cost import flops_ratio
 from lottalora.analysis.cost import memory_ratio
 from lottalora.analysis.least_rank import least_rank
+from lottalora.analysis.variance import components
 from lottalora.cli.main import main
 from lottalora.report import beta_table
 from lottalora.report import cost_table
@@ -14,6 +16,7 @@ from lottalora.report import curves_table
 from lottalora.report import effects_table
 from lottalora.report import gating_table
 from lottalora.report import least_rank_table
+from lottalora.report import seeds_table
 from lottalora.report.blocks import blocks_of
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
@@ -126,6 +129,30 @@ def test_cost_is_the_papers_count():
     assert scaffold["shipped_bytes"] == 2 * 21774
 
 
+def test_variance_components_are_found_again_in_made_scores():
+    random = np.random.default_rng(0)
+    a, b, e = 3 * random.standard_normal((400, 1)), 2 * random.standard_normal((1, 400)), 1.0
+    found = components(a + b + e * random.standard_normal((400, 400)))
+    assert (found.scaffold, found.training, found.rest) == pytest.approx((9, 4, 1), rel=0.15)
+
+
+def test_variance_components_of_a_small_table_by_hand():
+    found = components(np.array([[1.0, 2.0], [3.0, 6.0]]))  # MS: scaffold 9, training 4, rest 1
+    assert (found.scaffold, found.training, found.rest) == (4.0, 1.5, 1.0)
+
+
+def test_seeds_are_told_apart_where_they_are_crossed():
+    table = {(1, 42): 0.90, (1, 43): 0.91, (2, 42): 0.92, (2, 43): 0.95, (3, 44): 0.5}
+    runs = [
+        make_row(backbone_seed=one, seed=other, score=score, arms={"scaffold_swapped": 0.1})
+        for (one, other), score in table.items()
+    ]
+    found = seeds_table.analyse(blocks_of(runs))
+    (line,) = found.numbers
+    assert (line["scaffold_seeds"], line["training_seeds"], line["swapped"]) == (2, 2, pytest.approx(0.1))
+    assert found.tables[0].lines[0][3] == "2 × 2"
+
+
 def gated():
     further = {
         "own.1": 0.98,
@@ -164,6 +191,7 @@ def test_command_writes_figures_of_curves_and_gating(tmp_path):
         ("effects", "adapter.B_init=zeros,kaiming"),
         ("cost", "mode=baseline,scaffold"),
         ("gating", "python run.py -m sweeps=figure3"),
+        ("seeds", "sweeps=seeds"),
     ],
 )
 def test_analysis_without_its_rows_names_the_command_that_makes_them(name, command, tmp_path, capsys):

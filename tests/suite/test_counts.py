@@ -51,6 +51,32 @@ def test_a_head_on_a_scaffold_trains_its_adapter_in_place_of_its_weights(compose
         assert "body.1.bias" not in dict(net.named_parameters())
 
 
+def test_a_thawed_scaffold_trains_what_it_drew(composed):
+    cfg = composed("model=mlp", "data=digits", "model.size=tiny", "rank=2", "mode=thawed")
+    frozen = composed("model=mlp", "data=digits", "model.size=tiny", "rank=2")
+    spec = instantiate(cfg.data).spec
+    (net, account), (scaffold, _) = build(cfg, spec), build(frozen, spec)
+    start = net.body[1].W_seed.detach().clone()
+    assert torch.equal(start, scaffold.body[1].W_seed)
+    assert account.trainable == sum(p.numel() for p in net.parameters())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(torch.randn(4, 1, 8, 8)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(net.body[1].W_seed, start)
+    again, _ = build(cfg, spec)
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.body[1].W_seed, net.body[1].W_seed)
+
+
+def test_full_training_from_a_scaffold_is_the_dense_net_started_from_it(composed):
+    cfg = composed("model=mlp", "data=digits", "model.size=tiny", "mode=full_from_scaffold", "init=binary")
+    net, account = build(cfg, instantiate(cfg.data).spec)
+    assert account.trainable == sum(p.numel() for p in net.parameters())
+    assert account.trainable == account.full
+    assert {name.rpartition(".")[2] for name, _ in net.body.named_parameters()} == {"W_seed", "bias"}
+    assert net.body[1].W_seed.unique().tolist() == pytest.approx([-1 / 8, 1 / 8])
+
+
 @pytest.mark.parametrize("rank", [1, 8])
 @pytest.mark.parametrize("pair", [("model=mlp", "data=mnist"), ("model=cfc", "data=physionet2012")])
 def test_narrow_net_is_the_widest_within_the_budget(composed, pair, rank):

@@ -20,6 +20,7 @@ ANALYSES = {
         "each option against the scaffold of its rank, paired",
     ),
     "cost": ("lottalora.report.cost_table", "FLOPs, memory and shipped bytes, predicted beside measured"),
+    "seeds": ("lottalora.report.seeds_table", "the spread over scaffold seeds and over training seeds"),
     "gating": ("lottalora.report.gating_table", "what each scaffold of a gated net answers to each digit"),
 }
 

@@ -75,6 +75,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
     check_devices(cfg.trainer.devices, sweep=sweep)
     check_strategy(cfg)
     check_resample(cfg)
+    check_thaw(cfg)
     check_mode(cfg, {override.partition("=")[0] for override in typed})
 
 
@@ -218,6 +219,15 @@ def check_resample(cfg: DictConfig) -> None:
         )
 
 
+def check_thaw(cfg: DictConfig) -> None:
+    """A W_seed that is trained is one tensor on each device."""
+    if cfg.get("thaw") and cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp":
+        raise ValueError(
+            f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} trains them. "
+            "Type trainer.strategy=ddp."
+        )
+
+
 def check_strategy(cfg: DictConfig) -> None:
     """Raise ValueError for fsdp without a scaffold: fsdp shards W_seed."""
     if cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp" and not cfg.scaffold:
@@ -234,8 +244,8 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
             "data=gated_mnist gives each of several scaffolds its digits, and mode=gated trains them: they "
             "go together. Type data=gated_mnist mode=gated."
         )
-    if cfg.mode in ("head", "probe") and "rank" in typed and cfg.rank > 0:
-        instead = {"head": "scaffold", "probe": "lora"}[cfg.mode]
+    instead = {"head": "scaffold", "probe": "lora", "full_from_scaffold": "thawed"}.get(cfg.mode)
+    if instead and "rank" in typed and cfg.rank > 0:
         raise ValueError(
             f"mode={cfg.mode} has no adapter, so it contradicts rank={cfg.rank}. "
             f"Leave out rank, or type mode={instead}."

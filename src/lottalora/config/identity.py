@@ -92,7 +92,7 @@ def digest_config(cfg: DictConfig) -> dict:
         "seed": plain["seed"],
         "recipe_version": plain["recipe"]["version"],
         **({"steps": steps} if steps else {}),
-        **chosen({"resample": plain["resample"], "budget": plain.get("budget")}, "run"),
+        **chosen({key: plain.get(key) for key in DIGEST_DEFAULTS["run"]}, "run"),
     }
 
 

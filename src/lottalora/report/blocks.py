@@ -45,7 +45,7 @@ CONDITIONS = {
 }
 ORDER = (
     "full", "scaffold", "no_scaffold", "resample_epoch", "resample_batch_k2", "resample_microbatch_k4",
-    "zero_scaffold", "head", "small", "lora", "probe",
+    "zero_scaffold", "head", "small", "thawed", "full_from_scaffold", "lora", "probe",
 )  # fmt: skip
 LABELS = {
     "full": "full training",
@@ -56,6 +56,8 @@ LABELS = {
     "resample_microbatch_k4": "a scaffold for each part of a batch",
     "zero_scaffold": "zero scaffold",
     "head": "head only",
+    "thawed": "scaffold trained too",
+    "full_from_scaffold": "full training from W_seed",
     "small": "narrow net of equal budget",
     "lora": "LoRA on learned weights",
     "probe": "head on learned weights",

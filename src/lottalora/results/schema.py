@@ -82,7 +82,7 @@ DIGEST_DEFAULTS = {
         "precision": "32-true",
         "decay": "all",
     },
-    "run": {"resample": None, "budget": None},
+    "run": {"resample": None, "budget": None, "thaw": None},
 }
 # The columns of a history, by rising epoch. Those of BETA are quantiles of β over all layers; a net without a
 # scaffold has none.
