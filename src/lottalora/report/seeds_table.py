@@ -1,4 +1,4 @@
-"""Scaffold seed against training seed: the share of the spread that each has, and another draw at test time."""
+"""Scaffold seed against training seed: the share of the spread of each, and another draw at test time."""
 
 from collections.abc import Iterable
 
