@@ -35,15 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     import shtab
 
-    from lottalora.cli.main import parser
-
-    made = parser()
-    for command in commands_of(made):
+    for command in commands_of(asked.parser):
         for action in command._actions:
             if action.dest == "overrides":
                 action.complete = OVERRIDES
     preamble = {"bash": BASH, "zsh": ZSH}
-    print(shtab.complete(made, asked.shell, preamble=preamble))
+    print(shtab.complete(asked.parser, asked.shell, preamble=preamble))
     return 0
 
 

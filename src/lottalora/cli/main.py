@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--check", action="store_true", help="with --docs: write nothing, and fail where they are stale"
     )
+    made.set_defaults(parser=made)  # completion describes all of it
     for name, module in PARTS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
     return made
