@@ -109,6 +109,19 @@ def test_page_of_the_repositorys_rows_is_small_and_tells_every_story(tmp_path):
     assert "D4RL score" in text.split('id="decision_transformer-halfcheetah"')[1].split("</table>")[0]
 
 
+@pytest.mark.slow
+def test_page_of_5000_rows_stays_below_3_megabytes(tmp_path):
+    found, _ = rows.read_all(ROOT / "results")
+    many = [
+        row | {"seed": row["seed"] + 1000 * turn, "digest": f"{turn:04x}{row['digest'][4:]}"}
+        for turn in range(1 + 5000 // len(found))
+        for row in found
+    ][:5000]
+    text = page(blocks_of(many), [], tmp_path, tmp_path, "lottalora report")
+    assert len(json.loads(re.search(r'id="payload">(.*?)</script>', text, re.DOTALL)[1])["runs"]) == 5000
+    assert len(text.encode()) <= 3e6
+
+
 @needs_browser
 @pytest.mark.browser
 def test_mark_says_its_value_under_a_pointer_and_a_series_hides(browser):

@@ -109,6 +109,13 @@ def test_intervals_are_bands_from_three_runs_on():
     assert (len(few.axes.collections), len(many.axes.collections)) == (0, 1)
 
 
+@pytest.mark.parametrize(("runs", "dots"), [(10, 1), (11, 0)])
+def test_single_runs_are_dots_only_where_they_are_few(runs, dots):
+    rows = [make_row(seed=seed, score=0.9 + seed / 1000) for seed in range(runs)]
+    pen = drawn(rank_picture(block_of([*rows, make_baseline()]), "x").panels[0])
+    assert sum(line.get_marker() == "." for line in pen.axes.lines) == dots
+
+
 def test_shortened_runs_are_hollow_and_grey_and_smaller():
     real = rank_picture(block_of(rank_sweep()), "x")
     short = rank_picture(block_of(rank_sweep(recipe="short", changed={"epochs": 1})), "x")

@@ -21,6 +21,7 @@ from lottalora.report.rank_curves import is_shortened
 from lottalora.report.rank_curves import leading_init
 
 ENOUGH = 5  # values, for a box of quartiles; fewer stay points
+FEW = 10  # values of a layer, up to which each has a point of its own
 MANY = 30  # layers; above it their names would hide each other, and only every so many is named
 LANE = 6.5  # pixels of one rank within a layer's row
 
@@ -104,7 +105,7 @@ def draw_betas(pen: Pen, arms: list[Arm], layers: list[str]) -> None:
 def draw_layer(
     pen: Pen, arm: Arm, layer: str, values: list[tuple[int, float]], y: float, colour: str
 ) -> None:
-    """The values of one layer as points; from five on, their quartiles and median as well."""
+    """The values of one layer: up to ten as points, and from five on their quartiles and median."""
     betas = [value for _, value in values]
     if len(betas) >= ENOUGH:
         low, middle, high = quantiles(betas, n=4, method="inclusive")
@@ -113,6 +114,8 @@ def draw_layer(
             box[0], arm.name, f"{layer}, {arm.name}: median {middle:.3f}, quartiles {low:.3f} and {high:.3f}"
         )
         pen.note(pen.axes.plot([middle], [y], "|", color=INK, markersize=6, zorder=4)[0], arm.name)
+    if len(betas) > FEW:
+        return
     face = PAPER if arm.line.options else colour
     drawn = pen.axes.plot(
         betas, [y] * len(betas), "o", color=colour, markerfacecolor=face, markersize=3.6, zorder=3

@@ -67,6 +67,7 @@ def page(
     lost: Collection[str] = (),
 ) -> str:
     listed = run_list(blocks, results, out, lost)
+    runs = [listed["lines"][run["line"]] | listed["made"][run["made"]] | run for run in listed["runs"]]
     found = bests(blocks)
     script = own_file("page.js")
     return template().render(
@@ -76,10 +77,10 @@ def page(
         sections=sections_of(Shown(blocks, block_names(blocks))),
         begun=len({best.benchmark.name for best in found if best.begun}),
         reproduced=len({best.benchmark.name for best in found if best.counts}),
-        runs=listed["runs"],
-        filters={key: distinct(listed["runs"], key) for key in FILTERS},
+        runs=runs,
+        filters={key: distinct(runs, key) for key in FILTERS},
         problems=[problem.replace(f"{results}/", "") for problem in problems],
-        origin=origin(listed["runs"], command, blocks),
+        origin=origin(runs, command, blocks),
         payload=as_json(listed),
         style=own_file("page.css"),
         script=script,

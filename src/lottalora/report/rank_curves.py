@@ -26,6 +26,7 @@ from lottalora.report.tables import with_interval
 
 FULL = "full"
 THEIRS = "paper"
+FEW = 10  # runs behind a point, up to which each has a dot of its own
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def draw_curve(pen: Pen, block: Block, curve: Curve) -> None:
         style = "--" if hollow else "-"
         pen.note(pen.axes.plot(x, y, style, color=colour, linewidth=1.5, zorder=2)[0], curve.key)
     for line, mean in zip(curve.lines, y, strict=True):
-        if 1 < line.scores.n:
+        if 1 < line.scores.n <= FEW:
             runs = [shown(block, score) for score in line.by_seed.values() if score is not None]
             dots = pen.axes.plot([line.rank] * len(runs), runs, ".", color=colour, markersize=3.5, alpha=0.5)
             pen.note(dots[0], curve.key)
@@ -257,7 +258,7 @@ def caption(block: Block, curves: list[Curve]) -> str:
     """What the marks mean, and how many runs stand behind them."""
     lines = [line for curve in curves for line in curve.lines] + ([block.baseline] if block.baseline else [])
     said = [f"Large marks: means over {runs_text(lines)}"]
-    if any(line.scores.n > 1 for line in lines):
+    if any(1 < line.scores.n <= FEW for line in lines):
         said[0] += "; small dots: the runs"
     if any(not math.isnan(line.scores.low) for line in lines):
         said[0] += "; bands: 95 % intervals of the mean, from n = 3 on"

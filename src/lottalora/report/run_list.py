@@ -20,49 +20,69 @@ from lottalora.results.rows import Row
 # Folders of the machine that trained: nothing for a page that travels. Seeds have a column.
 PRIVATE = ("paths.", "data.root")
 OF_A_RUN = ("seed", "backbone_seed", "scaffold.seed")
-SAME = (
-    "model", "size", "mode", "init", "rank", "alpha", "seed", "recipe", "metric", "score", "device",
-    "seconds", "digest", "commit", "finished",
-)  # fmt: skip
+OF_A_LINE = ("model", "size", "mode", "init", "rank", "alpha", "recipe", "metric")
+OF_A_ROW = ("seed", "score", "seconds", "digest", "finished")
 
 
 def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str] = ()) -> dict:
-    """{"runs": one dict for each row, "pool": options, "configs": lists of places in the pool}.
+    """All runs, with what many share told once, so that thousands of them stay small.
 
-    Runs that differ in their seeds alone share a config, so that thousands of rows stay small.
+    {"runs": one dict for each row, "lines": what its line shares, "pool": options, "configs": lists of places
+    in the pool, "made": device and commit, "base": address of the results}.
     """
     pool: dict[str, int] = {}
     configs: dict[tuple[int, ...], int] = {}
+    made: dict[str, int] = {}
     base = quote(os.path.relpath(results, out).replace(os.sep, "/"))
-    runs = []
+    lines, runs = [], []
     for block in blocks:
         for line in block.lines:
             for counted, row in marked(line) if line.own_rows else []:
                 named = tuple(pool.setdefault(option, len(pool)) for option in options(row))
-                config = configs.setdefault(named, len(configs))
-                runs.append(entry(block, row, counted, lost) | {"config": config} | links(row, results))
-    return {"runs": runs, "pool": list(pool), "configs": list(configs), "base": base}
+                shared = line_entry(block, row, results) | {"config": configs.setdefault(named, len(configs))}
+                if not lines or lines[-1] != shared:
+                    lines.append(shared)
+                where = {"device": row["device"], "commit": row["commit"],
+                         "state": commit_state(row["commit"], lost)}  # fmt: skip
+                at = made.setdefault(json.dumps(where), len(made))
+                runs.append({"line": len(lines) - 1, "made": at} | entry(block, row, counted, results))
+    return {
+        "runs": runs,
+        "lines": lines,
+        "pool": list(pool),
+        "configs": list(configs),
+        "made": [json.loads(each) for each in made],
+        "base": base,
+    }
 
 
 def marked(line: Line) -> list[tuple[bool, Row]]:
     return [(True, row) for row in line.runs] + [(False, row) for row in line.older]
 
 
-def entry(block: Block, row: Row, counted: bool, lost: Collection[str]) -> dict:
-    """Keys are what the table's headings call in `data-key`; what says nothing is left out."""
-    score, removed = row["score"], removed_score(row)
-    unit = f" {block.metric.unit}" if block.metric.unit else ""
-    made = {key: row[key] for key in SAME} | {
+def line_entry(block: Block, row: Row, results: Path) -> dict:
+    """What the runs of one line share; what says nothing is left out."""
+    metric = block.metric
+    made = {key: row[key] for key in OF_A_LINE} | {
         "data": row["data"] + (f" ({block.stand_in.removeprefix('built-in ')})" if block.stand_in else ""),
-        "score_text": "diverged" if row["diverged"] else block.metric.text(score) + unit,
-        "removed": removed,
-        "removed_text": None if removed is None else block.metric.text(removed),
-        "recovery": recovery_of(block, row),
         "share": round(100 * row["counts"]["trainable"] / row["counts"]["full"], 5),
         "trainable": row["counts"]["trainable"],
         "options": row_options(row),
-        "state": commit_state(row["commit"], lost),
+        "shown": [metric.scale, metric.decimals, f" {metric.unit}" if metric.unit else ""],
+        "folder": quote(rows.path_of(row, results).parent.relative_to(results).as_posix()),
+    }
+    return {key: value for key, value in made.items() if value not in (None, "")}
+
+
+def entry(block: Block, row: Row, counted: bool, results: Path) -> dict:
+    """What a run has for itself; what says nothing is left out."""
+    path = rows.path_of(row, results)
+    made = {key: row[key] for key in OF_A_ROW} | {
+        "removed": removed_score(row),
+        "recovery": recovery_of(block, row),
         "older": not counted,
+        "row": quote(path.name),
+        "log": log_of(path.relative_to(results), results),
     }
     return {key: value for key, value in made.items() if value not in (None, "", False)}
 
@@ -82,11 +102,7 @@ def options(row: Row) -> list[str]:
     ]
 
 
-def links(row: Row, results: Path) -> dict:
-    """The row's file, and the folder of its run where that exists, relative to the results."""
-    path = rows.path_of(row, results).relative_to(results)
-    found = {"row": quote(path.as_posix())}
+def log_of(path: Path, results: Path) -> str:
+    """The folder of the run where that exists, relative to the results; else ""."""
     folder = Path("runs", "-".join([*path.parts[1:-1], path.stem]))
-    if (results / folder).is_dir():
-        found["log"] = quote(folder.as_posix())
-    return found
+    return quote(folder.as_posix()) if (results / folder).is_dir() else ""

@@ -69,6 +69,8 @@ const filters = document.getElementById("filters");
 const heads = [...table.querySelectorAll("th[data-key]")];
 const keys = heads.map((head) => head.dataset.key);
 const WORDS = ["model", "size", "data", "mode", "init", "recipe", "options", "device", "digest", "metric", "state"];
+const scoreText = (run, score) => (score * run.shown[0]).toFixed(run.shown[1]);
+payload.runs = payload.runs.map((run) => ({...payload.lines[run.line], ...payload.made[run.made], ...run}));
 payload.runs.forEach((run) => {
   const numbers = ["rank", "alpha", "seed"].filter((key) => key in run).map((key) => `${key}=${run[key]}`);
   const said = WORDS.map((key) => run[key] ?? "").join(" ").replaceAll(",", " ");
@@ -86,8 +88,8 @@ const FORMATS = {
 };
 
 function text(run, key) {
-  if (key === "score") return run.score_text;
-  if (key === "removed") return run.removed_text ?? "–";
+  if (key === "score") return "score" in run ? scoreText(run, run.score) + run.shown[2] : "diverged";
+  if (key === "removed") return "removed" in run ? scoreText(run, run.removed) : "–";
   const value = run[key];
   if (value === undefined) return "–";
   return FORMATS[key] ? FORMATS[key](value) : String(value);
@@ -135,7 +137,7 @@ function unfolded(run, id) {
   const box = inside.appendChild(document.createElement("div"));
   box.append(`${run.digest}, finished ${run.finished}, commit ${run.commit || "–"}, ${run.metric}`);
   if (run.older) box.append(". Older row of a seed that was run again: in no mean");
-  box.append(". Files: ", link("row", `${payload.base}/${run.row}`));
+  box.append(". Files: ", link("row", `${payload.base}/${run.folder}/${run.row}`));
   if (run.log) box.append(", ", link("log and checkpoint", `${payload.base}/${run.log}/`));
   const config = document.createElement("code");
   config.textContent = payload.configs[run.config].map((option) => payload.pool[option]).join("\n");
