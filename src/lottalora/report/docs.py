@@ -36,11 +36,20 @@ def fills(make: MakeBlock) -> MakeBlock:
 def score(
     blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str = "-", *rest: str
 ) -> str:
-    """One score in a sentence: `score mlp mnist medium scaffold 8`, then init=, recipe=, alpha=, metric=."""
+    """One score in a sentence: `score mlp mnist medium scaffold 8`, then init=, adapter=, recipe= …"""
     block, line = find(blocks, model, data, size, condition, rank, *rest)
     unit = f" {block.metric.unit}" if block.metric.unit == "%" else ""
     values = runs_text(scores_of(line), block.metric)
     return values.replace(" (n", f"{unit} (n")
+
+
+@fills
+def last_validation(blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str) -> str:
+    """The validation score after the last epoch, from the rows' history."""
+    block, line = find(blocks, model, data, size, condition, rank)
+    unit = f" {block.metric.unit}" if block.metric.unit == "%" else ""
+    last = [run["history"]["validation_score"][-1] for run in line.runs if run["history"]]
+    return runs_text(last, block.metric).replace(" (n", f"{unit} (n")
 
 
 @fills
@@ -232,6 +241,10 @@ def find(
     if init is None and benchmark and condition in ("scaffold", "no_scaffold"):
         init = benchmark.init
     lines = [line for line in lines if init is None or line.init == init]
+    if "adapter" in options:
+        lines = [line for line in lines if line.adapter == f"+{options['adapter']}"]
+    elif len(lines) > 1:
+        lines = [line for line in lines if not line.adapter]
     if "alpha" in options:
         lines = [line for line in lines if line.alpha == float(options["alpha"])]
     elif len(lines) > 1:
