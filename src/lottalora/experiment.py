@@ -21,6 +21,7 @@ from lottalora.errors import DIVERGED
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
+from lottalora.results.schema import COUNTS
 from lottalora.tasks.metrics import load_torchmetrics
 from lottalora.tracking import logger as tracking
 from lottalora.tracking.logger import Watch
@@ -71,14 +72,19 @@ def train(cfg: DictConfig, identity: dict) -> bool:
         measured = fit_and_score(cfg, data.spec, splits, net, folder, watch)
         if not collectives.is_first():
             return measured["diverged"]
-        row = identity | measured | data.spec.scoring() | {"config": about.config}
-        row |= {"counts": account.counts(), "account": account.as_dict(net)["entries"]}
+        row = row_of(identity, measured, data.spec, account.as_dict(net), about.config)
         path = rows.write(row, results)
         if watch:
             watch.row = row
     remove(folder)
     rows.log_end(row, path, hint=HydraConfig.get().mode != RunMode.MULTIRUN)
     return row["diverged"]
+
+
+def row_of(identity: dict, measured: dict, spec: DataSpec, account: dict, config: dict) -> dict:
+    """Put a row together."""
+    counted = {"counts": {key: account[key] for key in COUNTS}, "account": account["entries"]}
+    return identity | measured | spec.scoring() | counted | {"config": config}
 
 
 def fit_and_score(

@@ -31,7 +31,7 @@ class PoolLauncher(Launcher):
 
     def __init__(self, workers: int | None) -> None:
         self.workers = workers
-        self.cells = None  # set by a sweeper that has composed them already
+        self.packs = None  # set by a sweeper that has composed the cells already
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -41,13 +41,14 @@ class PoolLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from lottalora.sweeps.cells import Composer
         from lottalora.sweeps.launch import Sweep
+        from lottalora.sweeps.packs import alone
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         composer = Composer(self.hydra_context.config_loader, self.config)
-        cells = self.cells or [composer.cell(overrides) for overrides in job_overrides]
+        packs = self.packs or alone([composer.cell(overrides) for overrides in job_overrides])
         return Sweep(
-            cells,
+            packs,
             config=self.config,
             context=self.hydra_context,
             task_function=self.task_function,

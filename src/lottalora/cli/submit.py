@@ -39,6 +39,8 @@ def run(asked: argparse.Namespace) -> int:
     overrides = overrides_of(asked)
     with sweep_of(overrides) as (cells, _, master):
         results, devices = Path(master.paths.results).resolve(), master.trainer.devices
+        if master.ensemble:
+            raise ValueError("Slurm runs each cell as a job of its own, without ensemble=true. Leave it out.")
     request = submit.Request(
         partition=asked.partition,
         time=asked.time,

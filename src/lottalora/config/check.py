@@ -37,6 +37,7 @@ SECTIONS = (
 CHOICES = {
     "dry_run": (True, False, "json"),
     "force": (True, False),
+    "ensemble": (True, False),
     "fused": ("auto", "force", "off"),
     "adapter.A_init": ("kaiming", "normal", "zeros"),
     "adapter.train_beta": (True, False),
@@ -72,6 +73,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if not sweep:
             check_no_sweep(typed)
+            check_no_ensemble(cfg, typed)
     check_devices(cfg.trainer.devices, sweep=sweep)
     check_strategy(cfg)
     check_resample(cfg)
@@ -89,6 +91,15 @@ def check_no_sweep(typed: Sequence[str]) -> None:
         raise ValueError(
             f"sweeps={name} names many runs, and without -m there is one. "
             f"Type `{run_command()} -m {' '.join(typed)}`, or leave out sweeps= and name the run."
+        )
+
+
+def check_no_ensemble(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Refuse ensemble=true without -m, where there is one run."""
+    if cfg.ensemble:
+        raise ValueError(
+            "ensemble=true trains several cells of a sweep at once, and without -m there is one run. "
+            f"Type `{run_command()} -m {' '.join(typed)}`, or ensemble=false."
         )
 
 

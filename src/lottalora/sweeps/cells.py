@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -22,6 +23,8 @@ from omegaconf import read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lottalora.config.check import check
+from lottalora.config.ensemble import check_ensemble
+from lottalora.config.ensemble import common_settings
 from lottalora.config.identity import naming
 from lottalora.errors import in_one_line
 from lottalora.results import rows
@@ -38,12 +41,14 @@ class Cell:
         identity: the part of its row that names it; empty where the config cannot be resolved.
         epochs: epochs that it trains; 0 where the config cannot be resolved.
         problem: why it cannot run, or None.
+        common: with ensemble=true, the settings that it shares with the others of its ensemble.
     """
 
     overrides: tuple[str, ...]
     identity: dict
     epochs: int = 0
     problem: str | None = None
+    common: dict = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -90,7 +95,11 @@ class Composer:
         return task, hydra
 
     def cell(self, overrides: Sequence[str]) -> Cell:
-        """A cell with its name. An unknown key or choice is raised; a value that is not allowed is noted."""
+        """A cell with its name.
+
+        An unknown key or choice is raised, and a setting that no ensemble has; a value that is not allowed is
+        noted.
+        """
         cfg, hydra = self.config(overrides)
         hydra.hydra.overrides.task = list(overrides)
         HydraConfig.instance().cfg = hydra
@@ -99,7 +108,11 @@ class Composer:
             identity = naming(cfg, hydra.hydra.runtime.choices)
         except (ValueError, OmegaConfBaseException) as error:
             return Cell(overrides=tuple(overrides), identity={}, problem=in_one_line(error) or str(error))
-        return Cell(overrides=tuple(overrides), identity=identity, epochs=cfg.trainer.epochs)
+        common = {}
+        if cfg.ensemble:
+            check_ensemble(cfg)
+            common = common_settings(cfg)
+        return Cell(overrides=tuple(overrides), identity=identity, epochs=cfg.trainer.epochs, common=common)
 
 
 def cells_of(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Cell]:
@@ -182,3 +195,8 @@ def in_job(overrides: Sequence[str]) -> str:
 def cell_name(cell: Cell) -> str:
     """Return the run's name, or its overrides where the cell could not be composed."""
     return rows.run_name(cell.identity) if cell.identity else " ".join(cell.overrides)
+
+
+def key_of(cell: Cell) -> str:
+    """Return the cell's digest, or its overrides where it could not be composed."""
+    return cell.digest or " ".join(cell.overrides)

@@ -6,26 +6,33 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.core.utils import JobStatus
+from hydra.core.utils import configure_log
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 from omegaconf import open_dict
+from omegaconf import read_write
 
+from lottalora.errors import in_one_line
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import cell_name
 from lottalora.sweeps.cells import in_job
+from lottalora.sweeps.cells import key_of
+from lottalora.sweeps.packs import Pack
 from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
@@ -42,7 +49,7 @@ class Sweep:
     """The cells of one multirun on their way through the pool.
 
     Args:
-        cells: what is to be run.
+        packs: what is to be run, the cells of each process.
         config: of the multirun.
         context, task_function: what Hydra runs a job with.
         workers: how many runs at once; None: one for each GPU, or for each core.
@@ -50,21 +57,22 @@ class Sweep:
 
     def __init__(
         self,
-        cells: Sequence[Cell],
+        packs: Sequence[Pack],
         *,
         config: DictConfig,
         context: HydraContext,
         task_function: TaskFunction,
         workers: int | None,
     ) -> None:
-        self.cells = cells
+        self.packs = packs
+        self.cells = [cell for pack in packs for cell in pack.cells]
         self.config = config
         self.context = context
         self.task_function = task_function
         self.workers = workers
         self.results = Path(config.paths.results)
-        self.causes: dict[int, str] = {}
-        self.seen: set[int] = set()
+        self.causes: dict[str, str] = {}  # by `key_of` the cell
+        self.seen: set[str] = set()
         self.begin = time.monotonic()
         terminal = sys.stderr.isatty() and not config.dry_run
         self.bar = Bar(sys.stderr, ticking=False) if terminal else None
@@ -74,19 +82,18 @@ class Sweep:
             raise ValueError(f"hydra.launcher.workers must be 1 or more, or null, got {self.workers}.")
         preload(self.config)
         slots = [{}] if self.config.dry_run else slots_of(self.workers, self.config.trainer.accelerator)
-        jobs = [self.job(index) for index in range(len(self.cells))]
+        jobs = [self.job(pack) for pack in self.packs]
         self.begin = time.monotonic()
         log.info("%d at once", len(slots))
         try:
-            with self.shown(len(jobs)):
-                self.follow(run_all(jobs, slots), total=len(jobs))
+            with self.shown(len(self.cells)):
+                self.follow(run_all(jobs, slots), total=len(self.cells))
         except KeyboardInterrupt:
-            log.error("stopped: %d of %d runs ended. Repeat the command to go on.", len(self.seen), len(jobs))
+            ended, total = len(self.seen), len(self.cells)
+            log.error("stopped: %d of %d runs ended. Repeat the command to go on.", ended, total)
             sys.exit(130)
         return [
-            result_of(cell, self.causes.get(index))
-            for index, cell in enumerate(self.cells)
-            if index in self.seen
+            result_of(cell, self.causes.get(key_of(cell))) for cell in self.cells if key_of(cell) in self.seen
         ]
 
     @contextlib.contextmanager
@@ -110,8 +117,10 @@ class Sweep:
 
     def follow(self, ends: Generator[Ended], total: int) -> None:
         for end in ends:
-            self.seen.add(end.index)
-            self.tell(end, total)
+            cells = self.packs[end.index].cells
+            for cell in cells:
+                self.seen.add(key_of(cell))
+                self.tell(cell, end, total, seconds=end.seconds / len(cells))
             if self.bar:
                 self.bar.show(len(self.seen), f"{len(self.seen)} of {total} runs, {self.left(total)} left")
             import_as_child(end.imported)
@@ -120,47 +129,74 @@ class Sweep:
                 ends.close()
                 return
 
-    def job(self, index: int) -> Job:
-        """Return the pool's job for this cell."""
-        cell = self.cells[index]
+    def job(self, pack: Pack) -> Job:
+        """Return the pool's job for these cells."""
+        if pack.name:
+            return Job(work=lambda: self.work_together(pack), log=self.folder(pack.name) / "log.txt")
+        (cell,) = pack.cells
         if cell.problem:
             return Job(work=lambda: cell.problem)
         if self.config.dry_run:
-            return Job(work=lambda: self.work(index))
-        return Job(work=lambda: self.work(index), log=self.log_of(cell))
+            return Job(work=lambda: self.work(cell))
+        return Job(work=lambda: self.work(cell), log=self.log_of(cell))
 
-    def work(self, index: int) -> str | None:
+    def work(self, cell: Cell) -> str | None:
         """Compose and run the cell in the worker, as Hydra's own launcher does."""
         if not self.config.dry_run:
-            with contextlib.suppress(OSError):  # a full disk: the run itself says so
-                sys.stderr.write(
-                    f"begin {' '.join(self.cells[index].overrides)}\n"
-                )  # heads each try in a log
-        config = self.context.config_loader.load_sweep_config(self.config, list(self.cells[index].overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = index
+            head_log(cell)
         done = run_job(
             hydra_context=self.context,
             task_function=self.task_function,
-            config=config,
+            config=self.composed(cell),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
         if done.status == JobStatus.COMPLETED:
             return None
-        return failures.cause_of(done._return_value).removesuffix(in_job(self.cells[index].overrides))
+        return failures.cause_of(done._return_value).removesuffix(in_job(cell.overrides))
+
+    def work_together(self, pack: Pack) -> str | None:
+        """Compose the cells and train them at once, in the worker."""
+        from lottalora import ensemble
+        from lottalora.config.identity import identify
+
+        asked = []
+        for cell in pack.cells:
+            head_log(cell)
+            config = self.composed(cell)
+            HydraConfig.instance().set_config(config)
+            configure_log(config.hydra.job_logging, config.hydra.verbose)
+            with read_write(config), open_dict(config):
+                del config["hydra"]
+            asked.append(ensemble.Asked(cfg=config, identity=identify(config), overrides=cell.overrides))
+        try:
+            ensemble.run(asked, pack.name)
+        except Exception as error:
+            log.error("failed: %s", in_one_line(error) or traceback.format_exc())
+            return failures.cause_of(error)
+        return None
+
+    def composed(self, cell: Cell) -> DictConfig:
+        """The config of a cell, Hydra's part with it."""
+        config = self.context.config_loader.load_sweep_config(self.config, list(cell.overrides))
+        index = self.cells.index(cell)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = index
+        return config
+
+    def folder(self, name: str) -> Path:
+        return self.results / "runs" / name
 
     def log_of(self, cell: Cell) -> Path:
-        return self.results / "runs" / rows.run_name(cell.identity) / "log.txt"
+        return self.folder(rows.run_name(cell.identity)) / "log.txt"
 
-    def tell(self, end: Ended, total: int) -> None:
+    def tell(self, cell: Cell, end: Ended, total: int, *, seconds: float) -> None:
         """Log one line for a run that ended."""
-        cell = self.cells[end.index]
         if self.config.dry_run and not end.cause:
             return
         place = f"{len(self.seen)}/{total}"
         if end.cause:
-            self.causes[end.index] = end.cause
+            self.causes[key_of(cell)] = end.cause
             self.keep_death(cell, end)
             self.say(logging.ERROR, f"{place} failed: {cell_name(cell)}: {end.cause}")
             return
@@ -172,7 +208,7 @@ class Sweep:
             return
         done = rows.read(row)
         score = "diverged" if done["diverged"] else f"{done['metric']} {done['score']:.4f}"
-        score = f"{score}, {end.seconds:.1f} s"
+        score = f"{score}, {seconds:.1f} s"
         left = "" if self.bar else f", {self.left(total)} left"  # the bar says it
         self.say(logging.INFO, f"{place} {cell_name(cell)}: {score}{left}")
 
@@ -193,6 +229,12 @@ class Sweep:
         """Estimate the time left from the runs so far."""
         seconds = (time.monotonic() - self.begin) / len(self.seen) * (total - len(self.seen))
         return duration(seconds)
+
+
+def head_log(cell: Cell) -> None:
+    """Head each try in a log with the overrides of the cell."""
+    with contextlib.suppress(OSError):  # a full disk: the run itself says so
+        sys.stderr.write(f"begin {' '.join(cell.overrides)}\n")
 
 
 def preload(config: DictConfig) -> None:

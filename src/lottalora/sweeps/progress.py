@@ -16,6 +16,7 @@ from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import cells_of_overrides
+from lottalora.sweeps.cells import key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +69,6 @@ def sweep_state(cells: Sequence[Cell], results: Path) -> SweepState:
         else:
             now.waiting.append(cell)
     return now
-
-
-def key_of(cell: Cell) -> str:
-    """Return the cell's digest, or its overrides where it could not be composed."""
-    return cell.digest or " ".join(cell.overrides)
 
 
 @contextlib.contextmanager

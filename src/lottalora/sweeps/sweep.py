@@ -20,6 +20,10 @@ from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import cells_of
 from lottalora.sweeps.cells import in_job
 from lottalora.sweeps.cells import jobs_of
+from lottalora.sweeps.packs import Pack
+from lottalora.sweeps.packs import alone
+from lottalora.sweeps.packs import ensembles
+from lottalora.sweeps.packs import packs_text
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +47,11 @@ def run_sweep(
         check_writable(Path(config.hydra.sweep.dir))
         todo = cells if config.force else unfinished(cells, Path(config.paths.results))
     log.info("%s", counts_text(jobs, cells, todo))
-    results = run_cells(todo, launcher)
+    together = config.ensemble and not config.dry_run
+    packs = ensembles(cells, {cell.digest for cell in todo}) if together else alone(todo)
+    if together:
+        log.info("%s", packs_text(packs))
+    results = run_packs(packs, launcher)
     failed = [each for each in results if each.status != JobStatus.COMPLETED]
     if not config.dry_run:
         if not failed:
@@ -53,13 +61,15 @@ def run_sweep(
     return [results] if todo else []
 
 
-def run_cells(todo: Sequence[Cell], launcher: Launcher) -> Sequence[JobReturn]:
+def run_packs(packs: Sequence[Pack], launcher: Launcher) -> Sequence[JobReturn]:
     """Launch the cells; the launcher gets them composed where it can take them."""
-    if not todo:
+    if not packs:
         return []
-    if hasattr(launcher, "cells"):
-        launcher.cells = todo
-    return launcher.launch([cell.overrides for cell in todo], initial_job_idx=0)
+    if hasattr(launcher, "packs"):
+        launcher.packs = packs
+    elif any(pack.name for pack in packs):
+        raise ValueError("ensemble=true works with hydra/launcher=pool alone. Type ensemble=false for Slurm.")
+    return launcher.launch([cell.overrides for pack in packs for cell in pack.cells], initial_job_idx=0)
 
 
 def name_diverged(cells: Sequence[Cell], results: Path) -> None:

@@ -20,6 +20,9 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
+from torch import Tensor
+from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from lottalora.distributed.collectives import broadcast
 from lottalora.distributed.collectives import is_first
@@ -292,7 +295,13 @@ def set_random_state(state: dict) -> None:
 
 
 def as_bytes(state: dict) -> memoryview:
-    """Serialise a state with `torch.save`."""
+    """Serialise a state with `torch.save`, of a view its own values and not all that it is a view of."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(tree_map_only(Tensor, with_own_storage, state), buffer)
     return buffer.getbuffer()
+
+
+def with_own_storage(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of it if it is a view of something larger."""
+    plain = type(tensor) in (Tensor, nn.Parameter)
+    return tensor.clone() if plain and tensor.untyped_storage().nbytes() > tensor.nbytes else tensor

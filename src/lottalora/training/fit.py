@@ -120,6 +120,13 @@ def fit(
         load_best(task, best)
     except Diverged:
         diverged = True
+    return result_of(trainer, best, beta_decay, history, diverged=diverged, seconds=resume.seconds)
+
+
+def result_of(
+    trainer: Trainer, best: Best, beta_decay: BetaDecay, history: History, *, diverged: bool, seconds: float
+) -> FitResult:
+    """What callbacks and trainer of a finished training say about it."""
     chosen = bool(best.scores) and not diverged
     last_epoch = None if diverged else trainer.current_epoch - 1
     best_epoch = best.epoch if chosen else last_epoch
@@ -129,7 +136,7 @@ def fit(
         best_epoch=best_epoch,
         beta_decay=None if best_epoch is None else beta_decay.at(best_epoch),
         epochs=history.epochs if diverged else trainer.current_epoch,
-        seconds=resume.seconds,
+        seconds=seconds,
         diverged=diverged,
         history=history.columns(),
     )

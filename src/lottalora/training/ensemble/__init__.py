@@ -1,0 +1,1 @@
+"""Several runs of one architecture, trained at once with stacked parameters."""
