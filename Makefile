@@ -54,12 +54,8 @@ smoke: $(VENV)/suite.stamp  ## one epoch of each mode on made data of MNIST's fo
 	$(BIN)/python run.py -m model=mlp model.size=tiny data=mnist data.sample=true trainer.epochs=1 \
 	    mode=baseline,scaffold,zero,head paths.results=$(SMOKE)
 
-bench: $(VENV)/suite.stamp  ## time training steps into docs/benchmarks.md, the suite's loop and the weight generator
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python scripts/bench_mnist_loop.py
-	$(BIN)/python scripts/bench_cfc.py
-	$(BIN)/python scripts/bench_conv_step.py
-	$(BIN)/python scripts/bench_generator.py
+bench: $(VENV)/test.stamp  ## time layers, training steps, the loop and the weight generator; writes docs/speed.md
+	$(BIN)/python -m benchmarks
 
 clean:  ## remove .venv and what the demo and the smoke run wrote
 	rm -rf $(VENV) $(DEMO) $(SMOKE) outputs multirun site

@@ -1,5 +1,6 @@
 """The benchmark scripts run; what they measure depends on the machine."""
 
+import csv
 import os
 import re
 import subprocess
@@ -7,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.timing import compare_gradients
 from tests import commands
 
 ROOT = Path(__file__).parents[2]
@@ -16,18 +19,34 @@ pytestmark = pytest.mark.slow
 
 def test_benchmark_of_the_loop_trains_both_arms_alike():
     """Its bare loop is a second implementation of the training path, so the scores must be the same."""
-    said = said_by("bench_mnist_loop.py", "--sample", "--epochs", "2", "--repeats", "1")
+    said = ran("-c", "from benchmarks import loop; loop.report(2, repeats=1, sample=True)").stdout
     scores = re.findall(r"best validation ([\d.]+)", said)
     assert len(scores) == 2 and scores[0] == scores[1] and float(scores[0]) > 0.5
 
 
-def test_benchmark_of_cfc_times_every_arm():
-    said = said_by("bench_cfc.py", "--hidden", "16", "--repeats", "1")
-    assert re.findall(r"^(\w+, \S+) ", said, re.MULTILINE) == [
-        *("ncps, full", "suite, full"),
-        *("suite, r=1", "suite, r=8", "suite, r=32"),
-        *("ncps, r=1", "ncps, r=8", "ncps, r=32"),
-    ]
+def test_benchmark_writes_a_line_for_each_arm(tmp_path):
+    words = ["--only", "mlp", "512 to 256, 128 rows", "--seconds", "0.1", "--out", str(tmp_path)]
+    said = ran("-m", "benchmarks", "layers", "steps", "generator", "--values", "10000", *words).stdout
+    with open(tmp_path / "speed.csv") as file:
+        lines = list(csv.DictReader(file))
+    arms = {(line["group"], line["arm"]) for line in lines}
+    kinds = {"full training", "scaffold", "reference", "PEFT"}
+    assert {(group, arm) for group in ("layer", "training step") for arm in kinds} <= arms
+    ours = [line for line in lines if line["arm"] == "scaffold"]
+    assert all(0.5 < float(line["limit"]) < 1 and line["forms"] for line in ours)
+    assert "| training step: mlp | scaffold |" in (tmp_path / "speed.md").read_text()
+    assert (tmp_path / "speed.svg").stat().st_size > 1000
+    assert "torch.randn" in said and "normal" in said
+
+
+def test_benchmark_refuses_gradients_that_differ_or_are_zero():
+    true = {"A": torch.ones(3)}
+    compare_gradients("x", true, {"A": torch.ones(3)})
+    for wrong in (torch.tensor([1.0, 1.0, 1.1]), torch.zeros(3)):
+        with pytest.raises(SystemExit, match="gradient of A is zero or differs by .* Nothing was timed"):
+            compare_gradients("x", true, {"A": wrong})
+    with pytest.raises(SystemExit, match="is zero"):
+        compare_gradients("x", {"A": torch.zeros(3)}, {"A": torch.zeros(3)})
 
 
 def test_control_of_physionet_finds_the_falling_blood_pressure_of_the_made_records():
@@ -42,11 +61,17 @@ def test_control_of_physionet_without_a_folder_is_refused():
     assert "name the folder of set-a/, such as DATA/physionet2012; or type --sample" in ran.stderr
 
 
-def test_benchmark_of_a_convolutional_step_times_every_arm():
-    ratios = re.findall(
-        r"full training = ([\d.]+)", said_by("bench_conv_step.py", "--turns", "1", "--depth", "8")
+def ran(*words: str) -> subprocess.CompletedProcess:
+    paths = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
-    assert len(ratios) == 4 and float(ratios[0]) == 1
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def said_by(script: str, *words: str) -> str:

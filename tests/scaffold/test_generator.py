@@ -190,3 +190,11 @@ def test_another_table_file_is_refused(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="has SHA-256 .* reinstall lottalora"):
         module.quantiles.__wrapped__("normal")
     module._file.cache_clear()
+
+
+def test_threads_draw_the_bits_that_one_thread_draws(monkeypatch):
+    source = Source(7, "layer", (301, 97))
+    one = draw(source), draw(source, (3, 250))
+    monkeypatch.setattr(sys.modules["lottalora.scaffold.draw"], "MANY", 1)
+    monkeypatch.setattr(sys.modules["lottalora.scaffold.draw"], "_threads", lambda: 3)
+    assert torch.equal(draw(source), one[0]) and torch.equal(draw(source, (3, 250)), one[1])

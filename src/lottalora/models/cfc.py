@@ -68,15 +68,16 @@ class CfC(nn.Module):
         first, second = (layer for layer in self.cell.backbone if hasattr(layer, "weight"))
         heads = ((self.cell.ff1, 2), (self.cell.ff2, 2), (self.cell.time_b, 1), (self.cell.time_a, 1))
         width = x.inputs.shape[2]
-        W_1 = first.weight  # (K, I + H); on a scaffold composed here, once for all steps
-        drive = F.linear(packed.data, W_1[:, :width], first.bias)  # (S, I) → (S, K), all steps at once
+        # (K, I + H); on a scaffold composed here, once for both parts and all steps
+        W_x, W_h = first.weight.split([width, self.cell.hidden_size], dim=1)
+        drive = F.linear(packed.data, W_x, first.bias)  # (S, I) → (S, K), all steps at once
         kept = F.dropout(torch.ones_like(drive), self.dropout, self.training)  # (S, K), 0 or 1 / (1 − p)
         state = Fused.apply(
             drive,
             kept,
             elapsed.data[:, None],
             packed.batch_sizes.tolist(),
-            W_1[:, width:],
+            W_h,
             second.weight,
             second.bias,
             torch.cat([times * head.weight for head, times in heads]),

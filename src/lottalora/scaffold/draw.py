@@ -1,6 +1,8 @@
 """Drawing a frozen weight: W_seed as a pure function of (version, seed, layer name, shape, family)."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -16,6 +18,9 @@ from lottalora.scaffold.families import find_family
 from lottalora.scaffold.prng import halves
 from lottalora.scaffold.prng import key_of
 from lottalora.scaffold.seeds import check_seed
+
+MANY = 2**22  # values, from which on several threads draw them
+MOST_THREADS = 8  # beyond, memory is the limit
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,25 @@ def _look_up(source: Source, table: Table, rows: tuple[int, int]) -> Tensor:
     if not 0 <= first <= last <= out:
         raise ValueError(f"Rows {first} to {last} are not within the {out} rows of {source.name!r}.")
     key = key_of(source.seed, source.redraw, source.name, f"{out}x{columns}", source.family)
-    values = np.empty((last - first) * columns, np.float32)
-    done = 0
-    for index in halves(key, first * columns, last * columns):
-        np.take(table, index, out=values[done : done + index.size], mode="clip")
-        done += index.size
+    start, stop = first * columns, last * columns
+    values = np.empty(stop - start, np.float32)
+
+    def fill(begin: int, end: int) -> None:
+        for index in halves(key, begin, end):
+            np.take(table, index, out=values[begin - start : begin - start + index.size], mode="clip")
+            begin += index.size
+
+    threads = _threads() if stop - start >= MANY else 1
+    edges = [start + (stop - start) * part // threads for part in range(threads + 1)]
+    if threads == 1:
+        fill(start, stop)
+    else:  # NumPy computes without Python's lock, and value i is a function of i alone
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, edges, edges[1:]))  # the list raises what a thread raised
     return torch.from_numpy(values).view(last - first, columns)
+
+
+def _threads() -> int:
+    """The processors that this process may use, at most MOST_THREADS."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, MOST_THREADS)

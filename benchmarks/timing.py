@@ -1,0 +1,129 @@
+"""Arms that take turns, and what a turn of each costs."""
+
+import statistics
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+Arm = Callable[[], None]
+FEWEST, MOST = 3, 200  # turns
+FULL = "full training"
+
+
+class Line(NamedTuple):
+    """One arm of one comparison."""
+
+    group: str
+    name: str
+    arm: str
+    milliseconds: float  # median
+    ratio: float  # to full training: median, smallest, largest
+    smallest: float
+    largest: float
+    turns: int
+    limit: float | None  # counted operations ÷ those of full training
+    forms: str
+    per_second: float | None = None  # tokens, on a GPU
+    megabytes: float | None = None  # peak, on a GPU
+
+
+class Timing(NamedTuple):
+    """How long a comparison takes, and where it runs.
+
+    Args:
+        seconds: for all turns of all arms.
+        device: cpu or cuda.
+    """
+
+    seconds: float
+    device: str
+
+    def clock(self) -> float:
+        """The processor's seconds of this thread; on a GPU the clock, when all work is done."""
+        if self.device == "cpu":
+            return time.thread_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def take_turns(self, arms: Mapping[str, Arm]) -> dict[str, list[float]]:
+        """The seconds of each turn of each arm; two turns of each before are not counted."""
+        seconds: dict[str, list[float]] = {name: [] for name in arms}
+        end = time.perf_counter() + self.seconds
+        for turn in range(MOST + 2):
+            if turn - 2 >= FEWEST and time.perf_counter() > end:
+                break
+            for name, step in arms.items():
+                began = self.clock()
+                step()
+                if turn >= 2:
+                    seconds[name].append(self.clock() - began)
+        return seconds
+
+    def megabytes(self, step: Arm) -> float | None:
+        """The most memory that a step has on a GPU."""
+        if self.device == "cpu":
+            return None
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() / 1e6
+
+
+def lines_of(
+    group: str,
+    name: str,
+    seconds: Mapping[str, list[float]],
+    *,
+    limit: float,
+    forms: str,
+    tokens: int = 0,
+    megabytes: Mapping[str, float | None],
+) -> list[Line]:
+    """One line for each arm; limit and forms belong to the one named "scaffold"."""
+    lines = []
+    for arm, spent in seconds.items():
+        ratios = [mine / base for mine, base in zip(spent, seconds[FULL], strict=True)]
+        median, ours = statistics.median(spent), arm == "scaffold"
+        lines.append(
+            Line(
+                *(group, name, arm, 1000 * median, statistics.median(ratios), min(ratios), max(ratios)),
+                *(len(spent), limit if ours else None, forms if ours else ""),
+                tokens / median if tokens and megabytes[arm] is not None else None,
+                megabytes[arm],
+            )
+        )
+    return lines
+
+
+def compare_gradients(name: str, reference: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Refuse to measure what computes gradients that are zero or not those of the reference."""
+    largest = max(gradient.norm() for gradient in reference.values())
+    for parameter, true in reference.items():
+        error = (ours[parameter] - true).norm()
+        if true.norm() == 0 or error > 1e-3 * true.norm() + 1e-6 * largest:
+            raise SystemExit(
+                f"{name}: the gradient of {parameter} is zero or differs by {error / true.norm():.1e} of its "
+                "norm from the reference's. Nothing was timed."
+            )
+
+
+def operations(step: Arm) -> int:
+    """The floating-point operations of matrix products and convolutions in one step."""
+    aten = torch.ops.aten
+    products = {aten.addmm_: of_addmm, aten.mm.out: of_mm, aten.addmm.out: of_addmm}
+    with FlopCounterMode(display=False, custom_mapping=products) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def of_addmm(_: torch.Size, left: torch.Size, right: torch.Size, **__: object) -> int:
+    """For addmm in place, which PyTorch's counter leaves out."""
+    return of_mm(left, right)
+
+
+def of_mm(left: torch.Size, right: torch.Size, **_: object) -> int:
+    return 2 * left[0] * left[1] * right[1]
