@@ -12,16 +12,23 @@ from matplotlib.figure import Figure
 
 from lottalora.report.beta import arms_of
 from lottalora.report.beta import beta_picture
+from lottalora.report.blocks import ORDER
 from lottalora.report.blocks import blocks_of
 from lottalora.report.families_picture import families_picture
 from lottalora.report.families_picture import sorted_families
 from lottalora.report.headline import bests
 from lottalora.report.headline import headline_picture
+from lottalora.report.html import SHAPES
+from lottalora.report.html import own_file
 from lottalora.report.names import block_names
 from lottalora.report.page_svg import panel_svg
+from lottalora.report.palette import ADAPTERS
 from lottalora.report.palette import COLOURS
+from lottalora.report.palette import CONDITIONS
 from lottalora.report.palette import GREY
 from lottalora.report.palette import PALE
+from lottalora.report.palette import RANKS
+from lottalora.report.palette import VARIABLES
 from lottalora.report.picture import figure_of
 from lottalora.report.picture import save
 from lottalora.report.rank_curves import rank_picture
@@ -88,6 +95,14 @@ def test_a_condition_has_its_colour_whatever_stands_beside_it():
     beside = [*rank_sweep(), *(make_row(init=f"a{number}", score=0.9) for number in range(20))]
     among = colours(drawn(rank_picture(block_of(beside), "x").panels[0]))
     assert alone["scaffold"] == among["scaffold"] == {COLOURS[0].upper()}
+
+
+def test_every_condition_has_a_colour_of_the_page_and_a_mark_of_its_legend():
+    assert set(CONDITIONS) == set(ORDER)
+    assert {colour for colour, _ in CONDITIONS.values()} | {*ADAPTERS, *RANKS, GREY, PALE} <= set(VARIABLES)
+    assert {mark for _, mark in CONDITIONS.values()} <= set(SHAPES)
+    style = own_file("page.css")
+    assert all(f"{name}: light-dark(" in style for name in VARIABLES.values())
 
 
 def test_other_families_stay_out_of_the_rank_curves():

@@ -20,6 +20,9 @@ CONDITIONS = {
     "zero_scaffold": (COLOURS[6], "^"),
     "head": (GREY, "_"),
     "small": ("#5B6C2E", "p"),
+    "thawed": ("#A23B72", "h"),
+    "full_from_scaffold": (GREY, "d"),
+    "probe": (GREY, "_"),
     "lora": (COLOURS[5], "P"),
 }
 ADAPTERS = (COLOURS[3], COLOURS[4], "#8C6D31")  # scaffold + dora, + residual …, in the order of the lines
@@ -36,6 +39,7 @@ VARIABLES = (
         PAPER: "--card",
         ADAPTERS[2]: "--c7",
         "#5B6C2E": "--c8",
+        "#A23B72": "--c9",
     }
 )
 TEXT = 11.5  # pixels of the page at its natural size, points of a file
