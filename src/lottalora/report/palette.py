@@ -26,7 +26,10 @@ CONDITIONS = {
     "lora": (COLOURS[5], "P"),
 }
 ADAPTERS = (COLOURS[3], COLOURS[4], "#8C6D31")  # scaffold + dora, + residual …, in the order of the lines
-CONTROLS = ("no_scaffold", "zero_scaffold", "head")
+CONTROLS = (
+    "no_scaffold", "zero_scaffold", "head", "small", "probe", "resample_epoch", "resample_batch_k2",
+    "resample_microbatch_k4",
+)  # fmt: skip
 # Colour of a file → variable of page.css, by which the page changes it in the dark.
 VARIABLES = (
     {colour: f"--c{place}" for place, colour in enumerate(COLOURS)}

@@ -64,7 +64,7 @@ def rank_picture(block: Block, name: str, further: Iterable[Block] = ()) -> Pict
     size = {"width": 320, "height": 220} if small else {}
     panels = [score_panel(each, size) for each in (block, *further)]
     if any(curve.is_control for curve in curves):
-        panels.append(Panel(lambda pen: draw_controls(pen, block), title="Controls", **size))
+        panels.append(Panel(lambda pen: draw_controls(pen, block), title="Controls and other arms", **size))
     title = f"{block.pair_title}, {block.size}"
     return Picture(
         name,
