@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
+from lottalora import artifacts
 from lottalora import build
 from lottalora.config.identity import identify
 from lottalora.config.identity import portable
@@ -73,6 +74,7 @@ def train(cfg: DictConfig, identity: dict) -> bool:
         if not collectives.is_first():
             return measured["diverged"]
         row = row_of(identity, measured, data.spec, account.as_dict(net), about.config)
+        row |= artifacts.save_run(net, data.spec, splits, row, results)
         path = rows.write(row, results)
         if watch:
             watch.row = row

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from lottalora import uncaught
 from lottalora.cli import analyse
+from lottalora.cli import artifact
 from lottalora.cli import cancel
 from lottalora.cli import completion
 from lottalora.cli import doctor
+from lottalora.cli import page
 from lottalora.cli import plan
 from lottalora.cli import run
 from lottalora.cli import status
@@ -77,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
     made.set_defaults(parser=made)  # completion describes all of it
     for name, module in PARTS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
+    for name, (help_, add, _) in ARTIFACT.items():
+        add(commands.add_parser(name, help=help_, description=f"{help_}."))
     return made
 
 
@@ -134,8 +138,8 @@ def write_docs(asked: argparse.Namespace) -> int:
 
     rows, problems = readable_rows(asked.results)
     pages = (docs_pages.stale if asked.check else docs_pages.write)(asked.docs, blocks_of(rows))
-    for page in pages:
-        print(f"{page}: stale. Run: python -m lottalora report --docs" if asked.check else f"{page}: written")
+    for path in pages:
+        print(f"{path}: stale. Run: python -m lottalora report --docs" if asked.check else f"{path}: written")
     return 1 if problems or (asked.check and pages) else 0
 
 
@@ -158,6 +162,17 @@ PARTS = {
     "sync": sync,
     "doctor": doctor,
     "completion": completion,
+    "page": page,
 }
-COMMANDS = {"rows": print_rows, "report": print_report, **{name: part.run for name, part in PARTS.items()}}
+ARTIFACT = {  # name → help, function that adds arguments, command
+    "inspect": (artifact.HELP_INSPECT, artifact.add_inspect, artifact.inspect),
+    "verify": (artifact.HELP_VERIFY, artifact.add_verify, artifact.verify),
+    "card": (artifact.HELP_CARD, artifact.add_card, artifact.card),
+}
+COMMANDS = {
+    "rows": print_rows,
+    "report": print_report,
+    **{name: part.run for name, part in PARTS.items()},
+    **{name: command for name, (_, _, command) in ARTIFACT.items()},
+}
 NAMES = ("run", *COMMANDS)

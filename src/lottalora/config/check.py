@@ -38,6 +38,7 @@ CHOICES = {
     "dry_run": (True, False, "json"),
     "force": (True, False),
     "ensemble": (True, False),
+    "artifact": (True, False),
     "fused": ("auto", "force", "off"),
     "adapter.A_init": ("kaiming", "normal", "zeros"),
     "adapter.train_beta": (True, False),
@@ -254,6 +255,13 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
         raise ValueError(
             "data=gated_mnist gives each of several scaffolds its digits, and mode=gated trains them: they "
             "go together. Type data=gated_mnist mode=gated."
+        )
+    several = not cfg.scaffold or cfg.mode == "gated" or cfg.get("thaw")
+    if cfg.artifact and (several or cfg.ensemble or cfg.trainer.strategy == "fsdp"):
+        what = f"mode={cfg.mode}" if several else "ensemble=true" if cfg.ensemble else "trainer.strategy=fsdp"
+        raise ValueError(
+            f"artifact=true saves a model on one frozen scaffold, held whole; {what} has none. "
+            "Leave out artifact."
         )
     instead = {"head": "scaffold", "probe": "lora", "full_from_scaffold": "thawed"}.get(cfg.mode)
     if instead and "rank" in typed and cfg.rank > 0:

@@ -5,6 +5,7 @@ import math
 import re
 import types
 from pathlib import Path
+from typing import NotRequired
 from typing import TypedDict
 from typing import Union
 from typing import get_args
@@ -59,6 +60,7 @@ class Row(TypedDict):
     data_fingerprint: str  # of the data that were used; rows with different ones are never compared
     config: dict  # the resolved config, plain
     finished: str  # UTC, ISO 8601
+    artifact: NotRequired[str]  # name of the file in RESULTS/artifacts, of a run with artifact=true
 
 
 # What was not a choice when the first rows were written. It is part of a digest only where it is not this.
@@ -111,13 +113,13 @@ def check(row: object, path: Path) -> None:
     if schema != SCHEMA:
         raise unusable(path, f"of schema {schema!r}; this version reads 1 to {SCHEMA}")
     hints = get_type_hints(Row)
-    missing, unknown = sorted(hints.keys() - row.keys()), sorted(row.keys() - hints.keys())
+    missing, unknown = sorted(Row.__required_keys__ - row.keys()), sorted(row.keys() - hints.keys())
     if missing:
         raise unusable(path, f"without {', '.join(missing)}")
     if unknown:
         raise unusable(path, f"with keys that schema {SCHEMA} does not know: {', '.join(map(str, unknown))}")
     for key, hint in hints.items():
-        if not is_a(row[key], hint):
+        if key in row and not is_a(row[key], hint):
             raise unusable(path, f"wrong in {key}: {row[key]!r} is not {json_type(hint)}")
     check_contents(row, path)
 

@@ -143,8 +143,8 @@ def from_bytes(content: bytearray) -> Sealed:
     metadata = described.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not isinstance(metadata.get("lottalora"), str):
         raise ValueError("This safetensors file is no artifact of lottalora: it has no lottalora header.")
-    if metadata.keys() != METADATA or not all(isinstance(value, str) for value in metadata.values()):
-        raise damaged("its metadata must be format, lottalora and seal, each a text")
+    if metadata.keys() != METADATA or metadata["format"] != "pt" or not isinstance(metadata["seal"], str):
+        raise damaged("its metadata must be format, which is pt, lottalora and seal")
     _check_seal(content, head, metadata["seal"])
     tensors = _tensors(described, data)
     return Sealed(metadata["lottalora"], tensors, metadata["seal"], len(content))
@@ -161,7 +161,9 @@ def parse(text: str | bytes, what: str) -> object:
         ValueError: it is not that.
     """
     try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else text  # json would guess the encoding
         found: object = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise damaged(f"{what} cannot be read ({error})") from None
     return found

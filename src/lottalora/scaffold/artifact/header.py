@@ -129,6 +129,10 @@ class Header:
         except (TypeError, ValueError) as error:
             raise ValueError(f"An artifact's header holds plain, finite values only: {error}.") from None
 
+    def as_dict(self) -> dict[str, Plain]:
+        """The header as plain data."""
+        return asdict(self)
+
     @classmethod
     def from_json(cls, text: str) -> "Header":
         """Read a header strictly.

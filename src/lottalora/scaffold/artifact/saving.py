@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +218,3 @@ def _probe(model: nn.Module, inputs: Sequence[Tensor], call: Any) -> dict[str, T
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-
-
-def as_dict(header: Header) -> dict[str, Any]:
-    """The header as plain data."""
-    return asdict(header)

@@ -1,0 +1,138 @@
+"""The suite's artifacts: its models as registered architectures, and the file that a run leaves."""
+
+import importlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from lottalora.data.spec import DataSpec
+from lottalora.data.splits import Splits
+from lottalora.results import rows
+from lottalora.scaffold import ARCHITECTURES
+from lottalora.scaffold import materialize
+from lottalora.scaffold import register_architecture
+from lottalora.scaffold import save
+from lottalora.scaffold.adapter import LEARNED
+
+FOLDER = "artifacts"
+TARGETS = {  # name of the architecture → what builds it; a file names the first, never the second
+    "cfc": "lottalora.models.cfc.CfC",
+    "decision_transformer": "lottalora.models.decision_transformer.DecisionTransformer",
+    "distilbert": "lottalora.models.distilbert.distilbert",
+    "gcn": "lottalora.models.gcn.GCN",
+    "gin": "lottalora.models.gin.GIN",
+    "gpt": "lottalora.models.gpt.GPT",
+    "mlp": "lottalora.models.mlp.MLP",
+    "resnet": "lottalora.models.resnet.ResNet",
+    "vit": "lottalora.models.vit.vit",
+}
+BATCHES = {  # of models that take more than a tensor: module in data.batches and class
+    "cfc": ("batch", "Sequences"),
+    "decision_transformer": ("batch", "Windows"),
+    "distilbert": ("batch", "Texts"),
+    "gin": ("graph", "Molecules"),
+}
+GRAPHS = ("gcn", "gin")  # their batches cannot be cut to a few examples
+WITHOUT_FILES: dict[str, dict[str, Any]] = {  # arguments that name files of learned weights
+    "distilbert": {"weights": None, "root": "", "repository": None},
+    "vit": {"weights": None, "root": ""},
+}
+SCORES = {"test": "score", "validation": "validation_score"}  # of a row
+PROVENANCE = (
+    "digest",
+    "model",
+    "size",
+    "data",
+    "mode",
+    "seed",
+    "recipe",
+    "data_fingerprint",
+    "commit",
+    "finished",
+)
+PROBES = 4  # examples of the test part, stored with the outputs for them
+log = logging.getLogger(__name__)
+
+
+def register_models() -> None:
+    """Let artifacts name the nine models of the suite."""
+    for name in TARGETS:
+        if name not in ARCHITECTURES:
+            register_architecture(name, _builder(name), call=_caller(name))
+
+
+def save_run(
+    net: nn.Module, spec: DataSpec, splits: Splits, row: dict[str, Any], results: Path
+) -> dict[str, str]:
+    """Write the artifact of a finished run if its config asks for one; return the row's entry, or nothing.
+
+    Args:
+        net: with the weights of its best epoch.
+        spec, splits: the data, of which the first test examples become the stored probe.
+        row: what was measured. A run that diverged leaves no artifact.
+        results: the results folder; a file of the same run is replaced.
+    """
+    config = row["config"]
+    if not config["artifact"] or row["diverged"]:
+        return {}
+    register_models()
+    name = next(name for name, target in TARGETS.items() if target == config["model"]["net"]["_target_"])
+    path = results / FOLDER / f"{rows.run_name(row)}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scores = {f"{part} {row['metric']}": row[key] for part, key in SCORES.items()}
+    save(
+        net.to("cpu"),
+        path,
+        architecture=(name, _arguments(name, spec, config["model"])),
+        probe=_probe(name, splits),
+        metrics={key: value for key, value in scores.items() if value is not None},
+        provenance={key: str(row[key]) for key in PROVENANCE},
+        store=config["scaffold"]["family"] == LEARNED,
+        overwrite=True,
+    )
+    log.info("artifact: %s, %s bytes. Next: lottalora inspect %s", path, f"{path.stat().st_size:,}", path)
+    return {"artifact": path.name}
+
+
+def _arguments(name: str, spec: DataSpec, model: dict[str, Any]) -> dict[str, Any]:
+    """What the architecture is built from, without the files of learned weights."""
+    given = model["net"] | model["sizes"][model["size"]]
+    left_out = {"_target_", *WITHOUT_FILES.get(name, ())}
+    shape = {"in_shape": list(spec.in_shape), "out_dim": spec.out_dim}
+    return shape | {key: value for key, value in given.items() if key not in left_out}
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    def build(**arguments: Any) -> nn.Module:  # noqa: ANN401  plain data
+        module, _, attribute = TARGETS[name].rpartition(".")
+        net = getattr(importlib.import_module(module), attribute)(**arguments, **WITHOUT_FILES.get(name, {}))
+        if hasattr(net, "start") and torch.get_default_device().type != "meta":
+            materialize(net, start=net.start)
+        return net
+
+    return build
+
+
+def _caller(name: str) -> Callable[..., Tensor] | None:
+    if name not in BATCHES:
+        return None
+
+    def call(net: nn.Module, *tensors: Tensor) -> Tensor:
+        module, batch = BATCHES[name]
+        return net(getattr(importlib.import_module(f"lottalora.data.batches.{module}"), batch)(*tensors))
+
+    return call
+
+
+def _probe(name: str, splits: Splits) -> list[Tensor]:
+    """The first examples of the test part; none for graphs."""
+    if name in GRAPHS:
+        return []
+    first = next(iter(splits.test_batches()))[0]
+    parts = first if name in BATCHES else [first]
+    return [part[:PROBES].cpu() for part in parts]

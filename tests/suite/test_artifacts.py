@@ -1,0 +1,163 @@
+"""What a run leaves behind: its artifact, and the commands that read it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from lottalora import artifacts
+from lottalora.build import build
+from lottalora.cli.main import main
+from lottalora.config import check  # noqa: F401  its resolvers, for composing
+from lottalora.config.identity import portable
+from lottalora.data.batches.batch import Sequences
+from lottalora.data.batches.batch import Texts
+from lottalora.data.batches.batch import Windows
+from lottalora.data.batches.graph import Adjacency
+from lottalora.data.batches.graph import Molecules
+from lottalora.data.batches.graph import Nodes
+from lottalora.results import rows
+from lottalora.scaffold import deviation
+from lottalora.scaffold import load
+from lottalora.scaffold import read
+from lottalora.scaffold import save
+from lottalora.scaffold import verify
+from lottalora.scaffold.backbone import scaffold_layers
+from tests import commands
+
+ROOT = Path(__file__).parents[2]
+BONDS = torch.tensor([[0, 1, 1, 2, 3, 4], [1, 0, 2, 1, 4, 3]])
+
+
+def molecules():
+    atoms, kinds = torch.zeros(5, 9, dtype=torch.long), torch.zeros(6, 3, dtype=torch.long)
+    return Molecules(atoms, BONDS, kinds, torch.tensor([0, 0, 0, 1, 1]), torch.tensor([3, 2]))
+
+
+def nodes():
+    adjacency = Adjacency.of(BONDS, 5)
+    return Nodes(adjacency.smooth(torch.randn(5, 128)), adjacency, torch.tensor([4, 0]))
+
+
+def windows():
+    parts = torch.randn(2, 20, 1), torch.randn(2, 20, 17), torch.randn(2, 20, 6)
+    return Windows(*parts, torch.arange(20).expand(2, -1), torch.ones(2, 20).bool())
+
+
+MODELS = {  # pair, input
+    "mlp": (["model=mlp", "model.size=tiny", "data=digits"], lambda: torch.randn(2, 1, 8, 8)),
+    "resnet": (["model=resnet", "data=cifar10"], lambda: torch.randn(2, 3, 32, 32)),
+    "vit": (["model=vit_random", "model.size=tiny", "data=flowers102"], lambda: torch.randn(2, 3, 224, 224)),
+    "gpt": (["model=gpt", "data=text"], lambda: torch.randint(99, (2, 9))),
+    "cfc": (["model=cfc", "model.size=0.125x", "data=physionet2012"],
+            lambda: Sequences(torch.randn(2, 7, 82), torch.rand(2, 7), torch.tensor([7, 3]))),
+    "decision_transformer": (["model=decision_transformer", "data=halfcheetah"], windows),
+    "distilbert": (["model=distilbert", "data=imdb"],
+                   lambda: Texts(torch.randint(1, 99, (2, 9)), torch.tensor([9, 4]))),
+    "gcn": (["model=gcn", "data=arxiv"], nodes),
+    "gin": (["model=gin", "data=molhiv"], molecules),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    artifacts.register_models()
+
+
+def test_every_model_has_an_architecture():
+    assert MODELS.keys() == artifacts.TARGETS.keys() and len(MODELS) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_model_comes_back_to_the_bit(composed, tmp_path, name):
+    pair, example = MODELS[name]
+    cfg = composed(*pair, "rank=2")
+    spec = instantiate(cfg.data).spec
+    torch.manual_seed(0)
+    net, _ = build(cfg, spec)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    path = tmp_path / "net.safetensors"
+    save(net, path, architecture=(name, artifacts._arguments(name, spec, portable(cfg)["model"])))
+    other, x = load(path), example()
+    assert verify(other) == []
+    layers, others = scaffold_layers(net), scaffold_layers(other)
+    assert layers.keys() == others.keys()
+    assert all(torch.equal(layers[each].W_seed, others[each].W_seed) for each in layers)
+    with torch.no_grad():
+        assert torch.equal(net.eval()(x), other(x))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The results of a short run with artifact=true, and its artifact."""
+    results = tmp_path_factory.mktemp("results")
+    words = ("model=mlp", "model.size=tiny", "data=digits", "rank=2", "trainer.epochs=1", "artifact=true")
+    ran = commands.run(ROOT / "run.py", *words, f"paths.results={results}", cwd=results)
+    assert ran.returncode == 0, ran.stderr
+    (path,) = (results / "artifacts").iterdir()
+    return results, path
+
+
+def test_run_leaves_its_artifact_and_its_name_in_the_row(finished):
+    results, path = finished
+    ((row,), problems) = rows.read_all(results)
+    assert not problems and row["artifact"] == path.name
+    artifact = read(path)
+    assert artifact.header.metrics["test accuracy"] == row["score"]
+    assert artifact.header.provenance["digest"] == row["digest"]
+    assert deviation(load(path), artifact) == 0
+    assert len(artifact.inputs[0]) == 4
+
+
+def test_artifact_is_no_part_of_the_digest(composed):
+    from lottalora.config.identity import digest
+
+    assert digest(composed("data=digits", "artifact=true")) == digest(composed("data=digits"))
+
+
+def test_commands_read_an_artifact(finished, capsys, tmp_path):
+    _, path = finished
+    assert main(["inspect", str(path)]) == 0
+    assert "mlp(" in capsys.readouterr().out
+    assert main(["inspect", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["header"]["format"] == 1
+    assert main(["verify", str(path)]) == 0
+    assert "outputs: equal to the bit" in capsys.readouterr().out
+    card = tmp_path / "README.md"
+    assert main(["card", str(path), "--out", str(card)]) == 0
+    assert main(["card", str(path), "--out", str(card)]) == 1
+    assert "exists. Name another file" in capsys.readouterr().err
+
+
+def test_card_is_one_that_hugging_face_reads(finished, capsys):
+    hub = pytest.importorskip("huggingface_hub")
+    assert main(["card", str(finished[1])]) == 0
+    card = hub.ModelCard(capsys.readouterr().out)
+    assert card.data.library_name == "lottalora"
+    assert {result.metric_type for result in card.data.eval_results} == {"accuracy"}
+    assert {result.dataset_split for result in card.data.eval_results} == {"test", "validation"}
+
+
+def test_damaged_artifact_is_one_line_and_exit_code_1(finished, capsys, tmp_path):
+    content = bytearray(finished[1].read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "a.safetensors").write_bytes(content)
+    for command in ("inspect", "verify", "card"):
+        assert main([command, str(tmp_path / "a.safetensors")]) == 1
+        assert (
+            capsys.readouterr().err
+            == "The artifact is damaged: its seal is broken. Take another copy of it.\n"
+        )
+    assert main(["inspect", str(tmp_path / "b.safetensors")]) == 1
+    assert "There is no artifact at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["mode=baseline"], ["trainer.strategy=fsdp", "trainer.devices=2"]])
+def test_run_without_a_whole_scaffold_refuses_artifact(command, words):
+    ran = command("model=mlp", "data=digits", "artifact=true", *words)
+    assert ran.returncode == 1 and "artifact=true saves a model on one frozen scaffold" in ran.stderr
