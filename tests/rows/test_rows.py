@@ -218,7 +218,7 @@ def test_row_of_schema_1_is_read_as_one_that_measured_nothing_further(tmp_path):
     assert rows.read(path) == row
 
 
-@pytest.mark.parametrize("key", sorted(set(rows.Row.__annotations__) - {"schema"}))
+@pytest.mark.parametrize("key", sorted(rows.Row.__required_keys__ - {"schema"}))
 def test_row_without_one_of_its_keys_is_refused(tmp_path, key):
     row = make_row()
     del row[key]
