@@ -1,9 +1,13 @@
 """The checks that `wrap` makes before it changes anything; the message has the argument to paste."""
 
+from torch import nn
+
 from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.places import shown
 
+PARALLEL = ("DistributedDataParallel", "FullyShardedDataParallel")
 NAMES = 4  # weights of one class that a message names
 
 
@@ -31,6 +35,24 @@ def refuse_what_cannot_be(
         raise ValueError(
             "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
         )
+
+
+def refuse_parallel(model: nn.Module) -> None:
+    """Refuse a model whose parameters DDP or FSDP has registered, since it would not see the adapters.
+
+    Raises:
+        ValueError: it has.
+    """
+    for name, module in model.named_modules():
+        shared_out = any(
+            is_shared_out(parameter) for parameter in module._parameters.values() if parameter is not None
+        )
+        found = "fully_shard" if shared_out else type(module).__name__
+        if shared_out or found in PARALLEL:
+            raise ValueError(
+                f"{name or 'The model'!r} is in {found} already, which knows the parameters that it has now: "
+                f"call wrap before {found}."
+            )
 
 
 def _left_dense(left: list[Matrix]) -> str:

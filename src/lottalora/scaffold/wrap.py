@@ -37,6 +37,7 @@ from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import is_vector
 from lottalora.scaffold.places import Places
+from lottalora.scaffold.refuse import refuse_parallel
 from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.set_aside import change
@@ -103,7 +104,7 @@ def wrap(
     Raises:
         ValueError: a matrix can be neither adapted nor frozen and is not kept; a pattern matches nothing; a
             weight is named in both keep= and freeze=; a layer cannot have an option; the model is on a
-            scaffold already; or inference mode is on.
+            scaffold already, or in DDP or FSDP; or inference mode is on.
     """
     if torch.is_inference_mode_enabled():
         raise ValueError(
@@ -112,6 +113,7 @@ def wrap(
         )
     if any(isinstance(module, LottaLayer | FrozenEmbedding) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: wrap a fresh one, or call set_backbone_seed.")
+    refuse_parallel(model)
     tie_what_has_no_values(model)
     matrices = find_matrices(model)
     places = Places(model, matrices, keep, freeze, compose)
