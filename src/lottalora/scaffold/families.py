@@ -18,6 +18,7 @@ what we chose.
 """
 
 import difflib
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -73,7 +74,7 @@ class Family:
     distribution: MakeDistribution
     exact: bool
 
-    @property
+    @functools.cached_property
     def defaults(self) -> dict[str, Parameter]:
         """The parameters and their default values, which are the paper's as we read it."""
         parameters = list(inspect.signature(self.distribution).parameters.values())[1:]

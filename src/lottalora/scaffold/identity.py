@@ -9,7 +9,6 @@ weights differ by about 1.
 
 import hashlib
 import json
-from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
@@ -92,7 +91,8 @@ class Identity:
 
     def to_tensor(self) -> Tensor:
         """The record as bytes: a uint8 tensor on the CPU, of one axis, its length a multiple of BLOCK."""
-        text, bare = (_canonical(asdict(record)) for record in (self, replace(self, fingerprint=None)))
+        own = vars(self)
+        text, bare = (_canonical(each) for each in (own, {**own, "fingerprint": None}))
         size = -(-(len(bare) + RESERVE) // BLOCK) * BLOCK  # the same with a fingerprint and without
         padded = text.ljust(size)
         return torch.from_numpy(np.frombuffer(padded, np.uint8).copy())
