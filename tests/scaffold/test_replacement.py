@@ -156,6 +156,52 @@ def test_adapter_can_be_parametrized():
     assert "LottaLinear" in repr(net)
 
 
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_composed_weight_can_be_neither_assigned_nor_tied_by_hand(holder):
+    net = HOLDERS[holder]()
+    wrap(net, Scaffold(rank=2), compose=["*"], freeze=[nn.Embedding] if holder == "frozen rows" else [])
+    before = {name: type(module) for name, module in net.named_modules()}
+    with pytest.raises(ValueError, match="'weight' is composed .*: tie or set weights before wrap"):
+        net[0].weight = nn.Parameter(torch.zeros(8, 8))
+    assert {name: type(module) for name, module in net.named_modules()} == before
+
+
+@pytest.mark.parametrize(
+    "write", [nn.init.zeros_, nn.init.kaiming_uniform_, nn.init.trunc_normal_, lambda W: W.mul_(2)]
+)
+def test_writing_into_a_composed_weight_is_refused_since_it_would_be_lost(write):
+    layer = wrapped(nn.Sequential(nn.Linear(8, 4)))[0]
+    with torch.no_grad(), pytest.raises(ValueError, match="_ would write into a weight that is composed"):
+        write(layer.weight)
+
+
+class WithA(nn.Linear):
+    def __init__(self):
+        super().__init__(8, 8)
+        self.A = nn.Parameter(torch.ones(8))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            lambda: nn.Linear(8, 8).to(torch.float8_e4m3fn),
+            "1.weight is float8_e4m3fn, and a scaffold is one of",
+        ),
+        (lambda: nn.Linear(0, 8), "1.weight has no entries, shape 8 × 0: name it in keep="),
+        (WithA, "1.weight stands beside a tensor 'A' of its layer, a name that a scaffold layer needs"),
+    ],
+    ids=["float8", "empty", "own A"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_layer_that_cannot_be_on_a_scaffold_is_refused_and_can_be_kept(layer, message):
+    net = nn.Sequential(nn.Linear(8, 8), layer())
+    with pytest.raises(ValueError, match=message):
+        wrap(net, Scaffold(rank=2))
+    assert type(net[0]) is nn.Linear
+    wrap(net, Scaffold(rank=2), keep=["1"])
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("change", ["prune", "old weight_norm", "old spectral_norm", "weight_norm"])
 def test_what_was_done_to_a_weight_before_wrap_goes_on(change):

@@ -32,6 +32,7 @@ from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.kinds import is_transposed_convolution
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.reparametrization import WithoutWeight
+from lottalora.scaffold.reparametrization import refuse_assignment
 from lottalora.scaffold.reparametrization import refuse_reparametrization
 from lottalora.scaffold.reparametrization import refusing_text
 
@@ -267,7 +268,7 @@ def composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Mod
 def _composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     body: dict[str, object] = {name: property(_reader(PREFIX + name)) for name in names}
     body |= {"plain_class": base, "composed_names": names, "__reduce_ex__": _reduce}
-    body |= {"__repr__": refusing_text(base.__repr__)}
+    body |= {"__repr__": refusing_text(base.__repr__), "__setattr__": _setter(base, names)}
     body |= {"__module__": base.__module__, "__doc__": base.__doc__}
     bases: tuple[type[nn.Module], ...] = (base,)
     if issubclass(base, nn.RNNBase):
@@ -295,6 +296,15 @@ def _reader(child: str) -> Callable[[nn.Module], Tensor]:
         return weight
 
     return read
+
+
+def _setter(base: type[nn.Module], names: tuple[str, ...]) -> Callable[[nn.Module, str, nn.Module], None]:
+    def set_attribute(self: nn.Module, name: str, value: nn.Module) -> None:
+        if name in names:
+            refuse_assignment(name)
+        base.__setattr__(self, name, value)
+
+    return set_attribute
 
 
 Children = Mapping[str, nn.Module | None]

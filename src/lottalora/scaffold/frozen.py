@@ -32,6 +32,7 @@ from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.local_rows import rows_of
 from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.reparametrization import WithoutWeight
+from lottalora.scaffold.reparametrization import refuse_assignment
 from lottalora.scaffold.reparametrization import refusing_text
 from lottalora.scaffold.wrapping import Wrapping
 
@@ -236,6 +237,8 @@ class Frozen(nn.Module):
         refuse_another(state, replace(ours, fingerprint=self.fingerprint()), layer)
 
     def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:  # any object; typed as nn.Module's
+        if name == "weight":
+            refuse_assignment(name)
         super().__setattr__(name, value)
         if name == "W_seed" and type(value) is Tensor:
             self._lost = False

@@ -52,6 +52,7 @@ class LazyWeight(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in WITHOUT_VALUES:
                 return func(*args, **(kwargs or {}))
+            _refuse_writing(func, args, kwargs or {})
             args, kwargs = tree_map_only(LazyWeight, lambda lazy: lazy.compose(), (args, kwargs or {}))
             return func(*args, **kwargs)
 
@@ -72,6 +73,19 @@ class LazyWeight(Tensor):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         reduced: tuple[Any, ...] = self.compose().detach().__reduce_ex__(protocol)
         return reduced
+
+
+def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse functions that write into a lazy weight, such as those of `nn.init`: the values would be lost."""
+    name = getattr(func, "__name__", "")
+    if not name.endswith("_") or name.endswith("__") or name == "requires_grad_":
+        return
+    written = args[0] if args else kwargs.get("tensor")
+    if isinstance(written, LazyWeight):
+        raise ValueError(
+            f"{name} would write into a weight that is composed from W_seed, A, B and β: write into these, "
+            "or set weights before wrap."
+        )
 
 
 def lazy_weight(

@@ -2,12 +2,14 @@
 
 from torch import nn
 
+from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.places import shown
 
 PARALLEL = ("DistributedDataParallel", "FullyShardedDataParallel")
+OURS = {"A", "B", "beta", "magnitude", "W_seed", "identity", "norm"}  # in a layer of ours
 NAMES = 4  # weights of one class that a message names
 
 
@@ -23,9 +25,13 @@ def refuse_what_cannot_be(
         scaffold: the settings.
 
     Raises:
-        ValueError: a matrix that is not kept cannot be adapted or frozen; every matrix is kept; or DoRA would
-            start from W = 0.
+        ValueError: a matrix that is not kept cannot be adapted or frozen, is empty or of another dtype, or its
+            layer has a tensor with a name of ours; every matrix is kept; or DoRA would start from W = 0.
     """
+    for matrix in matrices:
+        reason = None if place_of[matrix.name] == "keep" else _obstacle(matrix)
+        if reason:
+            raise ValueError(f"{matrix.name} {reason}: name it in keep=.")
     left = [m for m in matrices if place_of[m.name] != "keep" and way_of[m.name] is None]
     if left:
         raise ValueError(_left_dense(left))
@@ -35,6 +41,20 @@ def refuse_what_cannot_be(
         raise ValueError(
             "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
         )
+
+
+def _obstacle(matrix: Matrix) -> str | None:
+    """Why a matrix cannot be adapted or frozen, whatever holds it; None if it can."""
+    value = matrix.value
+    if 0 in value.shape:
+        return f"has no entries, shape {' × '.join(map(str, value.shape))}"
+    if not (value.is_complex() or value.dtype in DTYPES.values()):
+        return f"is {str(value.dtype).removeprefix('torch.')}, and a scaffold is one of {', '.join(DTYPES)}"
+    for owner in matrix.owners:
+        taken = OURS & (owner.module._parameters.keys() | owner.module._buffers.keys())
+        if taken and owner.kind is not None:
+            return f"stands beside a tensor {min(taken)!r} of its layer, a name that a scaffold layer needs"
+    return None
 
 
 def refuse_parallel(model: nn.Module) -> None:

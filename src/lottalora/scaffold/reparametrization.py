@@ -34,6 +34,21 @@ def refuse_reparametrization(frame: types.FrameType) -> None:
         )
 
 
+def refuse_assignment(name: str) -> None:
+    """Refuse to assign to a composed weight, as tying it by hand does.
+
+    Args:
+        name: the weight's name in its module.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"{name!r} is composed from W_seed, A, B and β, so nothing can be assigned to it: tie or set weights "
+        "before wrap, or call lottalora.scaffold.merge(model) first."
+    )
+
+
 class WithoutWeight(dict[str, Any]):
     """The parameters of a module whose weight is composed; spectral normalisation looks for it here."""
 
