@@ -76,7 +76,11 @@ class LazyWeight(Tensor):
 
 
 def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse functions that write into a lazy weight, such as those of `nn.init`: the values would be lost."""
+    """Refuse functions that write into a lazy weight, such as those of `nn.init`: that would be lost.
+
+    Raises:
+        ValueError: it is such a function.
+    """
     name = getattr(func, "__name__", "")
     if not name.endswith("_") or name.endswith("__") or name == "requires_grad_":
         return

@@ -25,8 +25,8 @@ def refuse_what_cannot_be(
         scaffold: the settings.
 
     Raises:
-        ValueError: a matrix that is not kept cannot be adapted or frozen, is empty or of another dtype, or its
-            layer has a tensor with a name of ours; every matrix is kept; or DoRA would start from W = 0.
+        ValueError: a matrix that is not kept cannot be adapted or frozen, is empty or of another dtype, or
+            its layer has a tensor with a name of ours; every matrix is kept; or DoRA would start from W = 0.
     """
     for matrix in matrices:
         reason = None if place_of[matrix.name] == "keep" else _obstacle(matrix)
