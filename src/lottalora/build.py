@@ -75,6 +75,7 @@ def thaw(net: nn.Module, account: Account) -> Account:
 
 
 def net_of(model: DictConfig, spec: DataSpec, sizes: Mapping[str, Any]) -> nn.Module:
+    """Build the plain net at these sizes."""
     return instantiate(model.net, spec.in_shape, spec.out_dim, **sizes, _convert_="all")
 
 
@@ -120,6 +121,7 @@ def capped(sizes: Mapping[str, Any], widths: Collection[str], width: int) -> dic
 
 
 def largest(sizes: Mapping[str, Any], widths: Collection[str]) -> int:
+    """Return the largest of the sizes that `widths` names."""
     return max(
         each for key in widths for each in (sizes[key] if isinstance(sizes[key], Sequence) else [sizes[key]])
     )

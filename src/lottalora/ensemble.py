@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from lottalora import build
 from lottalora.config.identity import portable
 from lottalora.data.spec import DataSpec
-from lottalora.experiment import row_of
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
+from lottalora.results.schema import row_of
 from lottalora.scaffold import Account
 from lottalora.tasks.metrics import load_torchmetrics
 
@@ -84,7 +84,7 @@ def train(asked: Sequence[Asked], folder: Path) -> None:
         remove_scaffold = each.cfg.remove_scaffold
         measured = measure(run.task, splits, result, resampling=Resampling(), remove_scaffold=remove_scaffold)
         config = portable(each.cfg) | {"ensemble": len(asked)}
-        row = row_of(each.identity, measured, data.spec, stacked(account), config)
+        row = row_of(each.identity, measured, data.spec.scoring(), stacked(account), config)
         path = rows.write(row, Path(first.paths.results))
         remove(each.folder)
         rows.log_end(row, path, hint=False)

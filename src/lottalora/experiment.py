@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from lottalora import artifacts
 from lottalora import build
+from lottalora.artifacts.runs import save_run
 from lottalora.config.identity import identify
 from lottalora.config.identity import portable
 from lottalora.data.spec import DataSpec
@@ -22,7 +22,7 @@ from lottalora.errors import DIVERGED
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
-from lottalora.results.schema import COUNTS
+from lottalora.results.schema import row_of
 from lottalora.tasks.metrics import load_torchmetrics
 from lottalora.tracking import logger as tracking
 from lottalora.tracking.logger import Watch
@@ -73,20 +73,14 @@ def train(cfg: DictConfig, identity: dict) -> bool:
         measured = fit_and_score(cfg, data.spec, splits, net, folder, watch)
         if not collectives.is_first():
             return measured["diverged"]
-        row = row_of(identity, measured, data.spec, account.as_dict(net), about.config)
-        row |= artifacts.save_run(net, data.spec, splits, row, results)
+        row = row_of(identity, measured, data.spec.scoring(), account.as_dict(net), about.config)
+        row |= save_run(net, data.spec, splits, row, results)
         path = rows.write(row, results)
         if watch:
             watch.row = row
     remove(folder)
     rows.log_end(row, path, hint=HydraConfig.get().mode != RunMode.MULTIRUN)
     return row["diverged"]
-
-
-def row_of(identity: dict, measured: dict, spec: DataSpec, account: dict, config: dict) -> dict:
-    """Put a row together."""
-    counted = {"counts": {key: account[key] for key in COUNTS}, "account": account["entries"]}
-    return identity | measured | spec.scoring() | counted | {"config": config}
 
 
 def fit_and_score(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from lottalora import artifacts
+from lottalora.artifacts import runs as artifacts
 from lottalora.build import build
 from lottalora.cli.main import main
 from lottalora.config import check  # noqa: F401  its resolvers, for composing

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lottalora.artifacts import register_models
+from lottalora.artifacts.runs import register_models
 from lottalora.cli.main import main
 from lottalora.models.mlp import MLP
 from lottalora.scaffold import Scaffold

@@ -26,6 +26,7 @@ ANALYSES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     known = "; ".join(f"{name}: {about}" for name, (_, about) in ANALYSES.items())
     parser.add_argument("name", metavar="NAME", help=known)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
+    """Analyse, print the tables and write them; return 1 if a row could not be read."""
     check_name(asked.name)
     from lottalora.cli.arguments import readable_rows
     from lottalora.report.analyses import show
@@ -57,6 +59,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def check_name(name: str) -> None:
+    """Raise ValueError for an unknown analysis, with the nearest name."""
     if name not in ANALYSES:
         near = difflib.get_close_matches(name, ANALYSES, n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""

@@ -48,7 +48,7 @@ def inspect(asked: argparse.Namespace) -> int:
 
 def verify(asked: argparse.Namespace) -> int:
     """Rebuild the model, compare every fingerprint, and compare its output for the stored inputs."""
-    from lottalora.artifacts import register_models
+    from lottalora.artifacts.runs import register_models
     from lottalora.scaffold import deviation
     from lottalora.scaffold import load
     from lottalora.scaffold import read

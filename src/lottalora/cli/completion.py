@@ -29,10 +29,12 @@ OVERRIDES = {"bash": "_lottalora_overrides", "zsh": "_lottalora_overrides"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("shell", choices=SHELLS, help="whose words the script is in")
 
 
 def run(asked: argparse.Namespace) -> int:
+    """Print the completion script for the shell."""
     import shtab
 
     for command in commands_of(asked.parser):
@@ -45,6 +47,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def commands_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Return the parsers of all commands."""
     found = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return list(found.choices.values())
 
@@ -71,4 +74,5 @@ def sizes_asked(arguments: Sequence[str], conf: Path) -> list[str] | None:
 
 
 def show(found: Sequence[str]) -> None:
+    """Print words in one line, as the shell reads them."""
     sys.stdout.write(" ".join(found) + "\n")

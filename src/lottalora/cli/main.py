@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of `lottalora`, with all commands."""
     made = argparse.ArgumentParser(
         prog="lottalora",
         description="Runs and sweeps; tables and figures from finished runs; the state of this machine.",
@@ -94,6 +95,7 @@ def unknown_command(arguments: list[str]) -> str | None:
 
 
 def print_rows(asked: argparse.Namespace) -> int:
+    """Print all rows as CSV; return 1 if one could not be read."""
     from lottalora.report.csv_text import rows_csv
     from lottalora.results.ancestry import lost_commits
 
@@ -104,6 +106,7 @@ def print_rows(asked: argparse.Namespace) -> int:
 
 
 def print_report(asked: argparse.Namespace) -> int:
+    """Print the tables and write all files; return 1 if a row could not be read."""
     if asked.docs is not None:
         return write_docs(asked)
     if asked.check:
@@ -144,6 +147,7 @@ def write_docs(asked: argparse.Namespace) -> int:
 
 
 def write_html(blocks: list, problems: list[str], results: Path, out: Path, lost: frozenset[str]) -> Path:
+    """Write report.html and return its path."""
     import shlex
 
     from lottalora.report.html import write_page

@@ -8,7 +8,7 @@ A [LottaLoRA](https://arxiv.org/abs/2604.08749) model: frozen random weights tha
 trained low-rank adapters. The file holds {held:,} numbers; {drawn:,} more are drawn when it is loaded.
 
 ```python
-from lottalora.artifacts import register_models
+from lottalora.artifacts.runs import register_models
 from lottalora.scaffold import load
 
 register_models()

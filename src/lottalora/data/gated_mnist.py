@@ -101,4 +101,5 @@ def part_of(x: Tensor, label: Tensor, group: Sequence[int], out_of_class: bool) 
 
 
 def only(images: Images, digits: Tensor) -> Images:
+    """Keep the images of these digits."""
     return replace(images, **vars(images.take(torch.isin(images.labels, digits).nonzero().flatten())))

@@ -14,6 +14,7 @@ from lottalora.report.tables import markdown_text
 
 
 def show(analysis: Analysis, console: Console) -> None:
+    """Print the tables of an analysis with their notes."""
     for table in analysis.tables:
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for place, heading in enumerate(table.headings):
@@ -47,6 +48,7 @@ def write(analysis: Analysis, folder: Path) -> list[Path]:
 
 
 def markdown(analysis: Analysis) -> str:
+    """Write an analysis as Markdown."""
     parts = [f"# {analysis.title}"]
     for table in analysis.tables:
         parts += [
@@ -58,6 +60,7 @@ def markdown(analysis: Analysis) -> str:
 
 
 def grid_of(table: Table) -> str:
+    """Return the table as a Markdown grid; "" without lines."""
     if not table.lines:
         return ""
     rule = [":--" if place < table.left else "--:" for place in range(len(table.headings))]

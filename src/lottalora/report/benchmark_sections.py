@@ -44,6 +44,7 @@ def benchmark_sections(shown: Shown) -> list[Section]:
 
 
 def paper_order(item: tuple) -> tuple:
+    """Return the sort key of a benchmark: the paper's order, others behind it."""
     pair, _ = item
     places = {key: place for place, key in enumerate((each.model, each.data) for each in NINE)}
     same_data = [place for key, place in places.items() if key[1] == pair[1]]
@@ -54,6 +55,7 @@ def paper_order(item: tuple) -> tuple:
 
 
 def section_of(pair: tuple[str, str], blocks: list[Block], shown: Shown) -> Section:
+    """Return the page's section of one benchmark."""
     title, anchor = pair_title(*pair), f"{pair[0]}-{pair[1]}"
     short = title.partition(",")[0] if pair != ("vit_random", "flowers102") else "Random ViT"
     if not blocks:
@@ -86,17 +88,20 @@ def main_block(pair: tuple[str, str], blocks: list[Block]) -> Block:
 
 
 def same_runs(block: Block, other: Block) -> bool:
+    """Return whether two blocks are scores of the same runs."""
     keys = ("model", "data", "size", "recipe", "changed", "precision", "full", "fingerprint")
     return all(getattr(block, key) == getattr(other, key) for key in keys)
 
 
 def state_of(block: Block) -> str:
+    """Say in words why the block is no reproduction; "" if it is one."""
     if (block.model, block.data) not in BENCHMARKS or block.stand_in:
         return "other data than the paper's"
     return "" if block.recipe == "paper" else "shortened"
 
 
 def part_of(block: Block, shown: Shown) -> Part:
+    """Return a block's pictures and table, for the folded part of a section."""
     picture = rank_picture(block, shown.name("rank_curve", block))
     families = families_picture(block, shown.name("families", block))
     return Part(block.title, [each for each in (picture, families) if each], [full_table(block)])
@@ -198,6 +203,7 @@ def score_text(block: Block, line: Line | None) -> str:
 
 
 def full_table(block: Block) -> Table:
+    """Return the table of all lines of a block."""
     return Table(
         "", headings(block.metric), LEFT, [cells(line, block.metric) for line in block.lines], notes(block)
     )

@@ -85,6 +85,7 @@ def arm_colours(arms: list[Arm]) -> dict[str, str]:
 
 
 def draw_betas(pen: Pen, arms: list[Arm], layers: list[str]) -> None:
+    """Draw the β of every arm, layer by layer."""
     axes, colours = pen.axes, arm_colours(arms)
     lane = 0.8 / len(arms)
     for place, arm in enumerate(arms):
@@ -125,6 +126,7 @@ def draw_layer(
 
 
 def caption(block: Block, arms: list[Arm]) -> str:
+    """Say what the points are, how many runs they come from and the range of β."""
     counts = {len(values) for arm in arms for values in arm.by_layer.values()}
     low, high = min(counts), max(counts)
     runs = f"n = {low}" + (f"–{high}" if high > low else "") + " runs"[: 5 if high > 1 else 4]
@@ -140,6 +142,7 @@ def caption(block: Block, arms: list[Arm]) -> str:
 
 
 def betas_csv(arms: list[Arm]) -> str:
+    """Return every drawn β as CSV."""
     return csv_text(
         [
             {"arm": arm.name, "layer": layer, "rank": arm.line.rank, "alpha": arm.line.alpha, "seed": seed,

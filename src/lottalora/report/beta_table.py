@@ -17,6 +17,7 @@ HEADINGS = [*ARM, "runs", "β median", "IQR", "least", "greatest", "decay alone"
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Analyse β by arm; raise ValueError if no run trains one."""
     tables, numbers = [], []
     for block in blocks:
         found = [number_line(block, line) for line in block.lines if block.own and has_beta(line)]
@@ -38,6 +39,7 @@ NOTES = [
 
 
 def has_beta(line: Line) -> bool:
+    """Return whether the line's runs train β."""
     return line.own_rows and any(values_of(row) for row in line.runs)
 
 
@@ -47,6 +49,7 @@ def values_of(row: dict) -> list[float]:
 
 
 def number_line(block: Block, line: Line) -> dict:
+    """Return the quantiles of an arm's β, and what weight decay alone would give."""
     runs = [values for row in line.runs if (values := values_of(row))]
     values = np.concatenate(runs)
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -68,6 +71,7 @@ def number_line(block: Block, line: Line) -> dict:
 
 
 def mean_rho(runs: list[list[float]]) -> float:
+    """Return the mean rank correlation of β and depth over runs; NaN without any."""
     rhos = [
         stats.spearmanr(range(len(values)), values).statistic
         for values in runs
@@ -77,6 +81,7 @@ def mean_rho(runs: list[list[float]]) -> float:
 
 
 def cells(found: dict) -> list[str]:
+    """Format an arm's numbers."""
     return [
         str(found["runs"]),
         text(found["median"]),
@@ -90,4 +95,5 @@ def cells(found: dict) -> list[str]:
 
 
 def text(value: float, form: str = ".3f") -> str:
+    """Format a number, – for NaN."""
     return "–" if math.isnan(value) else format(value, form)

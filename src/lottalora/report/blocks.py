@@ -205,6 +205,7 @@ def scored_by(name: str, metric: Metric, score: float | None) -> dict:
 
 
 def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block:
+    """Make a block of rows that may be compared."""
     first = rows[0]
     cells = grouped(rows, line_key)
     baseline = interval(row["score"] for row in newest(find_baseline(cells)))
@@ -246,6 +247,7 @@ def lines_of(cell: list[Row], baseline: Interval, cells: dict[str, list[Row]], *
 def line_of(
     cell: list[Row], condition: str, scores: list, baseline: Interval, options: str, *, own_rows: bool
 ) -> Line:
+    """Make the line of one condition of a cell."""
     row, ours, runs = cell[0], interval(scores), newest(cell)
     counted = {run["digest"] for run in runs}
     paper = paper_of(row, condition) if not options else None
@@ -274,6 +276,7 @@ def line_of(
 
 
 def difference(ours: float, paper: PaperNumber | None) -> float:
+    """Return ours − the paper's; NaN where the paper has no number for this size."""
     if paper is None or paper.all_sizes:
         return math.nan
     return ours - paper.mean
@@ -310,5 +313,6 @@ def keeps_protocol(row: Row, condition: str) -> bool:
 
 
 def line_order(line: Line) -> tuple:
+    """Return the sort key of a line."""
     place = ORDER.index(line.condition) if line.condition in ORDER else len(ORDER)
     return place, line.condition, line.adapter, line.init, line.rank or 0, line.alpha or 0, line.options

@@ -21,11 +21,13 @@ HEADINGS = [
 
 
 def cost_sections(shown: Shown) -> list[Section]:
+    """Return the page's section on cost."""
     parts = [Part(block.title, tables=[cost_table(block)]) for block in shown.blocks if block.own]
     return [Section("cost", "Cost", sentences=[SAID], parts=parts)]
 
 
 def cost_table(block: Block) -> Table:
+    """Return the measured cost of each line of a block."""
     return Table("", HEADINGS, 1, [cost(line) for line in block.lines if line.own_rows], [])
 
 

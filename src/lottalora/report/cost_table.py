@@ -20,6 +20,7 @@ HEADINGS = [
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Compare predicted with measured cost; raise ValueError if no task has two arms."""
     tables, numbers = [], []
     for block in blocks:
         shown = [line for line in block.lines if block.own and line.own_rows]
@@ -47,6 +48,7 @@ NOTES = [
 
 
 def number_line(block: Block, line: Line) -> dict:
+    """Return an arm's cost relative to full training, predicted and measured."""
     full, kind = block.baseline, device_of(line.runs[0])
     alike = [row for row in full.runs if device_of(row) == kind]
     dense = line.trainable == line.full
@@ -64,15 +66,18 @@ def number_line(block: Block, line: Line) -> dict:
 
 
 def device_of(row: dict) -> str:
+    """Return the device on which times may be compared."""
     return row["device"]
 
 
 def ratio(ours: list, theirs: list, measure) -> float:  # noqa: ANN001  row → number or None
+    """Return the ratio of two medians of a measure; NaN where one side has no value."""
     sides = [[value for row in rows if (value := measure(row)) is not None] for rows in (ours, theirs)]
     return median(sides[0]) / median(sides[1]) if all(sides) else math.nan
 
 
 def cells(found: dict) -> list[str]:
+    """Format an arm's numbers."""
     ratios = ("flops_ratio", "seconds_ratio", "memory_ratio", "peak_memory_ratio")
     texts = ["–" if math.isnan(found[key]) else f"{found[key]:.2f}" for key in ratios]
     return [f"{found['trained']:,}", *texts, f"{found['shipped_bytes'] / 1024:,.1f}"]

@@ -26,6 +26,7 @@ def rows_csv(rows: Iterable[Row], lost: Collection[str] = ()) -> str:
 
 
 def told_apart(row: Row, lost: Collection[str]) -> dict:
+    """Return the columns that tell otherwise equal runs apart."""
     state = commit_state(row["commit"], lost)
     return {"options": row_options(row), "scaffold_removed": removed_score(row), "commit_state": state}
 
@@ -43,4 +44,5 @@ def csv_text(lines: list[Mapping], columns: Iterable[str] | None = None) -> str:
 
 
 def is_nan(value: object) -> bool:
+    """Return whether the value is a float NaN."""
     return isinstance(value, float) and math.isnan(value)

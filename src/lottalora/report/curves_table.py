@@ -29,6 +29,7 @@ HEADINGS = [*ARM, "runs", *(f"{100 * part:.0f} %" for part in PARTS), "best", "a
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Analyse the histories of validations; raise ValueError if there are none."""
     tables, numbers = [], []
     for block in blocks:
         shown = [line for line in block.lines if block.own and line.own_rows and curves_of(line)]
@@ -87,11 +88,13 @@ def points(line: Line) -> list[dict]:
 
 
 def head(block: Block, line: Line) -> dict:
+    """Return what names the arm in the CSV."""
     keys = ("condition", "adapter", "init", "options", "rank")
     return {"block": block.title, **{key: getattr(line, key) for key in keys}}
 
 
 def cells(block: Block, line: Line) -> list[str]:
+    """Format an arm's scores at parts of the training and its β."""
     curves, found = curves_of(line), points(line)
     last = found[-1]["epoch"] if found else 0
     at_parts = []
@@ -119,6 +122,7 @@ def figures(blocks: list[Block], folder: Path) -> list[Path]:
 
 
 def picture_of(block: Block, name: str) -> Picture | None:
+    """Return the learning curves and β over time of a block, or None."""
     lines = [line for line in block.lines if block.own and line.own_rows and curves_of(line)][: len(COLOURS)]
     if not lines:
         return None
@@ -139,6 +143,7 @@ def picture_of(block: Block, name: str) -> Picture | None:
 
 
 def draw(pen: Pen, *, lines: list[Line], name: str, scale: float) -> None:
+    """Draw one quantity of every line over epochs; scores with their interval."""
     for line, colour in zip(lines, COLOURS, strict=False):
         found = points(line)
         epochs = [point["epoch"] for point in found]

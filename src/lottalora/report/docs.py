@@ -259,6 +259,7 @@ def find(
 def find_block(
     blocks: list[Block], model: str, data: str, size: str, recipe: str = "paper", metric: str | None = None
 ) -> Block:
+    """Return the block of these names; raise ValueError if there is none."""
     found = [block for block in blocks if (block.model, block.data, block.size) == (model, data, size)]
     found = [block for block in found if block.recipe == recipe]
     found = [block for block in found if block.own or block.metric.name.replace(" ", "_") == metric]
@@ -269,10 +270,12 @@ def find_block(
 
 
 def cell_text(block: Block, line: Line | None) -> str:
+    """Format the scores of a line; "" for none."""
     return "" if line is None else runs_text(scores_of(line), block.metric)
 
 
 def short_text(block: Block, line: Line) -> str:
+    """Format a line's rank, options and scores in a few words."""
     rank = "" if line.rank is None else f"r = {line.rank}"
     options = re.sub(r"=\[.*?\]", "", line.options)
     said = ", ".join(word for word in (rank, f"other {options}" if "[" in line.options else options) if word)
@@ -281,6 +284,7 @@ def short_text(block: Block, line: Line) -> str:
 
 
 def percent_sign(block: Block) -> str:
+    """Return the unit behind a comma, for headings."""
     return f", {block.metric.unit}" if block.metric.unit else ""
 
 

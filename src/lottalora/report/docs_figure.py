@@ -60,6 +60,7 @@ def panels(blocks: list[Block]) -> list[Panel]:
 
 
 def point_of(block: Block, line: Line) -> Point:
+    """Return a line as a point of the figure, in the shown unit."""
     scale = block.metric.scale
     own = line.paper is not None and not line.paper.all_sizes
     return Point(
@@ -79,6 +80,7 @@ def fingerprint(blocks: list[Block]) -> str:
 
 
 def is_current(folder: Path, blocks: list[Block]) -> bool:
+    """Return whether the figure in the folder was drawn from these rows."""
     path = folder / NAME
     return path.is_file() and f"rows {fingerprint(blocks)}" in path.read_text(encoding="utf-8")
 
@@ -101,6 +103,7 @@ def draw(folder: Path, blocks: list[Block]) -> Path:
 
 
 def draw_panel(axes: Axes, panel: Panel) -> None:
+    """Draw the rank curve of one benchmark."""
     full = next(point for point in panel.points if point.line.condition == "full")
     axes.axhline(full.mean, color="black", linewidth=1.0, label="full training")
     for condition, (colour, marker, label) in CONDITIONS.items():

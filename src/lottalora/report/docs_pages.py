@@ -74,6 +74,7 @@ def fill(text: str, blocks: list[Block]) -> str:
 
 
 def filled(found: re.Match, blocks: list[Block]) -> str:
+    """Return a marked block with its text made anew; raise ValueError for a wrong marker."""
     asked, on_lines = found["asked"], found["text"].startswith("\n")
     name, *words = asked.split()
     if name not in MAKERS:

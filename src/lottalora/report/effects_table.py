@@ -22,6 +22,7 @@ HEADINGS = [*ARM, "pairs", "scaffold", "arm", "arm − scaffold", "95 % interval
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Compare each arm with the plain scaffold, Holm-corrected over each table."""
     tables, numbers = [], []
     for block in blocks:
         compared, refused = comparisons(block)
@@ -72,6 +73,7 @@ def is_plain(block: Block, line: Line) -> bool:
 
 
 def cells(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> list[str]:
+    """Format one comparison."""
     metric, difference = block.metric, tests.difference
     return [
         str(difference.n),
@@ -85,6 +87,7 @@ def cells(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> lis
 
 
 def number_line(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> dict:
+    """Return one comparison, unrounded."""
     difference = tests.difference
     return {
         "block": block.title,

@@ -149,6 +149,7 @@ class Evidence:
 
 
 def evidence_of(blocks: list[Block]) -> Evidence:
+    """Sort lines into runs by the paper's protocol and others."""
     by_protocol, otherwise = {}, {}
     for block in blocks:
         for line in block.lines:
@@ -225,6 +226,7 @@ def protocol_lines(block: Block, condition: str = "scaffold") -> list[Line]:
 
 
 def why_not(cell: Cell, block: Block) -> str:
+    """Say why the block's number is not compared with the paper's."""
     if block.data != cell.data:
         return f"another data set: {block.data}, recipe `{block.recipe}`"
     if block.stand_in:
@@ -235,6 +237,7 @@ def why_not(cell: Cell, block: Block) -> str:
 
 
 def missing_text(cell: Cell) -> str:
+    """Say which command would fill the cell."""
     if cell.line["variant"] == "families":
         return "not run in full: `python run.py -m sweeps=table3`"
     if cell.metric is None:

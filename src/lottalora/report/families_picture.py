@@ -88,6 +88,7 @@ def sorted_families(block: Block, lines: list[Line]) -> list[str]:
 
 
 def draw_families(pen: Pen, block: Block, families: list[str], lines: list[Line], others: list[Line]) -> None:
+    """Draw each family's scores, one row per family and one colour per rank."""
     places = {family: place for place, family in enumerate(families)}
     ranks, fallen = sorted({line.rank for line in lines}), outliers(block, lines)
     colours, span = rank_colours(ranks), limits(block, lines, fallen)
@@ -106,6 +107,7 @@ def draw_families(pen: Pen, block: Block, families: list[str], lines: list[Line]
 
 
 def dress(pen: Pen, block: Block, families: list[str], span: tuple[float, float]) -> None:
+    """Label the axes, the recipe's own family in bold."""
     axes, leading = pen.axes, leading_init(block)
     axes.set_yticks(range(len(families)), [family.replace("_", " ") for family in families], color=INK)
     for label, family in zip(axes.get_yticklabels(), families, strict=True):
@@ -148,6 +150,7 @@ def draw_score(
 
 
 def draw_level(pen: Pen, block: Block, low: float, high: float) -> None:
+    """Draw full training's level where it lies in the picture."""
     full = block.baseline
     if full is not None and low <= shown(block, full.scores.mean) <= high:
         line = pen.axes.axvline(shown(block, full.scores.mean), color=INK, linewidth=1.2, zorder=1)
@@ -187,6 +190,7 @@ def limits(block: Block, lines: list[Line], fallen: list[Line]) -> tuple[float, 
 
 
 def caption(block: Block, lines: list[Line], families: list[str]) -> str:
+    """Say what the points are and which families fail."""
     leading = leading_init(block)
     said = [f"Each family at each rank, {runs_text(lines)}"]
     if leading in families:
@@ -210,6 +214,7 @@ def paper_said(block: Block, ranks: list[int]) -> str:
 
 
 def families_csv(block: Block, lines: list[Line]) -> str:
+    """Return the drawn scores as CSV."""
     return csv_text(
         [
             {

@@ -19,6 +19,7 @@ OUTSIDE = 10
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Show what each scaffold answers; raise ValueError without a gated run."""
     runs = gated_runs(blocks)
     if not runs:
         raise ValueError(f"No finished run of seed gating. Make some: {COMMAND}")
@@ -27,11 +28,13 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
 
 
 def gated_runs(blocks: Iterable[Block]) -> list[Row]:
+    """Return the rows of seed gating that did not diverge."""
     lines = [line for block in blocks if block.own for line in block.lines if line.condition == "gated"]
     return [row for line in lines for row in line.runs if not row["diverged"]]
 
 
 def tables_of(row: Row) -> list[Table]:
+    """Return a run's confusion tables, one for each scaffold."""
     groups = row["config"]["data"]["groups"]
     answers = [*range(10), *([OUTSIDE] if row["config"]["data"]["out_of_class"] else [])]
     names = ["outside" if answer == OUTSIDE else str(answer) for answer in answers]
@@ -54,11 +57,13 @@ def tables_of(row: Row) -> list[Table]:
 
 
 def title_of(row: Row) -> str:
+    """Name a run: model, size, rank, seed and kind of label."""
     label = "with an out-of-class label" if row["config"]["data"]["out_of_class"] else "ten classes"
     return f"{row['model']}, {row['size']}, r = {row['rank']}, seed {row['seed']}, {label}"
 
 
 def notes_of(row: Row, place: int) -> list[str]:
+    """Say how many of its own digits a scaffold names, and how many others it rejects."""
     own = 100 * row["further"][f"own.{place}"]
     words = f"Share of the test images of a digit, in %. Own digits named: {own:.1f} %."
     rejected = row["further"].get(f"rejected.{place}")
@@ -68,6 +73,7 @@ def notes_of(row: Row, place: int) -> list[str]:
 
 
 def number_lines(row: Row) -> list[dict]:
+    """Return the run's shares as lines for CSV."""
     same = {key: row[key] for key in ("digest", "model", "size", "rank", "seed")}
     same["out_of_class"] = row["config"]["data"]["out_of_class"]
     found = []
@@ -97,10 +103,12 @@ def picture_of(row: Row) -> Picture:
 
 
 def said(group: list[int]) -> str:
+    """List digits in words."""
     return ", ".join(map(str, group))
 
 
 def draw(pen: Pen, *, row: Row, place: int) -> None:
+    """Draw one scaffold's confusion matrix as a heat map."""
     width = 10 + row["config"]["data"]["out_of_class"]
     shares = [
         [row["further"].get(f"answers.{place}.{digit}.{answer}", 0.0) for answer in range(width)]

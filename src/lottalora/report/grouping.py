@@ -37,6 +37,7 @@ OF_THE_ADAPTER = ("A_init", "B_init", "dora", "layer_norm", "residual", "rslora"
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+    """Group rows by a key, in the order of their first row."""
     groups = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -44,6 +45,7 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Ro
 
 
 def block_key(row: Row) -> str:
+    """Return what rows of one block have in common."""
     same = [row[key] for key in ("model", "data", "size", "sample", "metric", "data_fingerprint")]
     same += [recipe_of(row), changed_of_training(row), precision_of(row), row["counts"]["full"]]
     return json.dumps(same, sort_keys=True)
@@ -55,6 +57,7 @@ def changed_of_training(row: Row) -> dict:
 
 
 def changed_of_scaffold(row: Row) -> dict:
+    """Return the changes to the recipe's scaffold."""
     return {key: value for key, value in row["changed"].items() if key.startswith("scaffold.")}
 
 
@@ -65,6 +68,7 @@ def recipe_of(row: Row) -> str:
 
 
 def line_key(row: Row) -> str:
+    """Return what rows of one line have in common."""
     same = [row[key] for key in ("mode", "init", "rank", "alpha")]
     options = scaffold_options(row) | resample_options(row)
     return json.dumps([*same, row["counts"]["trainable"], options], sort_keys=True)
@@ -110,6 +114,7 @@ def held_out(row: Row) -> str:
 
 
 def find_baseline(cells: dict[str, list[Row]]) -> list[Row]:
+    """Return the rows of full training; empty if there are none."""
     return next((cell for cell in cells.values() if cell[0]["mode"] == "baseline"), [])
 
 

@@ -64,6 +64,7 @@ class Best:
 
 
 def why_hollow(block: Block) -> str:
+    """Say why the mark is hollow: other data, or a shortened recipe."""
     return "other data" if block.stand_in or (block.model, block.data) in STANDS_IN_FOR else "shortened"
 
 
@@ -141,6 +142,7 @@ def verdict_of(found: list[Best]) -> str:
 
 
 def headline_picture(blocks: list[Block]) -> Picture:
+    """Return the dot plot of recovery over all benchmarks, for wide and narrow screens."""
     found = bests(blocks)
     wide = Panel(
         lambda pen: draw(pen, found, False), 900, 44 + 34 * len(found) + 46, left=322, right=130, top=34
@@ -162,6 +164,7 @@ def headline_picture(blocks: list[Block]) -> Picture:
 
 
 def draw(pen: Pen, found: list[Best], narrow: bool) -> None:
+    """Draw the rows of the dot plot."""
     axes = pen.axes
     for place, best in enumerate(found):
         track = place + (0.22 if narrow else 0.0)
@@ -212,6 +215,7 @@ def name_row(pen: Pen, best: Best, place: int, narrow: bool) -> None:
 
 
 def draw_best(pen: Pen, best: Best, y: float, narrow: bool) -> None:
+    """Draw the paper's mark and ours on one row, with their numbers."""
     axes = pen.axes
     words = f"paper: {best.paper_said}"
     drawn = axes.plot([inside(best.paper)], [y], "D", color=INK, markerfacecolor="none", markersize=9,
@@ -231,6 +235,7 @@ def draw_best(pen: Pen, best: Best, y: float, narrow: bool) -> None:
 
 
 def print_number(pen: Pen, text: str, y: float, place: int, colour: str, narrow: bool, series: str) -> None:
+    """Print a number in one of the two columns on the right."""
     bold = "bold" if series == OURS and text != "–" else "normal"
     at = (1, y), column(place, narrow)
     look = {
@@ -243,10 +248,12 @@ def print_number(pen: Pen, text: str, y: float, place: int, colour: str, narrow:
 
 
 def inside(value: float) -> float:
+    """Return the value, moved to the nearest edge of the axis if it is outside."""
     return min(max(value, LOW), HIGH)
 
 
 def headline_csv(found: list[Best]) -> str:
+    """Return the plotted numbers as CSV."""
     return csv_text(
         [
             {

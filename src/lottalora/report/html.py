@@ -67,6 +67,7 @@ def page(
     command: str,
     lost: Collection[str] = (),
 ) -> str:
+    """Return report.html as text."""
     listed = run_list(blocks, results, out, lost)
     runs = [listed["lines"][run["line"]] | listed["made"][run["made"]] | run for run in listed["runs"]]
     found = bests(blocks)
@@ -90,6 +91,7 @@ def page(
 
 
 def template() -> Template:
+    """Return the page's template, in which an unknown name is an error."""
     environment = Environment(
         loader=PackageLoader("lottalora.report", "page"),
         autoescape=True,
@@ -144,6 +146,7 @@ def origin(runs: list[dict], command: str, blocks: list[Block]) -> list[tuple[st
 
 
 def distinct(runs: list[dict], key: str) -> list[str]:
+    """Return the distinct values of a key, sorted, for the page's filters."""
     values = {run.get(key) for run in runs} - {None, ""}
     return [str(value) for value in sorted(values)]
 
@@ -155,6 +158,7 @@ def as_json(value: dict) -> str:
 
 
 def own_file(name: str) -> str:
+    """Read a file of the page: its style or its script."""
     return resources.files("lottalora.report").joinpath("page", name).read_text(encoding="utf-8")
 
 

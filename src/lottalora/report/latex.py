@@ -64,6 +64,7 @@ def tables(block: Block, columns: Sequence[str], labels: dict[str, int]) -> list
 def table(
     block: Block, lines: list[Line], columns: Sequence[str], labels: dict[str, int], continued: bool
 ) -> str:
+    """Return one LaTeX table of some lines and columns of a block."""
     said = (
         "Continued." if continued else " ".join(note for note in notes(block) if not note.startswith("[low"))
     )
@@ -93,6 +94,7 @@ def table(
 
 
 def letters_across(texts: list[list[str]]) -> int:
+    """Return the width of a table in letters."""
     return sum(max(map(len, column)) for column in zip(*texts, strict=True))
 
 
@@ -115,6 +117,7 @@ def label(block: Block, labels: dict[str, int]) -> str:
 
 
 def line_text(texts: Iterable[str]) -> str:
+    """Return one line of a LaTeX table."""
     return " & ".join(tex(text) for text in texts) + r" \\"
 
 

@@ -15,6 +15,7 @@ HEADINGS = ["task", "ε", "r*", "r* of each seed", "r* / d", "trained, % of full
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Find r*(ε) of every task; raise ValueError if no task has a rank curve."""
     lines, numbers = [], []
     for block in blocks:
         curve = curve_of(block)
@@ -50,6 +51,7 @@ NOTES = [
 
 
 def number_line(block: Block, curve: Mapping[int, Line], epsilon: float) -> dict:
+    """Return r*(ε) of one task, over all seeds and for each seed."""
     up = {"higher_is_better": block.higher_is_better}
     means = {rank: line.scores.mean for rank, line in curve.items()}
     found = least_rank(means, block.baseline.scores.mean, epsilon, **up)
@@ -84,6 +86,7 @@ def smaller_side(line: Line) -> int | None:
 
 
 def size_of(shape: Iterable[int]) -> int:
+    """Return the product of the sides of a shape."""
     size = 1
     for side in shape:
         size *= side
@@ -91,12 +94,14 @@ def size_of(shape: Iterable[int]) -> int:
 
 
 def task_of(block: Block) -> str:
+    """Name a task."""
     recipe = "" if block.recipe == "paper" else f", recipe {block.recipe}"
     metric = "" if block.own else f", {block.metric.of_part}"
     return f"{block.pair_title}, {block.size}{metric}{recipe}"
 
 
 def cells(block: Block, found: Mapping) -> list[str]:
+    """Format r*(ε) of one task."""
     beyond = f"> {found['greatest_rank']}"
     rank = beyond if found["r_star"] is None else str(found["r_star"])
     over_seeds = "–"

@@ -46,6 +46,7 @@ def summary_of(rows: list[Row], blocks: list[Block], problems: list[str]) -> str
 
 
 def write_tables(texts: dict[str, str], folder: Path) -> list[Path]:
+    """Write the recovery table in each format and return the paths."""
     paths = [folder / f"recovery.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_whole(path, text)
@@ -76,6 +77,7 @@ def draw_figures(blocks: list[Block], folder: Path) -> list[Path]:
 
 
 def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 row", "2 rows"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

@@ -17,6 +17,7 @@ def block_names(blocks: list[Block]) -> dict[int, str]:
 
 
 def plain_name(block: Block) -> str:
+    """Return a block's name for files, of letters, digits, dots and dashes."""
     recipe = "" if block.recipe == "paper" else block.recipe
     metric = "" if block.own else block.metric.of_part
     stand_in = block.stand_in.removeprefix("built-in ")
@@ -25,5 +26,6 @@ def plain_name(block: Block) -> str:
 
 
 def told_apart(block: Block) -> str:
+    """Return a short hash that tells blocks of one name apart."""
     apart = [block.changed, block.precision, block.full, block.fingerprint, block.metric.of_part]
     return hashlib.sha256(json.dumps(apart, sort_keys=True).encode()).hexdigest()[:6]

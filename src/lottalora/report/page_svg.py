@@ -49,6 +49,7 @@ def without_empty_groups(text: str) -> str:
 
 
 def opening(pen: Pen, name: str) -> str:
+    """Return the opening tag of a mark, with the words that it shows when pointed at."""
     series, words = pen.said[name]
     title = f"<title>{html.escape(words, quote=False)}</title>" if words else ""
     return f'<g class="mark{" said" if words else ""}" data-series="{html.escape(series)}">{title}'

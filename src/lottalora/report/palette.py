@@ -73,6 +73,7 @@ def colour_of(line: Line, shortened: bool = False) -> str:
 
 
 def marker_of(line: Line) -> str:
+    """Return the marker of a line's condition."""
     return "X" if line.adapter else CONDITIONS.get(line.condition, (GREY, "d"))[1]
 
 

@@ -150,11 +150,13 @@ def figure_of(picture: Picture) -> Figure:
 
 
 def legend_columns(legend: list[Mark], width: int) -> int:
+    """Return how many columns of the legend fit the width."""
     longest = max((len(mark.label) for mark in legend), default=0)
     return max(1, min(len(legend), int((width - 16) / (44 + LETTER * longest))))
 
 
 def handle(mark: Mark) -> Artist:
+    """Return Matplotlib's artist for a mark of the legend."""
     if mark.shape == "band":
         return Patch(facecolor=mark.colour, alpha=0.2, label=mark.label)
     if mark.shape in ("line", "dashes"):

@@ -104,16 +104,19 @@ def curves_of(block: Block) -> list[Curve]:
 
 
 def score_panel(block: Block, size: dict) -> Panel:
+    """Return the panel of the arms' scores."""
     return Panel(lambda pen: draw_scores(pen, block), title=axis_label(block), **size)
 
 
 def axis_label(block: Block) -> str:
+    """Return the label of the score's axis."""
     direction = "" if block.higher_is_better else ", lower is better"
     what = f"{block.metric.part} {block.metric.label}".strip()
     return f"{what[:1].upper()}{what[1:]}{direction}"
 
 
 def draw_scores(pen: Pen, block: Block) -> None:
+    """Draw full training, the curves of the arms and the paper's marks."""
     curves = [curve for curve in curves_of(block) if not curve.is_control]
     draw_full(pen, block)
     for curve in curves:
@@ -193,6 +196,7 @@ def draw_pale(pen: Pen, block: Block, curve: Curve) -> None:
 
 
 def draw_chance(pen: Pen, block: Block) -> None:
+    """Draw the level of chance, where it is known."""
     if not math.isnan(block.chance) and block.higher_is_better:
         level = shown(block, block.chance)
         line = pen.axes.axhline(level, color=GREY, linewidth=1.0, linestyle=":")
@@ -223,6 +227,7 @@ def draw_paper(pen: Pen, block: Block, lines: list[Line]) -> None:
 
 
 def dress(axes: Axes, ranks: list[int]) -> None:
+    """Scale and label the axes of a rank curve."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(rank) for rank in ranks])
     axes.minorticks_off()
@@ -234,10 +239,12 @@ def dress(axes: Axes, ranks: list[int]) -> None:
 
 
 def ranks_of(curves: list[Curve]) -> list[int]:
+    """Return the ranks of all curves, sorted."""
     return sorted({line.rank for curve in curves for line in curve.lines})
 
 
 def legend(block: Block, curves: list[Curve]) -> list[Mark]:
+    """Return the marks of the legend."""
     small = is_shortened(block)
     marks = [
         Mark(curve.key, curve.label, colour_of(curve.first, small), marker_of(curve.first),
@@ -297,6 +304,7 @@ def curve_csv(block: Block, curves: list[Curve]) -> str:
 
 
 def point(block: Block, name: str, line: Line) -> dict:
+    """Return a line's numbers for CSV, in the shown unit."""
     own_size = line.paper is not None and not line.paper.all_sizes
     return {
         "series": name,
@@ -313,4 +321,5 @@ def point(block: Block, name: str, line: Line) -> dict:
 
 
 def shown(block: Block, score: float) -> float:
+    """Return a score in the unit that is shown."""
     return score * block.metric.scale

@@ -57,6 +57,7 @@ def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str
 
 
 def marked(line: Line) -> list[tuple[bool, Row]]:
+    """Return the line's rows: True for those that count, False for older ones."""
     return [(True, row) for row in line.runs] + [(False, row) for row in line.older]
 
 
@@ -88,6 +89,7 @@ def entry(block: Block, row: Row, counted: bool, results: Path) -> dict:
 
 
 def recovery_of(block: Block, row: Row) -> float | None:
+    """Return the run's recovery in percent, or None."""
     if block.baseline is None or row["score"] is None:
         return None
     share = recovery(row["score"], block.baseline.scores.mean, row["higher_is_better"])
@@ -95,6 +97,7 @@ def recovery_of(block: Block, row: Row) -> float | None:
 
 
 def options(row: Row) -> list[str]:
+    """Return all settings of a run as KEY=VALUE."""
     return [
         f"{key}={json.dumps(value, ensure_ascii=False)}"
         for key, value in flatten(row["config"]).items()

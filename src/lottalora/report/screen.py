@@ -21,6 +21,7 @@ def console_for_tables() -> Console:
 
 
 def show(block: Block, console: Console) -> None:
+    """Print a block's table, as wide as the terminal allows."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column, heading in enumerate(headings(block.metric)):
         justify = "left" if column < LEFT else "right"

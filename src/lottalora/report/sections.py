@@ -12,4 +12,5 @@ SECTIONS: list[Callable[[Shown], list[Section]]] = [benchmark_sections, beta_sec
 
 
 def sections_of(shown: Shown) -> list[Section]:
+    """Return all sections of the page, in their order."""
     return [section for make in SECTIONS for section in make(shown)]

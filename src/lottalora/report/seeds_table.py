@@ -21,6 +21,7 @@ NOTES = [
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Split the variance between scaffold seeds and training seeds; raise ValueError without a table."""
     tables, numbers = [], []
     for block in blocks:
         found = [(line, table) for line in block.lines if (table := crossed(line)) is not None]
@@ -53,6 +54,7 @@ def crossed(line: Line) -> np.ndarray | None:
 
 
 def number_line(block: Block, line: Line, table: np.ndarray) -> dict:
+    """Return the variance components of one arm."""
     found = components(table)
     shares = found.shares()
     swapped = [run["arms"]["scaffold_swapped"] for run in line.runs if "scaffold_swapped" in run["arms"]]
@@ -71,6 +73,7 @@ def number_line(block: Block, line: Line, table: np.ndarray) -> dict:
 
 
 def cells(block: Block, found: dict) -> list[str]:
+    """Format the variance components of one arm."""
     shares = [found[f"share_{part}"] for part in ("scaffold", "training", "rest")]
     return [
         f"{found['scaffold_seeds']} × {found['training_seeds']}",

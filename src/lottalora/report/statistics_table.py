@@ -41,6 +41,7 @@ class Comparison:
 
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
+    """Test every arm against full training and the paper."""
     tables, numbers = [], []
     for block in blocks:
         compared, refused = comparisons(block)
@@ -72,6 +73,7 @@ def comparisons(block: Block) -> tuple[dict[int, Comparison], list[str]]:
 
 
 def comparison(tests: Paired, holm_p: float, match: Equivalence) -> Comparison:
+    """Complete the paired tests of an arm with its verdict and power."""
     n, std = tests.difference.n, tests.difference.std
     effect = match.margin / std if n >= FEWEST and std > 0 else math.nan
     match = replace(match, difference_p=holm_p)
@@ -79,6 +81,7 @@ def comparison(tests: Paired, holm_p: float, match: Equivalence) -> Comparison:
 
 
 def paper_table(block: Block) -> Table:
+    """Return the table of arms beside the paper."""
     lines = []
     for line in block.lines:
         scores, test = line.scores, line.beside_paper
@@ -91,6 +94,7 @@ def paper_table(block: Block) -> Table:
 
 
 def paper_cells(line: Line, test: Equivalence, block: Block) -> list[str]:
+    """Format an arm's test against the paper."""
     return [
         block.metric.text(line.paper.mean),
         signed(test.difference, block.metric),
@@ -100,6 +104,7 @@ def paper_cells(line: Line, test: Equivalence, block: Block) -> list[str]:
 
 
 def paper_notes(block: Block) -> list[str]:
+    """Say which intervals and tests the table has."""
     scores = f"{block.metric.of_part}, {block.metric.unit}" if block.metric.unit else block.metric.of_part
     methods = sorted({line.scores.method for line in block.lines if not math.isnan(line.scores.low)})
     by = f" Intervals of the mean by {' or '.join(methods)}." if methods else ""
@@ -126,6 +131,7 @@ def paper_notes(block: Block) -> list[str]:
 
 
 def full_table(block: Block, compared: dict[int, Comparison], refused: list[str]) -> Table:
+    """Return the table of arms against full training."""
     lines = [
         [*arm_cells(line), *full_cells(compared[place], block)]
         for place, line in enumerate(block.lines)
@@ -136,6 +142,7 @@ def full_table(block: Block, compared: dict[int, Comparison], refused: list[str]
 
 
 def full_cells(found: Comparison, block: Block) -> list[str]:
+    """Format an arm's tests against full training."""
     tests, metric = found.tests, block.metric
     wilcoxon = "–"
     if not math.isnan(tests.wilcoxon_p):
@@ -156,6 +163,7 @@ def full_cells(found: Comparison, block: Block) -> list[str]:
 
 
 def full_notes(block: Block, compared: dict[int, Comparison], refused: list[str]) -> list[str]:
+    """Say which tests the table has, and which pairs were refused."""
     tests = [found.tests for found in compared.values()]
     tested = sum(not math.isnan(found.p) for found in tests)
     notes = [
@@ -211,36 +219,44 @@ def number_line(block: Block, line: Line, found: Comparison | None) -> dict:
 
 
 def arm_cells(line: Line) -> list[str]:
+    """Return the cells that name an arm."""
     init = ", ".join(part for part in (line.init, line.options) if part) or "–"
     return [line.label, init, "–" if line.rank is None else str(line.rank)]
 
 
 def line_name(line: Line) -> str:
+    """Name an arm in one phrase."""
     rank = "" if line.rank is None else f", r = {line.rank}"
     return f"{line.label}{', ' + line.init if line.init else ''}{rank}"
 
 
 def count(found: Interval) -> str:
+    """Return n, with the number of diverged runs."""
     return f"{found.n} (+{found.diverged} diverged)" if found.diverged else str(found.n)
 
 
 def limits(found: Interval, metric: Metric) -> str:
+    """Format an interval, – if there is none."""
     return "–" if math.isnan(found.low) else f"[{metric.text(found.low)}, {metric.text(found.high)}]"
 
 
 def signed(value: float, metric: Metric) -> str:
+    """Format a difference with its sign, – for NaN."""
     return "–" if math.isnan(value) else f"{value * metric.scale:+.{metric.decimals}f}"
 
 
 def p_text(p: float) -> str:
+    """Format a p-value, – for NaN."""
     if math.isnan(p):
         return "–"
     return f"< {LEAST_SHOWN}" if p < LEAST_SHOWN else f"{p:.3f}"
 
 
 def margin_text(metric: Metric) -> str:
+    """Format the metric's margin with its unit."""
     return f"{metric.agrees:g}{unit(metric)}"
 
 
 def unit(metric: Metric) -> str:
+    """Return the metric's unit behind a space."""
     return f" {metric.unit}" if metric.unit else ""

@@ -44,6 +44,7 @@ def story_of(blocks: list[Block], model: str, data: str) -> list[str]:
 
 
 def number(blocks: list[Block], model: str, data: str, asked: str) -> str:
+    """Return a number that a story asks for, as text."""
     name, *words = asked.split()
     return MAKERS[name](blocks, model, data, *words)
 

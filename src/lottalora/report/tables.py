@@ -20,6 +20,7 @@ INTERVAL = "[low, high]: 95 % interval of the mean, by {}; none below n = 3."
 
 
 def headings(metric: Metric) -> list[str]:
+    """Return the headings of the recovery table."""
     score = f"{metric.name}, {metric.unit}" if metric.unit else metric.name
     return [
         "condition",
@@ -101,6 +102,7 @@ def notes(block: Block) -> list[str]:
 
 
 def margin_text(metric: Metric) -> str:
+    """Format the metric's margin with its unit."""
     return f"{metric.agrees:g} points" if metric.unit == "%" else f"{metric.agrees:g} {metric.unit}".strip()
 
 
@@ -118,6 +120,7 @@ def wide_margin(block: Block) -> str:
 
 
 def markdown(blocks: Iterable[Block], summary: str) -> str:
+    """Write all tables as Markdown."""
     parts = ["# Recovery", summary]
     for block in blocks:
         head = headings(block.metric)
@@ -134,6 +137,7 @@ def recovery_csv(blocks: Iterable[Block]) -> str:
 
 
 def csv_line(block: Block, line: Line) -> dict:
+    """Return a line's numbers for CSV."""
     changed = "; ".join(f"{key}={value}" for key, value in block.changed.items())
     of_block = {key: getattr(block, key) for key in ("model", "size", "data", "stand_in", "recipe")}
     of_line = {
@@ -170,16 +174,19 @@ def with_interval(scores: Interval, metric: Metric) -> str:
 
 
 def limits(scores: Interval, metric: Metric) -> str:
+    """Format an interval, "" if there is none."""
     return "" if is_nan(scores.low) else f" [{metric.text(scores.low)}, {metric.text(scores.high)}]"
 
 
 def paper_cell(line: Line, metric: Metric) -> str:
+    """Format the paper's number; * marks an average over sizes."""
     if line.paper is None:
         return "–"
     return metric.text(line.paper.mean) + ("*" if line.paper.all_sizes else "")
 
 
 def percent(value: float) -> str:
+    """Format a percentage, – for NaN."""
     return "–" if is_nan(value) else f"{value:.1f}"
 
 
@@ -189,8 +196,10 @@ def share(value: float) -> str:
 
 
 def signed(value: float, metric: Metric) -> str:
+    """Format a difference with its sign, – for NaN."""
     return "–" if is_nan(value) else f"{value * metric.scale:+.{metric.decimals}f}".replace("-", "−")
 
 
 def markdown_text(text: str) -> str:
+    """Escape Markdown's asterisks."""
     return text.replace("*", r"\*")

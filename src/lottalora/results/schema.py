@@ -100,6 +100,12 @@ LATER_KEYS = ("history", "diverged", "beta_decay")  # of schema 3
 COUNTS = ("trainable", "internal_trainable", "full", "full_plus_adapters")
 
 
+def row_of(identity: dict, measured: dict, scoring: dict, account: dict, config: dict) -> dict:
+    """Put a row together from the run's identity, measurements, scoring, weights and config."""
+    counted = {"counts": {key: account[key] for key in COUNTS}, "account": account["entries"]}
+    return identity | measured | scoring | counted | {"config": config}
+
+
 def check(row: object, path: Path) -> None:
     """Refuse what is no row of this schema: the first thing that is wrong, in one sentence."""
     if not isinstance(row, dict):

@@ -97,6 +97,7 @@ def keep_files_in(folder: Path) -> None:
 def open_run(  # noqa: ANN201  wandb is imported late
     about: About, *, mode: str, project: str, entity: str | None, machine: bool
 ):
+    """Open the W&B run of a row; raise a one-line error where W&B refuses it."""
     import wandb
 
     identity = about.identity

@@ -44,7 +44,8 @@ class Artifact:
         header: what it says.
         state: the stored tensors of the model, by name.
         stored: the W_seed that it stores, by layer.
-        inputs, output: the stored probe; empty and None without.
+        inputs: of the stored probe; empty without.
+        output: of the stored probe; None without.
         sealed: the file.
     """
 
