@@ -5,7 +5,6 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
-from lottalora.config.identity import digest_config
 from lottalora.messages import flatten
 
 OWN = ("seed", "scaffold.seed", "scaffold.family", "scaffold.parameters", "scaffold.alpha", "optimizer.lr")
@@ -22,9 +21,9 @@ ALLOWED = {  # key → the values that an ensemble can have; None: also where th
 }
 
 
-def common_settings(cfg: DictConfig) -> dict[str, Any]:
-    """All that can change a score, key → value, less what members may differ in."""
-    flat = flatten(digest_config(cfg))
+def common_settings(plain: dict) -> dict[str, Any]:
+    """All of `digest_config` that can change a score, key → value, less what members may differ in."""
+    flat = flatten(plain)
     own = tuple(f"{key}." for key in OWN)
     return {key: value for key, value in flat.items() if key not in OWN and not key.startswith(own)}
 

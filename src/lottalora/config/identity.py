@@ -40,18 +40,19 @@ def identify(cfg: DictConfig) -> dict:
     }
 
 
-def naming(cfg: DictConfig, choices: DictConfig) -> dict:
+def naming(cfg: DictConfig, choices: DictConfig, plain: dict | None = None) -> dict:
     """Return the run's digest and the names of what it is made of.
 
     Args:
         cfg: the composed config.
         choices: the chosen config of each group, Hydra's `runtime.choices`.
+        plain: `digest_config(cfg)`, where it is known already.
     """
     budget = cfg.get("budget") or {}
     scaffold = cfg.scaffold or DictConfig({"rank": budget.get("rank"), "alpha": None, "seed": None})
     return {
         "schema": SCHEMA,
-        "digest": digest(cfg),
+        "digest": digest_of(plain or digest_config(cfg)),
         "model": choices.model,
         "size": cfg.model.size,
         "data": cfg.data.get("name") or choices.data,
@@ -67,7 +68,12 @@ def naming(cfg: DictConfig, choices: DictConfig) -> dict:
 
 def digest(cfg: DictConfig) -> str:
     """12 hexadecimal digits of SHA-256 over everything that can change the score."""
-    text = json.dumps(digest_config(cfg), sort_keys=True)
+    return digest_of(digest_config(cfg))
+
+
+def digest_of(plain: dict) -> str:
+    """The digest of what `digest_config` returned."""
+    text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -3,11 +3,13 @@
 import copy
 import functools
 import itertools
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -25,11 +27,15 @@ from omegaconf.errors import OmegaConfBaseException
 from lottalora.config.check import check
 from lottalora.config.ensemble import check_ensemble
 from lottalora.config.ensemble import common_settings
+from lottalora.config.identity import digest_config
+from lottalora.config.identity import digest_of
 from lottalora.config.identity import naming
 from lottalora.errors import in_one_line
 from lottalora.results import rows
 
 Grid = Mapping[str, Any]
+SEED = re.compile("seed=([0-9]+)")
+ANY_SEED = 8_046_529_314_706_258_713  # a number that no config holds by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,7 @@ class Cell:
         epochs: epochs that it trains; 0 where the config cannot be resolved.
         problem: why it cannot run, or None.
         common: with ensemble=true, the settings that it shares with the others of its ensemble.
+        plain: what its digest is made of.
     """
 
     overrides: tuple[str, ...]
@@ -49,6 +56,7 @@ class Cell:
     epochs: int = 0
     problem: str | None = None
     common: dict = field(default_factory=dict)
+    plain: dict = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -70,6 +78,7 @@ class Composer:
         self.master = master
         self.jobs = jobs
         self.of_groups: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self.of_any_seed: dict[tuple[str, ...], Cell] = {}
         self.parse = functools.lru_cache(maxsize=None)(OverridesParser.create(loader).parse_override)
         self.is_group = functools.lru_cache(maxsize=None)(lambda key: bool(loader.get_group_options(key)))
 
@@ -98,21 +107,52 @@ class Composer:
         """A cell with its name.
 
         An unknown key or choice is raised, and a setting that no ensemble has; a value that is not allowed is
-        noted.
+        noted. Cells that differ in their seed alone are composed once, with ANY_SEED in its place.
         """
+        seeds = [int(found[1]) for word in overrides if (found := SEED.fullmatch(word))]
+        if len(seeds) != 1 or seeds[0] >= 2**64:
+            return self.composed_cell(overrides)
+        same = tuple(f"seed={ANY_SEED}" if SEED.fullmatch(word) else word for word in overrides)
+        if same not in self.of_any_seed:
+            self.of_any_seed[same] = self.composed_cell(same)
+        cell = self.of_any_seed[same]
+        if cell.problem:  # its message may name the seed
+            return self.composed_cell(overrides)
+        plain, identity = (with_seed(each, seeds[0]) for each in (cell.plain, cell.identity))
+        identity["digest"] = digest_of(plain)
+        return replace(cell, overrides=tuple(overrides), identity=identity, plain=plain)
+
+    def composed_cell(self, overrides: Sequence[str]) -> Cell:
+        """A cell by composing its config."""
         cfg, hydra = self.config(overrides)
         hydra.hydra.overrides.task = list(overrides)
         HydraConfig.instance().cfg = hydra
         try:
             check(cfg, sweep=not self.jobs)
-            identity = naming(cfg, hydra.hydra.runtime.choices)
+            plain = digest_config(cfg)
+            identity = naming(cfg, hydra.hydra.runtime.choices, plain)
         except (ValueError, OmegaConfBaseException) as error:
             return Cell(overrides=tuple(overrides), identity={}, problem=in_one_line(error) or str(error))
         common = {}
         if cfg.ensemble:
             check_ensemble(cfg)
-            common = common_settings(cfg)
-        return Cell(overrides=tuple(overrides), identity=identity, epochs=cfg.trainer.epochs, common=common)
+            common = common_settings(plain)
+        return Cell(
+            overrides=tuple(overrides),
+            identity=identity,
+            epochs=cfg.trainer.epochs,
+            common=common,
+            plain=plain,
+        )
+
+
+def with_seed(plain: Any, seed: int) -> Any:  # noqa: ANN401  plain data
+    """The same plain data with `seed` wherever ANY_SEED stands."""
+    if isinstance(plain, dict):
+        return {key: with_seed(value, seed) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [with_seed(value, seed) for value in plain]
+    return seed if type(plain) is int and plain == ANY_SEED else plain
 
 
 def cells_of(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Cell]:

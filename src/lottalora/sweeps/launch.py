@@ -157,8 +157,8 @@ class Sweep:
 
     def work_together(self, pack: Pack) -> str | None:
         """Compose the cells and train them at once, in the worker."""
-        from lottalora import ensemble
         from lottalora.config.identity import identify
+        from lottalora.sweeps import ensemble
 
         asked = []
         for cell in pack.cells:
