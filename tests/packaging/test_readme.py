@@ -54,8 +54,8 @@ def test_pages_have_the_blocks_that_these_tests_read():
     assert (len(blocks("python", "README.md")), len(blocks("python", "library.md"))) == (1, 5)
     assert len(blocks("diff")) == len(blocks("diff", "extending.md")) == 4
     assert len(commands("make")) == 2
-    assert len(commands("python run.py")) == 23
-    assert len(commands("python -m lottalora")) == 10
+    assert len(commands("python run.py")) >= 23
+    assert len(commands("python -m lottalora")) >= 10
 
 
 @pytest.mark.parametrize(("page", "printed"), [("README.md", "head.weight"), ("library.md", "loss")])
