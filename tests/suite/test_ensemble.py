@@ -97,8 +97,9 @@ def assert_same_run(task, result: FitResult, other, expected: FitResult) -> None
         assert getattr(result, name) == getattr(expected, name), name
     assert result.validation_score == expected.validation_score
     assert result.beta_decay == expected.beta_decay
-    for name, column in expected.history.items():
-        assert_same(torch.tensor(result.history[name]), torch.tensor(column), name)
+    for name, column in expected.history.items():  # of six digits: a loss near 2 has steps of 1e-5
+        ours, theirs = torch.tensor(result.history[name]), torch.tensor(column)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, equal_nan=True, msg=name)
 
 
 def test_members_after_20_steps_are_the_single_runs_with_their_batches_and_masks(data, tmp_path):

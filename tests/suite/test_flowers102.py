@@ -238,7 +238,7 @@ def test_baseline_and_scaffold_train_an_epoch_from_one_command(tmp_path):
     assert [row["mode"] for row in rows] == ["baseline", "scaffold"]
     assert len({row["data_fingerprint"] for row in rows}) == 1
     assert all(0 <= row["score"] <= 1 and row["sample"] for row in rows)
-    assert rows[1]["arms"].keys() == {"scaffold_removed"}
+    assert rows[1]["arms"].keys() == {"scaffold_removed", "scaffold_swapped"}
     assert len(rows[1]["beta"]) == 36
 
 

@@ -1,6 +1,7 @@
 """A disk that is really full: the failure is one sentence, nothing is lost, a repeated command goes on."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -61,6 +62,7 @@ def test_a_report_that_does_not_fit_leaves_whole_files_and_the_page_before(disk,
     for row in (make_row(), make_baseline()):
         rows.write(row, tmp_path / "results")
     (disk / "report.html").write_text("the page before")
+    (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 50_000))
     assert main(["report", "--results", str(tmp_path / "results"), "--out", str(disk)]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"Cannot write the report to {disk}: No space left on device. Make room there, or")

@@ -21,13 +21,13 @@ from lottalora.models import linear_cross_entropy as module
 from lottalora.models.linear_cross_entropy import linear_cross_entropy
 from lottalora.results import rows
 from lottalora.scaffold import draw
+from lottalora.scaffold import resample
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.tasks.language import Language
 from lottalora.tasks.schedules import PerStep
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score
-from lottalora.training.resampling import set_scaffold_of_epoch
 
 FULL = {
     "3M": 2_368_320,
@@ -174,7 +174,7 @@ def test_every_mode_gives_a_gradient_to_all_that_it_trains(net_of, words):
 def test_a_scaffold_is_drawn_anew_each_epoch(net_of):
     net = net_of("mode=resample_epoch")
     before = net.lm.model.layers[0].self_attn.q_proj.W_seed.clone()
-    set_scaffold_of_epoch(net, 3)
+    resample(net, 4)
     assert not torch.equal(net.lm.model.layers[0].self_attn.q_proj.W_seed, before)
     assert math.isfinite(net.loss(*blocks()).item())
 

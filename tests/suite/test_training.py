@@ -13,6 +13,7 @@ from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
 from lottalora.results.provenance import provenance
 from lottalora.scaffold import Scaffold
+from lottalora.scaffold import resample
 from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
 from lottalora.training.checkpoints import Best
@@ -21,7 +22,6 @@ from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score
 from lottalora.training.resampling import ResampleEachEpoch
-from lottalora.training.resampling import set_scaffold_of_epoch
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_resampling_gives_each_epoch_a_scaffold_of_its_own_and_the_score_that_of
     given = options(tmp_path, epochs=3) | {"callbacks": [ResampleEachEpoch(), Watch()]}
     fit(classification(net, lr=0.01), Digits(batch_size=64).read(), **given)
     assert not torch.equal(seen[0], seen[1])
-    set_scaffold_of_epoch(net, 1)
+    resample(net, 2)
     assert torch.equal(net.body[1].W_seed, seen[1])
 
 

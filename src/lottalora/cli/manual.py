@@ -124,11 +124,10 @@ def sizes_of_model(model: str, conf: Path) -> list[str]:
     if not path.is_file():
         return []
     content = read(path)
-    sizes = content.get("model", content).get("sizes", [])
-    if not sizes:  # vit_random takes those of vit
-        bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
-        return sizes_of_model(bases[0], conf) if bases else []
-    return [str(size) for size in sizes]
+    bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
+    inherited = sizes_of_model(bases[0], conf) if bases else []  # vit_random has those of vit
+    own = [str(size) for size in content.get("model", content).get("sizes", [])]
+    return inherited + [size for size in own if size not in inherited]
 
 
 def sizes_of(pair: str, conf: Path) -> list[str]:
