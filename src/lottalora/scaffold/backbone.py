@@ -103,13 +103,18 @@ def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: obj
             strict=True and the state has records of other layers.
     """
     records = {key: each for key, each in state.items() if key.startswith(prefix) and _is_record(key, each)}
-    layers = scaffold_layers(model)
-    keys = {f"{prefix}{name}.identity" if name else f"{prefix}identity": name for name in layers}
-    for key, name in keys.items():
+    every = model.named_modules(remove_duplicate=False)  # a tied layer by each of its names
+    layers = {
+        f"{prefix}{name}.identity" if name else f"{prefix}identity": (name, layer)
+        for name, layer in every
+        if isinstance(layer, LottaLayer | FrozenEmbedding)
+    }
+    for key, (name, layer) in layers.items():
         if key in records and not records[key].is_meta:
-            layers[name].compare(Identity.from_tensor(records[key], name), name)
-    missing = [key for key in keys if key not in records]
-    differing = [*missing, *(key for key in records if key not in keys)]
+            layer.compare(Identity.from_tensor(records[key], name), name)
+    known = {id(layer) for key, (_, layer) in layers.items() if key in records}
+    missing = [key for key, (_, layer) in layers.items() if id(layer) not in known]
+    differing = [*missing, *(key for key in records if key not in layers)]
     if records and differing and _is_strict():
         _refuse_another_model(differing, prefix)
     owns = (key.removesuffix("identity") for key in missing)
