@@ -20,8 +20,8 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
     """Analyse β by arm; raise ValueError if no run trains one."""
     tables, numbers = [], []
     for block in blocks:
-        found = [number_line(block, line) for line in block.lines if block.own and has_beta(line)]
         shown = [line for line in block.lines if block.own and has_beta(line)]
+        found = [number_line(block, line) for line in shown]
         numbers += found
         lines = [[*arm_cells(line), *cells(each)] for line, each in zip(shown, found, strict=True)]
         if lines:
