@@ -8,10 +8,11 @@ from scipy import stats
 
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
+from lottalora.report.arms import ARM
+from lottalora.report.arms import arm_cells
+from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.statistics_table import ARM
-from lottalora.report.statistics_table import arm_cells
 
 HEADINGS = [*ARM, "runs", "β median", "IQR", "least", "greatest", "decay alone", "|β| median", "ρ with depth"]
 
@@ -55,8 +56,7 @@ def number_line(block: Block, line: Line) -> dict:
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     decays = [row["beta_decay"] for row in line.runs if row["beta_decay"] is not None]
     return {
-        "block": block.title,
-        **{key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank")},
+        **arm_columns(block, line),
         "runs": len(runs),
         "median": float(median),
         "q25": float(low),

@@ -9,10 +9,11 @@ from lottalora.analysis.cost import memory_ratio
 from lottalora.analysis.cost import shipped_bytes
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
+from lottalora.report.arms import ARM
+from lottalora.report.arms import arm_cells
+from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.statistics_table import ARM
-from lottalora.report.statistics_table import arm_cells
 
 HEADINGS = [
     *ARM, "trained", "FLOPs ÷ full", "seconds ÷ full", "memory ÷ full", "peak memory ÷ full", "shipped, KiB",
@@ -53,8 +54,7 @@ def number_line(block: Block, line: Line) -> dict:
     alike = [row for row in full.runs if device_of(row) == kind]
     dense = line.trainable == line.full
     return {
-        "block": block.title,
-        **{key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank")},
+        **arm_columns(block, line),
         "trained": line.trainable,
         "flops_ratio": 1.0 if dense else flops_ratio(line.full, line.trainable),
         "seconds_ratio": ratio(line.runs, alike, lambda row: row["seconds"] / row["epochs"]),

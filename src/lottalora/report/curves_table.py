@@ -10,6 +10,10 @@ import numpy as np
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.analysis.statistics import interval
+from lottalora.report.arms import ARM
+from lottalora.report.arms import arm_cells
+from lottalora.report.arms import arm_columns
+from lottalora.report.arms import line_name
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
@@ -20,9 +24,6 @@ from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
 from lottalora.report.picture import save
-from lottalora.report.statistics_table import ARM
-from lottalora.report.statistics_table import arm_cells
-from lottalora.report.statistics_table import line_name
 
 PARTS = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the epochs trained
 HEADINGS = [*ARM, "runs", *(f"{100 * part:.0f} %" for part in PARTS), "best", "at epoch", "last β median"]
@@ -36,7 +37,7 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
         lines = []
         for line in shown:
             found = points(line)
-            numbers += [head(block, line) | point for point in found]
+            numbers += [arm_columns(block, line) | point for point in found]
             lines.append([*arm_cells(line), *cells(block, line)])
         if lines:
             tables.append(Table(block.title, HEADINGS, len(ARM), lines, NOTES))
@@ -87,12 +88,6 @@ def points(line: Line) -> list[dict]:
     return found
 
 
-def head(block: Block, line: Line) -> dict:
-    """Return what names the arm in the CSV."""
-    keys = ("condition", "adapter", "init", "options", "rank")
-    return {"block": block.title, **{key: getattr(line, key) for key in keys}}
-
-
 def cells(block: Block, line: Line) -> list[str]:
     """Format an arm's scores at parts of the training and its β."""
     curves, found = curves_of(line), points(line)
@@ -136,7 +131,7 @@ def picture_of(block: Block, name: str) -> Picture | None:
         for line, colour in zip(lines, COLOURS, strict=False)
     ]
     caption = "mean over runs against the epoch; band: 95 % interval, where there are three runs or more"
-    numbers = csv_text([head(block, line) | point for line in lines for point in points(line)])
+    numbers = csv_text([arm_columns(block, line) | point for line in lines for point in points(line)])
     return Picture(
         name, f"{block.pair_title}, {block.size}: learning curves", caption, panels, legend, numbers
     )

@@ -9,12 +9,13 @@ from lottalora.analysis.result import Table
 from lottalora.analysis.statistics import Paired
 from lottalora.analysis.statistics import holm
 from lottalora.analysis.statistics import paired
+from lottalora.report.arms import ARM
+from lottalora.report.arms import arm_cells
+from lottalora.report.arms import arm_columns
+from lottalora.report.arms import line_name
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.statistics_table import ARM
-from lottalora.report.statistics_table import arm_cells
 from lottalora.report.statistics_table import limits
-from lottalora.report.statistics_table import line_name
 from lottalora.report.statistics_table import p_text
 from lottalora.report.statistics_table import signed
 
@@ -92,7 +93,7 @@ def number_line(block: Block, line: Line, plain: Line, tests: Paired, p: float) 
     return {
         "block": block.title,
         "metric": block.metric.name,
-        **{key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank")},
+        **arm_columns(block, line),
         "pairs": difference.n,
         "diverged": difference.diverged,
         "scaffold": plain.scores.mean,

@@ -7,10 +7,11 @@ import numpy as np
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.analysis.variance import components
+from lottalora.report.arms import ARM
+from lottalora.report.arms import arm_cells
+from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.statistics_table import ARM
-from lottalora.report.statistics_table import arm_cells
 
 HEADINGS = [*ARM, "scaffold × training seeds", "std", "scaffold", "training", "rest", "on another draw"]
 NOTES = [
@@ -59,8 +60,7 @@ def number_line(block: Block, line: Line, table: np.ndarray) -> dict:
     shares = found.shares()
     swapped = [run["arms"]["scaffold_swapped"] for run in line.runs if "scaffold_swapped" in run["arms"]]
     return {
-        "block": block.title,
-        **{key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank")},
+        **arm_columns(block, line),
         "scaffold_seeds": table.shape[0],
         "training_seeds": table.shape[1],
         "std": float(table.std(ddof=1)),

@@ -17,10 +17,12 @@ from lottalora.analysis.statistics import holm
 from lottalora.analysis.statistics import paired
 from lottalora.analysis.statistics import power
 from lottalora.analysis.statistics import seeds_needed
+from lottalora.report.arms import ARM
+from lottalora.report.arms import arm_cells
+from lottalora.report.arms import line_name
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 
-ARM = ["arm", "init", "rank"]
 BESIDE_PAPER = ["n", "mean ± std", "95 % interval", "paper", "ours − paper", "TOST p", "verdict"]
 BESIDE_FULL = [
     "pairs", "arm − full", "95 % interval", "d", "t-test p", "p, Holm", "Wilcoxon p", "TOST p", "verdict",
@@ -216,18 +218,6 @@ def number_line(block: Block, line: Line, found: Comparison | None) -> dict:
         "power": found and found.power,
         "seeds_needed": found and found.seeds_needed,
     }
-
-
-def arm_cells(line: Line) -> list[str]:
-    """Return the cells that name an arm."""
-    init = ", ".join(part for part in (line.init, line.options) if part) or "–"
-    return [line.label, init, "–" if line.rank is None else str(line.rank)]
-
-
-def line_name(line: Line) -> str:
-    """Name an arm in one phrase."""
-    rank = "" if line.rank is None else f", r = {line.rank}"
-    return f"{line.label}{', ' + line.init if line.init else ''}{rank}"
 
 
 def count(found: Interval) -> str:
