@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,17 +63,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: str, *, overwrite: 
     """
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Choose another name, or pass overwrite=True.")
-    begun = None
+    begun = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            begun = file.name
-            file.write(to_bytes(tensors, header))
-        os.chmod(begun, 0o644)
+        begun.write_bytes(to_bytes(tensors, header))
         os.replace(begun, path)
-    except BaseException:
-        if begun is not None:
-            Path(begun).unlink(missing_ok=True)
-        raise
+    finally:
+        begun.unlink(missing_ok=True)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], header: str) -> bytes:
