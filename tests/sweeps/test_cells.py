@@ -81,6 +81,11 @@ def test_cells_that_differ_in_their_seed_are_those_that_are_composed_one_by_one(
     assert found == [composer.composed_cell(cell.overrides) for cell in found]
 
 
+def test_a_seed_that_hydra_reads_as_text_is_noted_as_when_it_runs_alone(cells):
+    (cell,) = cells("data=digits", "seed=007")
+    assert cell.problem == "seed must be a whole number, 0 or more, got '007'."
+
+
 def test_a_value_that_is_not_allowed_is_noted_on_its_cell_alone(cells):
     good, bad = cells("data=digits", "rank=1,-1")
     assert good.problem is None

@@ -34,7 +34,7 @@ from lottalora.errors import in_one_line
 from lottalora.results import rows
 
 Grid = Mapping[str, Any]
-SEED = re.compile("seed=([0-9]+)")
+SEED = re.compile("seed=(0|[1-9][0-9]*)")
 ANY_SEED = 8_046_529_314_706_258_713  # a number that no config holds by itself
 
 
