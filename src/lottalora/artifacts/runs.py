@@ -100,7 +100,7 @@ def save_run(
 
 
 def _arguments(name: str, spec: DataSpec, model: dict[str, Any]) -> dict[str, Any]:
-    """What the architecture is built from, without the files of learned weights."""
+    """Return the architecture's arguments, without files of learned weights."""
     given = model["net"] | model["sizes"][model["size"]]
     left_out = {"_target_", *WITHOUT_FILES.get(name, ())}
     shape = {"in_shape": list(spec.in_shape), "out_dim": spec.out_dim}

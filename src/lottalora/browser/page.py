@@ -58,7 +58,7 @@ def refuse(artifact: Artifact) -> None:
 
 
 def obstacle(matrix: MatrixRecord) -> str | None:
-    """Why the page cannot run a matrix; None if it can."""
+    """Return why the page cannot run a matrix; None if it can."""
     if matrix.options:
         return f"it has the option {matrix.options[0]}"
     if matrix.stored or matrix.dtype != "float32":

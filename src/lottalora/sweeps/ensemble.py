@@ -99,7 +99,7 @@ def stacked(account: Account) -> dict:
 
 
 def built_alone(asked: Asked, spec: DataSpec) -> tuple["Run", Account]:  # noqa: F821  imported late
-    """The member as a single run would begin it: the same weights, the same random numbers ahead."""
+    """Set the member up as a single run begins: the same weights and the same random state."""
     from lottalora.training.ensemble.members import Run
     from lottalora.training.ensemble.members import generator_in
 

@@ -56,14 +56,14 @@ def ensembles(cells: Sequence[Cell], todo: Collection[str]) -> list[Pack]:
 
 
 def parts(cells: Sequence[Cell]) -> list[Sequence[Cell]]:
-    """As few parts as can be, as equal as can be, in the order of the cells."""
+    """Split the cells into as few parts as possible, of nearly equal size, in their order."""
     count = -(-len(cells) // LARGEST)
     size = -(-len(cells) // count)
     return [cells[first : first + size] for first in range(0, len(cells), size)]
 
 
 def pack_of(cells: Sequence[Cell], todo: Collection[str]) -> Pack:
-    """Those of the cells that are to be run, under the name of all of them."""
+    """Keep the cells that are still to be run; the pack keeps its name."""
     digests = "".join(sorted(cell.digest for cell in cells))
     name = f"ensemble-{hashlib.sha256(digests.encode()).hexdigest()[:12]}" if len(cells) > 1 else ""
     return Pack(cells=tuple(cell for cell in cells if cell.digest in todo), name=name)

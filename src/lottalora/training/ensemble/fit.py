@@ -124,7 +124,7 @@ class Ensemble:
                 member.task.validation_score.update(prediction, target)
 
     def result(self, member: Member) -> FitResult:
-        """What the member's row is made of, with its share of the ensemble's seconds."""
+        """Return the member's result, with its share of the ensemble's seconds."""
         if not member.diverged:
             load_best(member.task, member.best)
         found = result_of(

@@ -24,7 +24,7 @@ from lottalora.training.history import History
 
 @dataclass
 class Progress:
-    """What the callbacks of a run read of Lightning's trainer."""
+    """The attributes of Lightning's trainer that a run's callbacks read."""
 
     max_epochs: int
     num_training_batches: int
@@ -136,7 +136,7 @@ class Member:
             self.diverged = True
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a checkpoint needs of this member."""
+        """Return this member's part of a checkpoint."""
         progress = self.progress
         return {
             "task": self.task.state_dict(),
