@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lottalora import build
+from lottalora.artifacts import weights
 from lottalora.artifacts.runs import save_run
 from lottalora.config.identity import identify
 from lottalora.config.identity import portable
@@ -65,8 +66,7 @@ def train(cfg: DictConfig, identity: dict) -> bool:
     logger = instantiate(cfg.logger) if cfg.logger._target_ and collectives.is_first() else None
     data = instantiate(cfg.data)
     net, account = build.build(cfg, data.spec)
-    splits = data.read()
-    results = Path(cfg.paths.results)
+    start, splits, results = weights.start_of(net, cfg), data.read(), Path(cfg.paths.results)
     folder, group = rows.run_folder(identity, results), HydraConfig.get().runtime.choices.get("sweeps")
     about = tracking.About(identity=identity, config=portable(cfg), folder=folder, group=group)
     with tracking.watched(logger, about) as watch:
@@ -74,7 +74,7 @@ def train(cfg: DictConfig, identity: dict) -> bool:
         if not collectives.is_first():
             return measured["diverged"]
         row = row_of(identity, measured, data.spec.scoring(), account.as_dict(net), about.config)
-        row |= save_run(net, data.spec, splits, row, results)
+        row |= save_run(net, data.spec, splits, row, results) | weights.keep(net, start, row, results)
         path = rows.write(row, results)
         if watch:
             watch.row = row

@@ -22,7 +22,15 @@ ANALYSES = {
     "cost": ("lottalora.report.cost_table", "FLOPs, memory and shipped bytes, predicted beside measured"),
     "seeds": ("lottalora.report.seeds_table", "the spread over scaffold seeds and over training seeds"),
     "gating": ("lottalora.report.gating_table", "what each scaffold of a gated net answers to each digit"),
+    "spectra": (
+        "lottalora.report.spectra_table",
+        "singular values of W_seed; of kept weights: updates, their truncation, subspaces, amplification",
+    ),
+    "paths": ("lottalora.report.paths_table", "frozen path against adapter path, and β = 0, of kept weights"),
+    "similarity": ("lottalora.report.similarity_table", "CKA with full training by layer, of kept weights"),
 }
+OF_WEIGHTS = ("spectra", "paths", "similarity")  # these take the kept weights beside the blocks
+NEEDS_NO_ROWS = "spectra"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,18 +52,27 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.report.analyses import write
     from lottalora.report.blocks import blocks_of
     from lottalora.report.screen import console_for_tables
+    from lottalora.results.rows import read_all
 
-    rows, problems = readable_rows(asked.results)
+    rows, problems = (read_all if asked.name == NEEDS_NO_ROWS else readable_rows)(asked.results)
     module = import_module(ANALYSES[asked.name][0])
     blocks = blocks_of(rows)
-    found = module.analyse(blocks)
+    kept = kept_below(asked.results) if asked.name in OF_WEIGHTS else ()
+    found = module.analyse(blocks, *kept)
     console = console_for_tables()
     show(found, console)
     folder = (asked.out or asked.results) / "analyses" / asked.name
     paths = write(found, folder)
-    paths += module.figures(blocks, folder) if hasattr(module, "figures") else []
+    paths += module.figures(blocks, folder, *kept) if hasattr(module, "figures") else []
     console.print("Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True)
     return 1 if problems else 0
+
+
+def kept_below(results: Path) -> tuple:
+    """The kept weights of a results folder, as the one further argument of an analysis."""
+    from lottalora.artifacts.weights import Kept
+
+    return (Kept(results),)
 
 
 def check_name(name: str) -> None:

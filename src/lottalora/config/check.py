@@ -39,6 +39,7 @@ CHOICES = {
     "force": (True, False),
     "ensemble": (True, False),
     "artifact": (True, False),
+    "keep_weights": (True, False),
     "fused": ("auto", "force", "off"),
     "adapter.A_init": ("kaiming", "normal", "zeros"),
     "adapter.train_beta": (True, False),
@@ -263,6 +264,9 @@ def check_mode(cfg: DictConfig, typed: set[str]) -> None:
             f"artifact=true saves a model on one frozen scaffold, held whole; {what} has none. "
             "Leave out artifact."
         )
+    if cfg.keep_weights and (cfg.ensemble or cfg.trainer.strategy == "fsdp"):
+        what = "ensemble=true" if cfg.ensemble else "trainer.strategy=fsdp"
+        raise ValueError(f"keep_weights=true needs one net, held whole; {what} has none. Leave one out.")
     instead = {"head": "scaffold", "probe": "lora", "full_from_scaffold": "thawed"}.get(cfg.mode)
     if instead and "rank" in typed and cfg.rank > 0:
         raise ValueError(

@@ -61,6 +61,7 @@ class Row(TypedDict):
     config: dict  # the resolved config, plain
     finished: str  # UTC, ISO 8601
     artifact: NotRequired[str]  # name of the file in RESULTS/artifacts, of a run with artifact=true
+    weights: NotRequired[str]  # name of the file in RESULTS/weights, of a run with keep_weights=true
 
 
 # What was not a choice when the first rows were written. It is part of a digest only where it is not this.
