@@ -138,6 +138,7 @@ BENCHMARKS = {(each.model, each.data): each for each in (*NINE, RANDOM_VIT)}
 DATA = {
     "mnist": "MNIST",
     "digits": "handwritten digits",
+    "lorenz": "Lorenz system",
     "physionet2012": "PhysioNet 2012 mortality",
     "cifar10": "CIFAR-10",
     "molhiv": "OGBG-MolHIV",

@@ -56,6 +56,7 @@ METRICS = {
     "bits_per_byte": Metric("bits per byte", higher_is_better=False),
     "auroc": Metric("AUROC", paper_name="test_auroc", agrees=0.01),
     "mse": Metric("MSE", paper_name="val_mse", decimals=5, part="validation", agrees=0.0035),
+    "nmse": Metric("squared error / variance", decimals=4, higher_is_better=False, chance=1.0),
     "d4rl_score": Metric(
         "D4RL score", paper_name="d4rl_score", decimals=2, part="online", agrees=2.0, chance=0.0
     ),
