@@ -25,8 +25,11 @@ help:  ## print this help
 install: $(VENV)/suite.stamp  ## create .venv and install the library and the suite into it
 
 demo: $(VENV)/suite.stamp  ## baseline and scaffold at four ranks and three seeds on handwritten digits; about a minute
+	$(BIN)/python run.py model=mlp data=digits rank=8 seed=42 artifact=true force=true paths.results=$(DEMO)
 	$(BIN)/python run.py -m model=mlp data=digits mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44 paths.results=$(DEMO)
 	$(BIN)/python -m lottalora report --results $(DEMO)
+	@rm -f $(DEMO)/network.html
+	$(BIN)/python -m lottalora page "$$(ls -t $(DEMO)/artifacts/*.safetensors | head -n 1)" --out $(DEMO)/network.html
 
 # Two workers, a file of tests on one of them: tests that share a fixture, and all of Slurm, stay together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -41,9 +41,10 @@ def main() -> None:
     options = parser.parse_args()
     groups = options.groups or GROUPS
     unknown = [name for name in groups if name not in GROUPS]
-    unknown += [name for name in options.only or () if name not in {**layers.CASES, **steps.CASES}]
+    cases = {**layers.CASES, **steps.CASES, **steps.TABLE_9}
+    unknown += [name for name in options.only or () if name not in cases]
     if unknown:
-        known = ", ".join((*GROUPS, *layers.CASES, *steps.CASES))
+        known = ", ".join((*GROUPS, *cases))
         parser.error(f"unknown: {', '.join(unknown)}. Known: {known}")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -54,8 +55,8 @@ def main() -> None:
         for name in [n for n in module.CASES if group in groups and n in (options.only or module.CASES)]:
             lines += module.measure(name, options.rank, timing)
             pages.write(lines, options.out, options.device)
-    if options.device == "cuda" and "steps" in groups and not options.only:
-        for name in steps.TABLE_9:
+    if options.device == "cuda" and "steps" in groups:
+        for name in [n for n in steps.TABLE_9 if n in (options.only or steps.TABLE_9)]:
             lines += steps.measure(name, options.rank, timing)
             pages.write(lines, options.out, options.device)
     if lines:

@@ -40,7 +40,8 @@ def measure(name: str, rank: int, timing: Timing) -> list[Line]:
         compare_gradients(name, gradients(ours, x, dh, "off"), gradients(ours, x, dh, "auto"))
     arms["reference"] = step_of(ours, x, dh, "off")
     limit = operations(arms["scaffold"]) / operations(arms[FULL])
-    megabytes = {arm: timing.megabytes(step) for arm, step in arms.items()}
+    before = timing.allocated()  # all weights: what a step takes beyond them is counted
+    megabytes = {arm: timing.megabytes(step, before) for arm, step in arms.items()}
     seconds = timing.take_turns(arms)
     arms["scaffold"]()
     return lines_of("layer", name, seconds, limit=limit, forms=str(ours[0].taken), megabytes=megabytes)

@@ -41,24 +41,34 @@ CASES = {  # name → what is typed; the batches are made ones in the recipe's s
 }
 TABLE_9 = {  # the paper's costs, on a GPU: batches of 32 × 128 tokens in bf16
     f"Table 9, {size}": ("model=gpt", "data=wikitext2", f"model.size={size}", "data.batch_size=32", *MADE)
-    for size in ("3M", "30M", "300M", "900M")
+    for size in ("3M", "30M", "300M", "600M", "900M")
 }
 NO_PEFT = ("cfc", "gcn")  # the cell reads .weight and so bypasses PEFT; PEFT refuses PyG's Linear
 
 
 def measure(name: str, rank: int, timing: Timing) -> list[Line]:
     words = (*(CASES | TABLE_9)[name], f"rank={rank}")
+    megabytes: dict[str, float | None] = {}
+    arms: dict[str, Arm] = {}
+
+    def add(arm: str, task: nn.Module, mode: str = "auto") -> None:
+        arms[arm] = step_of(task, batch, mode)
+        megabytes[arm] = timing.megabytes(arms[arm], before)
+
+    before = timing.allocated()
     full, batch = make_task((*words, "mode=baseline"), timing.device)
+    add(FULL, full)
+    before = timing.allocated()
     ours, _ = make_task((*words, "mode=scaffold"), timing.device)
+    add("scaffold", ours)
     check(name, ours, batch)
-    arms = {FULL: step_of(full, batch)}
-    arms["scaffold"] = step_of(ours, batch, "auto")
-    arms["reference"] = step_of(ours, batch, "off")
+    add("reference", ours, "off")
+    megabytes["reference"] = None  # it shares the scaffold's weights
+    before = timing.allocated()
     if name not in NO_PEFT and (peft := on_peft(words, ours, timing.device)) is not None:
-        arms["PEFT"] = step_of(peft, batch)
+        add("PEFT", peft)
     limit = operations(arms["scaffold"]) / operations(arms[FULL])
     forms = ", ".join(f"{number} {form}" for form, number in sorted(paths_taken(ours.net).items()))
-    megabytes = {arm: timing.megabytes(step) for arm, step in arms.items()}
     tokens = batch[0].numel() if name in TABLE_9 else 0
     seconds = timing.take_turns(arms)
     made = {"limit": limit, "forms": forms, "tokens": tokens, "megabytes": megabytes}

@@ -64,13 +64,23 @@ class Timing(NamedTuple):
                     seconds[name].append(self.clock() - began)
         return seconds
 
-    def megabytes(self, step: Arm) -> float | None:
-        """The most memory that a step has on a GPU."""
+    def allocated(self) -> int:
+        """The bytes that tensors have on a GPU now."""
+        return 0 if self.device == "cpu" else torch.cuda.memory_allocated()
+
+    def megabytes(self, step: Arm, before: int) -> float | None:
+        """The most memory of a model and its training step on a GPU.
+
+        Args:
+            step: its step; the first makes the optimizer's state and is not counted.
+            before: bytes allocated before the model was made: those of the other arms.
+        """
         if self.device == "cpu":
             return None
+        step()
         torch.cuda.reset_peak_memory_stats()
         step()
-        return torch.cuda.max_memory_allocated() / 1e6
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def lines_of(
@@ -92,7 +102,7 @@ def lines_of(
             Line(
                 *(group, name, arm, 1000 * median, statistics.median(ratios), min(ratios), max(ratios)),
                 *(len(spent), limit if ours else None, forms if ours else ""),
-                tokens / median if tokens and megabytes[arm] is not None else None,
+                tokens / median if tokens else None,
                 megabytes[arm],
             )
         )

@@ -1,6 +1,8 @@
 """The generator: known answers, and the same bits in every circumstance."""
 
+import functools
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -149,28 +151,38 @@ def test_parameters_map_the_same_words():
 
 CHILD = """
 import hashlib, torch
-from lottalora.scaffold import Source, draw
-W = draw(Source(42, "fc", (300, 700), "{family}")).numpy()
-print(hashlib.sha256(W.tobytes()).hexdigest())
+from lottalora.scaffold import FAMILIES, Source, draw
+total = hashlib.sha256()
+for name in sorted(FAMILIES):
+    if FAMILIES[name].exact:
+        for dtype in (torch.float32, torch.bfloat16):
+            W = draw(Source(42, "fc", (301, 701), name), dtype=dtype)
+            total.update(W.view(torch.uint8).numpy().tobytes())
+print(total.hexdigest())
 """
+CAPABILITIES = ("default", "avx2", "avx512")
+THREADS = ("1", "2", "4")
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "1"},
-        {"ATEN_CPU_CAPABILITY": "default", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3", "PYTHONHASHSEED": "2"},
-    ],
-)
-def test_bits_do_not_depend_on_threads_or_cpu_features(environment):
-    family = "student_t"
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CHILD.format(family=family)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert child.stdout.strip() == sha256(draw(Source(42, "fc", (300, 700), family))), child.stderr
+@functools.cache
+def drawn_with(capability, threads, without=""):
+    """The SHA-256 of every exact family, drawn in a process with these settings."""
+    settings = {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+    settings |= {"NPY_DISABLE_CPU_FEATURES": without} if without else {}
+    command = [sys.executable, "-W", "ignore", "-c", CHILD]
+    ran = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+def test_bits_do_not_depend_on_threads_or_cpu_features():
+    found = drawn_with("avx512", "1"), drawn_with("default", "4", "AVX2 FMA3")
+    assert found[0] == found[1] and len(found[0]) == 64
+
+
+@pytest.mark.slow
+def test_bits_are_the_same_for_every_number_of_threads_and_cpu_capability():
+    assert len({drawn_with(*each) for each in itertools.product(CAPABILITIES, THREADS)}) == 1
 
 
 def test_normal_table_has_the_moments_of_the_normal():

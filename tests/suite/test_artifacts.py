@@ -92,6 +92,46 @@ def test_model_comes_back_to_the_bit(composed, tmp_path, name):
         assert torch.equal(net.eval()(x), other(x))
 
 
+class OneBatch:
+    """The test part as one batch."""
+
+    def __init__(self, batch):
+        self.test_batches = lambda: iter([(batch, None)])
+
+
+@pytest.mark.parametrize("name", ["gcn", "gin"])
+def test_graphs_have_a_probe(composed, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(artifacts, "NODES", 5)
+    pair, example = MODELS[name]
+    cfg = composed(*pair, "rank=2")
+    spec = instantiate(cfg.data).spec
+    torch.manual_seed(0)
+    net, _ = build(cfg, spec)
+    whole, path = example(), tmp_path / "net.safetensors"
+    probe = artifacts._probe(name, OneBatch(whole))
+    save(
+        net, path, architecture=(name, artifacts._arguments(name, spec, portable(cfg)["model"])), probe=probe
+    )
+    artifact = read(path)
+    assert deviation(load(path), artifact) == 0
+    if name == "gin":  # the molecules are whole, so the outputs are those of the whole batch
+        with torch.no_grad():
+            torch.testing.assert_close(artifact.output, net.eval()(whole))
+
+
+def test_part_of_a_graph_is_a_block_of_its_matrix():
+    def dense(adjacency):
+        return adjacency.smooth(torch.eye(len(adjacency.begins) - 1))
+
+    whole = nodes()
+    part = whole.part(3, 2)
+    part.check()
+    torch.testing.assert_close(dense(part.adjacency), dense(whole.adjacency)[:3, :3])
+    part.adjacency.columns[0] = 3
+    with pytest.raises(ValueError, match="outside"):
+        part.check()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The results of a short run with artifact=true, and its artifact."""

@@ -37,7 +37,6 @@ BATCHES = {  # of models that take more than a tensor: module in data.batches an
     "distilbert": ("batch", "Texts"),
     "gin": ("graph", "Molecules"),
 }
-GRAPHS = ("gcn", "gin")  # their batches cannot be cut to a few examples
 WITHOUT_FILES: dict[str, dict[str, Any]] = {  # arguments that name files of learned weights
     "distilbert": {"weights": None, "root": "", "repository": None},
     "vit": {"weights": None, "root": ""},
@@ -56,6 +55,7 @@ PROVENANCE = (
     "finished",
 )
 PROBES = 4  # examples of the test part, stored with the outputs for them
+NODES = 64  # of a large graph, stored as a graph of their own
 log = logging.getLogger(__name__)
 
 
@@ -119,6 +119,8 @@ def _builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _caller(name: str) -> Callable[..., Tensor] | None:
+    if name == "gcn":
+        return _call_gcn
     if name not in BATCHES:
         return None
 
@@ -129,10 +131,23 @@ def _caller(name: str) -> Callable[..., Tensor] | None:
     return call
 
 
+def _call_gcn(net: nn.Module, smoothed: Tensor, *tensors: Tensor) -> Tensor:
+    from lottalora.data.batches.graph import Adjacency
+    from lottalora.data.batches.graph import Nodes
+
+    *adjacency, chosen = tensors
+    nodes = Nodes(smoothed, Adjacency(*adjacency), chosen)
+    nodes.check()
+    return net(nodes)
+
+
 def _probe(name: str, splits: Splits) -> list[Tensor]:
-    """The first examples of the test part; none for graphs."""
-    if name in GRAPHS:
-        return []
+    """The first examples of the test part; of one large graph its first nodes."""
     first = next(iter(splits.test_batches()))[0]
+    if name == "gcn":
+        smoothed, adjacency, chosen = first.part(NODES, PROBES)
+        return [part.cpu() for part in (smoothed, *adjacency, chosen)]
+    if name == "gin":
+        return [part.cpu() for part in first.part(PROBES)]
     parts = first if name in BATCHES else [first]
     return [part[:PROBES].cpu() for part in parts]

@@ -48,6 +48,25 @@ class Nodes(NamedTuple):
     adjacency: Adjacency
     chosen: Tensor  # (n,)
 
+    def part(self, nodes: int, count: int) -> "Nodes":
+        """Return the first nodes with the entries of Â among them; the first `count` are asked for."""
+        begins, columns, weights = self.adjacency
+        rows = torch.arange(len(begins) - 1, device=begins.device).repeat_interleave(begins.diff())
+        inside = (rows < nodes) & (columns < nodes)
+        counts = rows[inside].bincount(minlength=nodes)
+        block = Adjacency(F.pad(counts.cumsum(0), (1, 0)), columns[inside], weights[inside])
+        return Nodes(self.smoothed[:nodes], block, torch.arange(min(count, nodes)))
+
+    def check(self) -> None:
+        """Raise ValueError if an index is outside: sums over Â do not look."""
+        begins, columns, weights = self.adjacency
+        nodes, entries = len(self.smoothed), len(columns)
+        whole = all(index.dtype in (torch.int32, torch.int64) for index in (begins, columns, self.chosen))
+        whole = whole and begins.shape == (nodes + 1,) and columns.shape == weights.shape == (entries,)
+        whole = whole and begins[0] == 0 and begins[-1] == entries and bool((begins.diff() >= 0).all())
+        if not whole or not all(((0 <= index) & (index < nodes)).all() for index in (columns, self.chosen)):
+            raise ValueError("An index of the graph is outside it.")
+
 
 class Smoothing(Function):
     """Â x. Since Â is symmetric, the gradient is Â dy."""
@@ -78,3 +97,15 @@ class Molecules(NamedTuple):
     kinds: Tensor  # features of the bonds, (M, 3)
     molecule: Tensor  # of each atom, (N,)
     sizes: Tensor  # atoms of each molecule, (G,)
+
+    def part(self, count: int) -> "Molecules":
+        """Return the first molecules."""
+        atoms = int(self.sizes[:count].sum())  # a molecule's atoms stand together
+        inside = self.bonds[0] < atoms
+        return Molecules(
+            self.atoms[:atoms],
+            self.bonds[:, inside],
+            self.kinds[inside],
+            self.molecule[:atoms],
+            self.sizes[:count],
+        )

@@ -144,7 +144,11 @@ def deviation(model: nn.Module, artifact: Artifact) -> float | None:
         return None
     described = artifact.header.architecture
     call = plain_call if described is None else find_architecture(described["name"]).call
-    output, stored = call(model, *(x.clone() for x in artifact.inputs)), artifact.output
+    stored = artifact.output
+    try:
+        output = call(model, *(x.clone() for x in artifact.inputs))
+    except Exception as error:  # what a model raises for inputs that make no sense may be anything
+        raise damaged(f"the model cannot take its stored inputs ({' '.join(str(error).split())})") from None
     if output.shape != stored.shape:
         raise damaged(f"its probe has an output of shape {tuple(stored.shape)}, not {tuple(output.shape)}")
     largest = stored.double().abs().max().item() if stored.numel() else 0.0
