@@ -1,7 +1,6 @@
 """The lines as a page of Markdown, a CSV file and a picture."""
 
 import csv
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,15 @@ import torch
 
 from benchmarks.timing import FULL
 from benchmarks.timing import Line
+from benchmarks.timing import chip
+
+PAPER = {  # Table 9, on an H200: memory saved, throughput relative to full training
+    "Table 9, 3M": (0.01, 0.62),
+    "Table 9, 30M": (0.10, 0.73),
+    "Table 9, 300M": (0.28, 1.00),
+    "Table 9, 600M": (0.33, 1.00),
+    "Table 9, 900M": (0.36, 1.00),
+}
 
 
 def write(lines: Sequence[Line], folder: Path, device: str) -> None:
@@ -24,11 +32,11 @@ def write(lines: Sequence[Line], folder: Path, device: str) -> None:
 
 def page(lines: Sequence[Line], device: str) -> list[str]:
     """The page, line by line."""
-    chip = torch.cuda.get_device_name() if device == "cuda" else processor()
+    where = chip() if device == "cuda" else f"one thread of {chip()}"
     text = [
         "# Speed",
         "",
-        f"Measured by `make bench` on one thread of {chip}, PyTorch {torch.__version__}. Ratios are to full",
+        f"Measured by `make bench` on {where}, PyTorch {torch.__version__}. Ratios are to full",
         "training in the same turn: median, smallest and largest. The limit is of counted operations.",
         "",
         "![Time of a training step relative to full training](speed.svg)",
@@ -51,17 +59,24 @@ def page(lines: Sequence[Line], device: str) -> list[str]:
         if gpu:
             cells += ["" if n is None else f"{n:,.0f}" for n in (line.per_second, line.megabytes)]
         text.append(f"| {' | '.join(cells)} |")
-    return text
+    return text + table_9(lines)
 
 
-def processor() -> str:
-    """The processor's name as Linux gives it, or the machine's kind."""
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def table_9(lines: Sequence[Line]) -> list[str]:
+    """The paper's Table 9, by what was measured here; nothing where nothing was."""
+    rows = {(line.name, line.arm): line for line in lines if line.name in PAPER}
+    text = []
+    for name, (saved, throughput) in PAPER.items():
+        if (name, FULL) not in rows or (name, "scaffold") not in rows:
+            continue
+        full, ours = rows[name, FULL], rows[name, "scaffold"]
+        sizes = f"{full.megabytes / 1000:.1f} | {ours.megabytes / 1000:.1f}"
+        mine = f"{1 - ours.megabytes / full.megabytes:.0%} | {1 / ours.ratio:.2f}"
+        text.append(
+            f"| {name.removeprefix('Table 9, ')} | {sizes} | {mine} | {saved:.0%} | {throughput:.2f} |"
+        )
+    head = "| scale | full, GB | scaffold, GB | saved | tokens/s ÷ full | saved, paper | tokens/s, paper |"
+    return ["", "## Table 9", "", head, "|" + "---|" * 7, *text] if text else []
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:

@@ -113,15 +113,19 @@ def on_peft(words: tuple[str, ...], ours: nn.Module, device: str) -> nn.Module |
     return task.to(device)
 
 
-def step_of(task: nn.Module, batch: object, mode: str = "auto") -> Arm:
-    """One training step of a task as a function."""
+def step_of(task: nn.Module, batch: object, mode: str = "auto", *, capturable: bool = False) -> Arm:
+    """One training step of a task as a function; capturable if a CUDA graph is to hold it."""
     task.train()
-    optimizer = torch.optim.AdamW([p for p in task.net.parameters() if p.requires_grad], fused=True)
-
+    trained = [p for p in task.net.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, fused=True, capturable=capturable)
     device = next(task.parameters()).device.type
 
+    def autocast() -> torch.autocast:
+        cuda = device == "cuda"
+        return torch.autocast(device, torch.bfloat16, enabled=cuda, cache_enabled=not capturable)
+
     def step() -> None:
-        with fused_as(mode), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with fused_as(mode), autocast():
             optimizer.zero_grad()
             task.step(batch).loss.backward()
             optimizer.step()
@@ -141,7 +145,7 @@ def check(name: str, task: nn.Module, batch: object) -> None:
                 parameter.normal_(std=0.02)
     found = []
     for mode in ("off", "auto"):
-        with fused_as(mode):
+        with fused_as(mode), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             task.net.zero_grad()
             task.step(batch).loss.backward()
         found.append({n: p.grad.clone() for n, p in task.net.named_parameters() if p.grad is not None})
