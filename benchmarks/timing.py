@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 Arm = Callable[[], None]
 FEWEST, MOST = 3, 200  # turns
-STEPS = 5  # of a turn on a GPU
+STEPS = 3  # of a turn on a GPU
 FULL = "full training"
 
 
