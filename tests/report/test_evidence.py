@@ -1,5 +1,6 @@
 """Every number of the paper has a verdict, and the verdict follows from the runs alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from lottalora.analysis.cost import GPT
 from lottalora.analysis.metrics import metric_of
+from lottalora.cli.main import main
 from lottalora.report.blocks import blocks_of
 from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import cells
@@ -39,7 +42,19 @@ def test_every_number_of_the_paper_has_one_cell_and_a_known_verdict():
     found = evidence_of([])
     kinds = [found.find(each).kind for each in cells()]
     assert len(kinds) == 277
-    assert set(kinds) == {"open"} <= set(KINDS)
+    assert set(kinds) == {"open", "within", "outside"} <= set(KINDS)
+    assert len(kinds) - kinds.count("open") == 15  # Table 10, which needs no run
+
+
+def test_shipped_sizes_follow_from_the_counts_of_our_models(capsys):
+    sizes = ",".join(GPT)
+    words = ["model=gpt", "data=wikitext103", f"model.size={sizes}", "rank=8"]
+    assert main(["size", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["sizes"]
+    assert [(each["full"], each["trained"]) for each in found] == list(GPT.values())
+    assert [each["ours"] for each in found] == [2 * trained for _, trained in GPT.values()]
+    assert main(["size", "model=mlp", "data=mnist", "mode=baseline"]) == 1
+    assert "Leave out mode=baseline" in capsys.readouterr().err
 
 
 def test_three_runs_within_the_margin_agree_and_two_are_untested():

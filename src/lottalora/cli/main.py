@@ -16,6 +16,7 @@ from lottalora.cli import doctor
 from lottalora.cli import page
 from lottalora.cli import plan
 from lottalora.cli import run
+from lottalora.cli import size
 from lottalora.cli import status
 from lottalora.cli import submit
 from lottalora.cli import sync
@@ -167,6 +168,7 @@ PARTS = {
     "doctor": doctor,
     "completion": completion,
     "page": page,
+    "size": size,
 }
 ARTIFACT = {  # name → help, function that adds arguments, command
     "inspect": (artifact.HELP_INSPECT, artifact.add_inspect, artifact.inspect),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lottalora.analysis.benchmarks import BENCHMARKS
+from lottalora.analysis.cost import shipped_mib
 from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
 from lottalora.analysis.paper import ALL_SIZES
@@ -18,6 +19,7 @@ from lottalora.report.blocks import keeps_protocol
 from lottalora.report.grouping import place_of
 
 ENOUGH = 3  # runs, for a standard deviation and for a statement
+MIB = 1.0  # the margin of shipped sizes
 MNIST_SIZES = ("tiny", "small", "medium")  # over which Tables 2 and 3 average
 BY_METRIC = {metric.paper_name: metric for metric in METRICS.values() if metric.paper_name}
 # The paper's condition → ours, where the same run goes by another name.
@@ -133,6 +135,8 @@ class Evidence:
     otherwise: Mapping[tuple, tuple[Block, Line]]  # another data set or recipe: no number to compare
 
     def find(self, cell: Cell) -> Finding:
+        if cell.line["metric"].startswith("shipped_"):
+            return counted(cell)
         if cell.metric is None:
             return Finding("–", missing_text(cell), "open")
         keys = [(cell.model, size, cell.condition, cell.rank, cell.metric.paper_name) for size in cell.sizes]
@@ -163,6 +167,15 @@ def evidence_of(blocks: list[Block]) -> Evidence:
             elif block.recipe != "paper" and not line.options:
                 otherwise.setdefault(key, (block, line))
     return Evidence(by_protocol, otherwise)
+
+
+def counted(cell: Cell) -> Finding:
+    """A size of Table 10, which follows from counts alone, so without a run."""
+    ours = shipped_mib(cell.line["metric"], cell.sizes[0])
+    apart, side = abs(ours - cell.paper), "above" if ours > cell.paper else "below"
+    if apart <= MIB:
+        return Finding(f"{ours:.1f}", "within the margin, by count", "within")
+    return Finding(f"{ours:.1f}", f"outside the margin, {apart:.1f} {side}, by count", "outside")
 
 
 def compared(cell: Cell, found: list[Line]) -> Finding:

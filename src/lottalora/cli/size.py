@@ -1,0 +1,64 @@
+"""What a model is shipped as: in 16 bits, in 4 bits, and as seed and adapters; the paper's Table 10."""
+
+import argparse
+
+from lottalora.cli.arguments import add_json
+from lottalora.cli.arguments import add_overrides
+from lottalora.cli.arguments import overrides_of
+from lottalora.cli.arguments import print_json
+
+HELP = "what a model is shipped as: in 16 bits, in 4 bits, and as seed and adapters"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print one line per model; nothing is drawn or read."""
+    found = sizes(overrides_of(asked))
+    if asked.json:
+        print_json({"sizes": found})
+        return 0
+    print(f"{'fp16':>10}{'4-bit':>10}{'ours':>10}   MiB")
+    for each in found:
+        numbers = "".join(f"{each[key] / 2**20:>10,.1f}" for key in ("fp16", "four_bit", "ours"))
+        print(f"{numbers}   {each['model']}")
+    print("ours: the trained numbers in 16 bits; 4-bit: with a 16-bit scale for every 32 weights")
+    return 0
+
+
+def sizes(overrides: list[str]) -> list[dict]:
+    """The bytes of every model that the overrides name, counted on the meta device.
+
+    Raises:
+        ValueError: a cell cannot be run, or has no scaffold.
+    """
+    from lottalora.analysis.cost import dense_bytes
+    from lottalora.analysis.cost import four_bit_bytes
+    from lottalora.analysis.cost import shipped_bytes
+    from lottalora.build import account_of
+    from lottalora.sweeps.plan import sweep_of
+
+    found = []
+    with sweep_of(overrides) as (cells, composer, _):
+        for cell in cells:
+            if cell.problem:
+                raise ValueError(cell.problem)
+            cfg, _ = composer.config(cell.overrides)
+            if not cfg.scaffold:
+                raise ValueError("A dense model is shipped whole. Leave out mode=baseline.")
+            account = account_of(cfg)
+            found.append(
+                {
+                    "model": " ".join(cell.overrides),
+                    "full": account.full,
+                    "trained": account.trainable,
+                    "fp16": dense_bytes(account.full),
+                    "four_bit": four_bit_bytes(account.full),
+                    "ours": shipped_bytes(account.trainable),
+                }
+            )
+    return found
