@@ -42,6 +42,7 @@ from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.path import fused_as
 from lottalora.scaffold.path import paths_taken
 from lottalora.scaffold.path import set_fused
+from lottalora.scaffold.several import Adapters
 from lottalora.scaffold.shards import shard
 from lottalora.scaffold.unmerge import unmerge
 from lottalora.scaffold.wrap import wrap
@@ -51,6 +52,7 @@ __all__ = [
     "FAMILIES",
     "Account",
     "Adapter",
+    "Adapters",
     "Artifact",
     "Entry",
     "Family",

@@ -1,0 +1,122 @@
+"""Many adapters on one scaffold: each computes what it computes alone, and W_seed is there once."""
+
+import pytest
+import torch
+from torch import nn
+
+from lottalora.models.gpt import GPT
+from lottalora.scaffold import Adapters
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import materialize
+from lottalora.scaffold import wrap
+from lottalora.scaffold.backbone import scaffold_layers
+
+ROWS = ("c", "a", "a", "b")
+
+
+def net():
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.Linear(5, 3))
+
+
+def wrapped(**options):
+    torch.manual_seed(0)
+    model = net()
+    wrap(model, Scaffold(rank=2, alpha=3, **options), keep=["3"])
+    return model.eval()
+
+
+def adapters_of(model, names):
+    """The model's adapters, the first of them its present one; each with other values."""
+    found = Adapters(model, names[0])
+    for name in names:
+        state = {key: torch.randn_like(tensor) for key, tensor in found.state(names[0]).items()}
+        if name != names[0]:
+            found.add_adapter(name, state)
+    return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": "frozen"}, {"train_beta": False}, {"rank": 0}, {"layer_norm": True}]
+)
+@pytest.mark.parametrize("axes", [(), (3,), (2, 3)])
+def test_each_row_passes_through_its_adapter(options, axes):
+    model = wrapped(**options) if "rank" not in options else net()
+    if "rank" in options:
+        wrap(model, Scaffold(rank=0), keep=["3"])
+    adapters, x = adapters_of(model, ("a", "b", "c")), torch.randn(4, *axes, 6)
+    with adapters.per_row(ROWS):
+        mixed = model(x)
+    for i, name in enumerate(ROWS):
+        adapters.set_adapter(name)
+        torch.testing.assert_close(mixed[i : i + 1], model(x[i : i + 1]))
+    adapters.set_adapter("a")
+    assert not torch.allclose(mixed, model(x))
+
+
+def test_switching_copies_and_draws_nothing():
+    model = wrapped()
+    adapters = adapters_of(model, ("a", "b"))
+    W_seeds = {name: layer.W_seed.data_ptr() for name, layer in scaffold_layers(model).items()}
+    parameters = [id(p) for p in model.parameters()]
+    adapters.set_adapter("b")
+    assert adapters.active == "b" and [id(p) for p in model.parameters()] == parameters
+    assert {name: layer.W_seed.data_ptr() for name, layer in scaffold_layers(model).items()} == W_seeds
+    assert all(model.get_parameter(key).data_ptr() == t.data_ptr() for key, t in adapters.state("b").items())
+
+
+def test_training_changes_the_adapter_in_use_alone():
+    model = wrapped()
+    adapters = adapters_of(model, ("a", "b"))
+    adapters.set_adapter("b")
+    before = {name: {k: t.clone() for k, t in adapters.state(name).items()} for name in "ab"}
+    model(torch.randn(4, 6)).square().sum().backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert all(torch.equal(t, before["a"][k]) for k, t in adapters.state("a").items())
+    assert not any(torch.equal(t, before["b"][k]) for k, t in adapters.state("b").items() if k[-1] in "AB")
+
+
+@torch.no_grad()
+def test_hundred_adapters_of_a_gpt_cost_their_own_numbers():
+    torch.manual_seed(0)
+    gpt = GPT([8], 50, width=32, layers=2, heads=2, mlp=48, recompute=False)
+    wrap(gpt, Scaffold(rank=2), keep=["lm.model.embed_tokens"], freeze=["*.mlp", "*norm"])
+    materialize(gpt, start=gpt.start)
+    names = [f"customer {i}" for i in range(100)]
+    adapters = adapters_of(gpt.eval(), names)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+                for name in names for t in adapters.state(name).values()}  # fmt: skip
+    trained = 2 * 4 * (2 * 2 * 32 + 1)  # layers × matrices × (A, B and β)
+    assert sum(storages.values()) == 100 * 4 * trained
+    tokens = torch.randint(50, (100, 8))
+    with adapters.per_row(names):
+        mixed = gpt(tokens)
+    for i in (0, 57, 99):
+        adapters.set_adapter(names[i])
+        torch.testing.assert_close(mixed[i : i + 1], gpt(tokens[i : i + 1]), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_adapter_of_the_model_is_refused():
+    model = wrapped()
+    adapters = Adapters(model, "a")
+    state = adapters.state("a")
+    with pytest.raises(ValueError, match="an adapter 'a' already"):
+        adapters.add_adapter("a", state)
+    with pytest.raises(ValueError, match=r"'0\.A' is missing from"):
+        adapters.add_adapter("b", {key: t for key, t in state.items() if key != "0.A"})
+    with pytest.raises(ValueError, match=r"'3\.weight' does not belong to"):
+        adapters.add_adapter("b", state | {"3.weight": torch.zeros(3, 5)})
+    with pytest.raises(ValueError, match=r"shape \(1, 6\), not \(2, 6\)"):
+        adapters.add_adapter("b", state | {"0.A": torch.zeros(1, 6)})
+    with pytest.raises(ValueError, match="no adapter 'b'. There are: a"):
+        adapters.set_adapter("b")
+    with pytest.raises(ValueError, match="no scaffold"):
+        Adapters(net())
+    with adapters.per_row(["a"]), pytest.raises(ValueError, match="4 rows, and adapters are named for 1"):
+        model(torch.randn(4, 6))
+    assert model(torch.randn(4, 6)).shape == (4, 3)  # outside the block as before
+    with (
+        pytest.raises(ValueError, match="no plain linear one"),
+        Adapters(wrapped(dora=True)).per_row(["default"]),
+    ):
+        pass
