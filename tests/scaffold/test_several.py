@@ -120,3 +120,23 @@ def test_what_is_no_adapter_of_the_model_is_refused():
         Adapters(wrapped(dora=True)).per_row(["default"]),
     ):
         pass
+
+
+class Reading(nn.Module):
+    """A net that reads the weight of its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return x @ self.layer.weight.T
+
+
+def test_net_that_reads_a_weight_is_refused_in_a_mixed_batch():
+    model = Reading()
+    wrap(model, Scaffold(rank=1))
+    adapters = Adapters(model, "a")
+    with adapters.per_row(["a"]), pytest.raises(ValueError, match="reads the weight of a layer"):
+        model(torch.randn(1, 6))
+    assert model(torch.randn(1, 6)).shape == (1, 3)

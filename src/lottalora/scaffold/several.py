@@ -110,7 +110,8 @@ class Adapters:
             names: of adapters, one for each row, the first axis of every adapted layer's input.
 
         Raises:
-            ValueError: there is no such adapter, or a layer is no linear one or has an option of DoRA's kind.
+            ValueError: there is no such adapter, or a layer is no linear one or has an option of DoRA's kind;
+                or the net reads a layer's weight in place of calling the layer.
         """
         chosen = {name: self.state(name) for name in dict.fromkeys(names)}
         place = torch.tensor([list(chosen).index(name) for name in names])
@@ -130,11 +131,13 @@ class Adapters:
                     name: torch.stack([state[full] for state in chosen.values()])
                     for name, full in self._own(key).items()
                 }
+                layer.__dict__["_composed"] = _refuse_reading
                 layer.__dict__["forward"] = partial(_by_row, layer, own, place.to(layer.W_seed.device))
             yield self.model
         finally:
             for layer in layers.values():
                 layer.__dict__.pop("forward", None)
+                layer.__dict__.pop("_composed", None)
 
     def _own(self, key: str) -> dict[str, str]:
         """What an adapter has of a layer: the name in the layer → the name in the state."""
@@ -166,3 +169,10 @@ def _by_row(layer: LottaLinear, own: Mapping[str, Tensor], place: Tensor, x: Ten
     if "bias" in each:
         h = h + each["bias"].view(len(x), *[1] * (x.dim() - 2), -1)
     return layer.finish(x, h, (-1,), biased="bias" in each)
+
+
+def _refuse_reading() -> Tensor:
+    raise ValueError(
+        "This net reads the weight of a layer in place of calling it, so its rows share one adapter. "
+        "Call set_adapter for one adapter at a time."
+    )
