@@ -11,6 +11,7 @@ from hydra.types import RunMode
 
 from lottalora.analysis.cost import GPT
 from lottalora.analysis.metrics import metric_of
+from lottalora.analysis.speed import table_9
 from lottalora.cli.main import main
 from lottalora.report.blocks import blocks_of
 from lottalora.report.evidence import KINDS
@@ -123,3 +124,10 @@ def test_the_command_of_each_cell_is_one_that_the_suite_accepts():
             words = [word.partition(",")[0] for word in command.split()[2:] if word != "-m"]
             assert composer.cell(words).problem is None, command
     HydraConfig.instance().cfg = before
+
+
+def test_costs_of_table_9_are_those_of_the_file_that_the_benchmark_wrote():
+    full, ours = 31_111, 26_786  # tokens per second at 900M, as the benchmark's page printed them
+    assert table_9("throughput_ratio_to_full", "900M", scaffold=True) == pytest.approx(ours / full, abs=1e-4)
+    assert table_9("peak_gpu_gb", "900M", scaffold=False) == pytest.approx(31.088, abs=1e-3)
+    assert table_9("peak_gpu_gb", "900M", scaffold=True) == pytest.approx(16.896, abs=1e-3)

@@ -24,6 +24,7 @@ from lottalora.scaffold.families import SCALINGS
 
 MakeBlock = Callable[..., str]
 MAKERS: dict[str, MakeBlock] = {}
+SELECTORS = ("recipe", "metric", "init", "adapter", "alpha", "place")  # KEY=VALUE words of a marker
 
 
 def fills(make: MakeBlock) -> MakeBlock:
@@ -233,6 +234,8 @@ def find(
 ) -> tuple[Block, Line]:
     """The one line that is asked for: of the paper's recipe and scaffold unless said otherwise."""
     options = dict(word.split("=", 1) for word in rest)
+    if unknown := options.keys() - SELECTORS:
+        raise ValueError(f"Unknown {', '.join(sorted(unknown))} in a marker. Known: {', '.join(SELECTORS)}.")
     block = find_block(blocks, model, data, size, options.get("recipe", "paper"), options.get("metric"))
     wanted = None if rank == "-" else int(rank)
     lines = [line for line in block.lines if (line.condition, line.rank) == (condition, wanted)]
@@ -247,6 +250,8 @@ def find(
         lines = [line for line in lines if not line.adapter]
     if "alpha" in options:
         lines = [line for line in lines if line.alpha == float(options["alpha"])]
+    elif "place" in options:
+        lines = [line for line in lines if line.options == f"place={options['place']}"]
     elif len(lines) > 1:
         lines = [line for line in lines if not line.options]
     if len(lines) != 1:

@@ -1,8 +1,9 @@
 """Which way a layer takes to its output: the fast one where it can, else the reference in `layers.py`.
 
-`auto` counts the cost of each form and takes the cheapest. What has to run as written (under a transform of
-PyTorch's, on a device or in a dtype that was not tested) says so in one line of the log. `force` raises there
-instead, `off` is the reference, and the name of a form asks for that one.
+`auto` counts the cost of each form and takes the cheapest; on a GPU it takes the reference, which is faster
+there by measurement (docs/evidence.md, Table 9). What has to run as written (under a transform of PyTorch's,
+on a device or in a dtype that was not tested) says so in one line of the log. `force` raises there instead,
+`off` is the reference, and the name of a form asks for that one.
 """
 
 import logging
@@ -34,6 +35,7 @@ NO_DROPOUT = {
     "merge": "there is no single matrix to merge",
 }
 DEVICES = ("cpu", "cuda")
+COUNTED = ("cpu",)  # where the form of the least counted cost was measured to be the fastest
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _mode: ContextVar[str | None] = ContextVar("fused", default=None)
 
@@ -97,6 +99,8 @@ def choose(layer: "LottaLayer", x: Tensor) -> Form:
         return take(layer, settled)
     out, columns = layer.W_seed.shape
     kind = x.device.type
+    if mode == "auto" and kind not in COUNTED:
+        return take(layer, Form.REFERENCE)
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     first = layer.beta is not None and layer.beta.requires_grad and not x.requires_grad
     rank = 0 if layer.A is None else layer.adapter.rank
