@@ -59,25 +59,27 @@ def test_shipped_sizes_follow_from_the_counts_of_our_models(capsys):
     assert "Leave out mode=baseline" in capsys.readouterr().err
 
 
-def test_three_runs_within_the_margin_agree_and_two_are_untested():
+def test_three_runs_are_tested_and_two_are_not():
     asked = cell("14", "scaffold", 8)
-    assert find(asked, scaffolds(0.965, 0.968, 0.971)).kind == "within"
+    assert find(asked, scaffolds(0.968, 0.9685, 0.969)).kind == "agrees"
     two = find(asked, scaffolds(0.965, 0.968))
     assert (two.kind, two.ours) == ("untested", "96.50, 96.80 (n = 2)")
     assert two.verdict == "within the margin, n = 2, untested"
 
 
 @pytest.mark.parametrize(
-    ("ours", "runs", "said"),
+    ("scores", "said"),
     [
-        (97.30, 3, "within the margin"),
-        (97.31, 3, "outside the margin, 0.51 above"),
-        (96.29, 5, "outside the margin, 0.51 below"),
-        (90.00, 1, "outside the margin, 6.80 below, n = 1, untested"),
+        ((97.00, 97.05, 97.10), "agrees, 0.25 above"),
+        ((97.20, 97.21, 97.22), "agrees, 0.41 above"),  # significant, and yet smaller than the margin of 0.5
+        ((97.40, 97.42, 97.44), "differs, 0.62 above"),
+        ((97.10, 97.25, 97.40), "differs, 0.45 above, within the margin"),
+        ((95.00, 96.80, 98.60), "undecided, 0.00 below"),
+        ((90.00,), "outside the margin, 6.80 below, n = 1, untested"),
     ],
 )
-def test_verdict_holds_the_mean_against_the_margin(ours, runs, said):
-    assert verdict(ours, runs, 96.8, ACCURACY)[0] == said
+def test_verdict_is_that_of_an_equivalence_test(scores, said):
+    assert verdict(scores, cell("14", "scaffold", 8), ACCURACY)[0] == said
 
 
 def test_average_over_sizes_waits_for_every_size():

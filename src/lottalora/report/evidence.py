@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.cost import shipped_mib
+from lottalora.analysis.equivalence import published_equivalence
 from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
 from lottalora.analysis.paper import ALL_SIZES
@@ -99,9 +101,12 @@ class Finding:
 
 
 KINDS = {
-    "within": "within the margin",
-    "outside": "outside the margin",
-    "untested": "too few runs for a statement (n < 3)",
+    "agrees": "agrees: a difference as large as the margin is ruled out at 5 %",
+    "differs": "differs at 5 %, and is not shown to agree",
+    "undecided": "undecided: neither was shown",
+    "untested": "too few runs for a test (n < 3)",
+    "within": "within the margin, counted or measured once",
+    "outside": "outside the margin, counted or measured once",
     "part": "an average of which a part is missing",
     "other": "another data set or a shortened recipe",
     "open": "not run",
@@ -198,29 +203,43 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
     """Our runs beside the paper's number: of one size, or averaged over sizes as the paper does."""
     metric = cell.metric
     samples = [[score * metric.scale for score in scores_of(line)] for line in found]
-    samples = [sample for sample in samples if sample]
-    if not samples:
-        return Finding("diverged", "outside the margin: no run has a finite score", "outside")
-    runs = min(len(sample) for sample in samples)
-    ours = OVER_SIZES.get(cell.line["condition"], fmean)([fmean(sample) for sample in samples])
+    if not all(samples):
+        return Finding("diverged", "no run has a finite score", "differs")
+    sample = over_sizes(samples, cell.line["condition"])
     text = runs_text(scores_of(found[0]), metric)
     if len(found) > 1:
-        text = f"{ours:.{metric.decimals}f} (over sizes, n = {runs} each)"
-    said, kind = verdict(ours, runs, cell.paper, metric)
-    return Finding(text, said, kind)
+        text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each)"
+    return Finding(text, *verdict(sample, cell, metric))
 
 
-OVER_SIZES = {"scaffold_min": min, "scaffold_max": max}
+def over_sizes(samples: list[list[float]], condition: str) -> list[float]:
+    """One score for each seed: the mean over sizes, or that of the size with the least or greatest mean."""
+    if condition == "scaffold_min":
+        return min(samples, key=fmean)
+    if condition == "scaffold_max":
+        return max(samples, key=fmean)
+    return [fmean(each) for each in zip(*samples, strict=False)]  # as many as the size with the fewest has
 
 
-def verdict(ours: float, runs: int, paper: float, metric: Metric) -> tuple[str, str]:
-    """What the mean of our runs says against the margin `metric.agrees`, and its kind."""
-    apart, side = abs(ours - paper), "above" if ours > paper else "below"
+def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, str]:
+    """What our scores say of the paper's number by the margin `metric.agrees`, and its kind.
+
+    From three runs on an equivalence test (TOST) against the paper's mean, with its deviation if it has one.
+    """
+    std, seeds = cell.line["std"], cell.line["seeds"]
+    published = {"std": float(std or "nan"), "n": int(seeds) if seeds else None}
+    test = published_equivalence(sample, cell.paper, metric.agrees, **published)
+    apart, side = abs(test.difference), "above" if test.difference > 0 else "below"
     within = apart <= metric.agrees
-    said = "within the margin" if within else f"outside the margin, {apart:.{metric.decimals}f} {side}"
-    if runs < ENOUGH:
-        return f"{said}, n = {runs}, untested", "untested"
-    return said, "within" if within else "outside"
+    said = f"{apart:.{metric.decimals}f} {side}"
+    held = "within the margin" if within else f"outside the margin, {said}"
+    if len(sample) < ENOUGH:
+        return f"{held}, n = {len(sample)}, untested", "untested"
+    if test.verdict == "agrees":
+        return f"agrees, {said}", "agrees"
+    if test.verdict in ("above", "below"):
+        return f"differs, {said}" + (", within the margin" if within else ""), "differs"
+    return f"undecided, {said}", "undecided"
 
 
 def scores_of(line: Line) -> list[float]:
