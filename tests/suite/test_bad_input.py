@@ -112,7 +112,7 @@ def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words
         (
             "model=mlp data=cifar10",
             "There is no recipe for model=mlp with data=cifar10. Data for model=mlp: digits, gated_mnist, "
-            "mnist. "
+            "lorenz, mnist. "
             "Models for data=cifar10: resnet.",
         ),
     ],

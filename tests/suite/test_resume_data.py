@@ -18,6 +18,7 @@ MADE = {  # data set → the config of a stand-in with a few batches
     "flowers102": ("model=vit_random", "data.sample=true", "data.image_size=16", "data.batch_size=100"),
     "halfcheetah": ("model=decision_transformer", "data.sample=true", "data.batch_size=70"),
     "imdb": ("model=distilbert", "data.sample=true", "data.batch_size=50"),
+    "lorenz": ("model=mlp", "data.batch_size=900"),
     "mnist": ("model=mlp", "data.sample=true", "data.batch_size=300"),
     "molhiv": ("model=gin", "data.sample=true", "data.batch_size=70"),
     "physionet2012": ("model=cfc", "data.sample=true", "data.batch_size=40"),
@@ -78,5 +79,5 @@ def test_every_class_of_batches_is_among_them(splits):
         importlib.import_module(module.name)
     ours = {each for each in Batches.__subclasses__() if each.__module__.startswith("lottalora.data.")}
     tried = {type(splits(data).train_batches(SEED)) for data in MADE}
-    assert len(ours) == 7
+    assert len(ours) == 8
     assert tried == ours
