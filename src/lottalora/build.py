@@ -149,6 +149,11 @@ def init_weights(net: nn.Module, *, drawn: bool = True) -> None:
 
 def account_of(cfg: DictConfig) -> Account:
     """Return the account of the net, built on the meta device; no data are read."""
+    return on_meta(cfg)[1]
+
+
+def on_meta(cfg: DictConfig) -> tuple[nn.Module, Account]:
+    """Return the net on the meta device and its account; no data are read."""
     spec = instantiate(cfg.data).spec
     with torch.device("meta"):
-        return build(cfg, spec)[1]
+        return build(cfg, spec)

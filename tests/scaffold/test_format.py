@@ -16,7 +16,7 @@ from lottalora.scaffold import save
 from lottalora.scaffold import wrap
 
 TABLES = Path(__file__).parents[2] / "src/lottalora/scaffold/quantiles.safetensors"
-KINDS = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "U8": "u1"}
+KINDS = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I8": "i1", "U8": "u1"}
 
 
 def read_safetensors(content):
@@ -40,6 +40,24 @@ def read_artifact(path):
     assert header["format"] == 1 and header["generator"] == 1
     assert hashlib.sha256(TABLES.read_bytes()).hexdigest() == header["tables"]
     return header, tensors
+
+
+def decoded(record, tensors):
+    stored, shape = tensors[record["name"]], record["shape"]
+    if record["precision"] == "fp16":
+        return stored.astype(np.float32)
+    if record["precision"] == "bf16":
+        return widened(stored)
+    q = stored.reshape(-1)
+    if record["precision"] == "int4":
+        halves = np.stack([q & 15, q >> 4], 1).reshape(-1)[: math.prod(shape)]
+        q = np.where(halves > 7, halves.astype(int) - 16, halves)
+    s = np.repeat(widened(tensors["scale/" + record["name"]]), record["group"])[: q.size]
+    return (s * q.astype(np.float32)).reshape(shape)
+
+
+def widened(bf16):
+    return (bf16.astype(np.uint32) << 16).view(np.float32)
 
 
 def philox(counter, key):
@@ -127,11 +145,36 @@ def test_reader_written_from_the_page_computes_the_model(tmp_path, family, param
     np.testing.assert_allclose(found, tensors["probe/output"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8", "int4"])
+def test_reader_written_from_the_page_computes_a_compressed_model(tmp_path, precision):
+    torch.manual_seed(0)
+    net = MLP([5, 5], 3, hidden=[13, 9], dropout=0.1)  # 3 × 9 numbers of the head are odd
+    wrap(net, Scaffold(rank=3, seed=5), keep=["head"])
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save(net, tmp_path / "net.safetensors", probe=[torch.randn(4, 5, 5)], precision=precision)
+
+    header, tensors = read_artifact(tmp_path / "net.safetensors")
+    names = {"body.1.A", "body.1.B", "body.4.A", "body.4.B", "head.weight"}
+    assert {record["name"] for record in header["compressed"]} == names
+    state = net.state_dict()
+    for record in header["compressed"]:
+        tensors[record["name"]] = found = decoded(record, tensors)
+        error = np.abs(found.astype(float) - state[record["name"]].numpy())
+        np.testing.assert_allclose(error.max(), record["largest_error"])
+        np.testing.assert_allclose(np.sqrt(np.mean(error**2)), record["rms_error"])
+    found = forward(header, tensors, tensors["probe/input/0"])
+    np.testing.assert_allclose(found, tensors["probe/output"], rtol=1e-5, atol=1e-6)
+
+
 def test_page_names_every_key_that_a_file_has(tmp_path):
     net = MLP([4], 2, hidden=[3], dropout=0.0)
     wrap(net, Scaffold(rank=1), keep=["head"])
-    save(net, tmp_path / "net.safetensors")
+    save(net, tmp_path / "net.safetensors", precision="int8")
     header, _ = read_artifact(tmp_path / "net.safetensors")
     page = (Path(__file__).parents[2] / "docs/format.md").read_text()
-    absent = [key for key in [*header, *header["matrices"][0]] if f"`{key}`" not in page]
+    absent = [
+        key for key in [*header, *header["matrices"][0], *header["compressed"][0]] if f"`{key}`" not in page
+    ]
     assert not absent

@@ -3,6 +3,10 @@
 Letters: M examples (or tokens), N weights, N_tr trained ones.
 """
 
+from collections.abc import Iterable
+
+from lottalora.scaffold.artifact.precision import bytes_in
+
 MIXED = 16  # bytes a trained weight: bf16 weight and gradient, float32 copy and two moments of Adam
 FROZEN = 2  # bytes of a frozen weight in bf16
 GPT = {  # size → weights, and trained ones at rank 8; `lottalora size` counts them
@@ -33,6 +37,17 @@ def memory_ratio(full: int, trained: int) -> float:
 def shipped_bytes(trained: int) -> int:
     """What a finished model is sent as, in 16 bits: the trained numbers; the scaffold is a seed."""
     return 2 * trained
+
+
+def compressed_bytes(matrices: Iterable[int], vectors: int, precision: str) -> int:
+    """What `save(..., precision=…)` writes of the trained numbers, without the header.
+
+    Args:
+        matrices: the count of numbers of each trained matrix; they are compressed.
+        vectors: the count of all other trained numbers; they stay in float32.
+        precision: of the matrices.
+    """
+    return sum(bytes_in(numbers, precision) for numbers in matrices) + 4 * vectors
 
 
 def dense_bytes(full: int) -> int:

@@ -51,6 +51,11 @@ def refuse(artifact: Artifact) -> None:
             f"A page runs an mlp trained on {' or '.join(DIGITS)}, and this artifact is {name} on {data}. "
             "Make one: lottalora run model=mlp data=mnist rank=8 artifact=true."
         )
+    if header.compressed:
+        raise ValueError(
+            f"A page reads fp32, and this artifact is {header.compressed[0].precision}: save it without "
+            "precision."
+        )
     for matrix in header.matrices:
         reason = obstacle(matrix)
         if reason:

@@ -43,6 +43,10 @@ def inspect(asked: argparse.Namespace) -> int:
         shape = " × ".join(str(n) for n in matrix.shape)
         stored = "stored" if matrix.stored else f"seed {matrix.seed}"
         print(f"  {matrix.name}: {shape}, {matrix.place}, rank {matrix.rank}, {matrix.family}, {stored}")
+    for each in artifact.header.compressed:
+        shape = " × ".join(str(n) for n in each.shape)
+        errors = f"errors: largest {each.largest_error:.2e}, root mean square {each.rms_error:.2e}"
+        print(f"  {each.name}: {shape}, {each.precision}, {errors}")
     return 0
 
 
@@ -95,10 +99,21 @@ def summary(artifact) -> dict:  # noqa: ANN001  Artifact, whose import takes sec
         "architecture": f"{architecture['name']}({arguments})",
         "file": f"{artifact.sealed.size:,} bytes",
         "numbers": f"{held:,} in the file, {drawn:,} drawn from the seed",
+        "precision": precision_of(artifact),
         "metrics": metrics or "none",
         "licence": header.licence or "none stated",
         "seal": artifact.sealed.seal,
     }
+
+
+def precision_of(artifact) -> str:  # noqa: ANN001  as above
+    """How the trained matrices are stored, and the largest error of any number."""
+    compressed = artifact.header.compressed
+    if not compressed:
+        return "as trained"
+    names = ", ".join(sorted({each.precision for each in compressed}))
+    largest = max(each.largest_error for each in compressed)
+    return f"{names} in {len(compressed)} matrices, largest error {largest:.2e}; the rest as trained"
 
 
 def _add_path(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from lottalora.cli.arguments import overrides_of
 from lottalora.cli.arguments import print_json
 
 HELP = "what a model is shipped as: in 16 bits, in 4 bits, and as seed and adapters"
+COLUMNS = {"fp16": "fp16", "4-bit": "four_bit", "ours": "ours", "int8": "int8", "int4": "int4"}  # → key
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +23,15 @@ def run(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json({"sizes": found})
         return 0
-    print(f"{'fp16':>10}{'4-bit':>10}{'ours':>10}   MiB")
+    print("".join(f"{name:>10}" for name in COLUMNS) + "   MiB")
     for each in found:
-        numbers = "".join(f"{each[key] / 2**20:>10,.1f}" for key in ("fp16", "four_bit", "ours"))
+        numbers = "".join(f"{each[key] / 2**20:>10,.1f}" for key in COLUMNS.values())
         print(f"{numbers}   {each['model']}")
-    print("ours: the trained numbers in 16 bits; 4-bit: with a 16-bit scale for every 32 weights")
+    print("fp16, 4-bit: all weights; 4-bit with a 16-bit scale for every 32")
+    print(
+        "ours: the trained numbers in 16 bits; int8, int4: as save(..., precision=…) writes them, the trained"
+    )
+    print("matrices with a 16-bit scale for every 32 numbers, and biases, norms and β in 32 bits")
     return 0
 
 
@@ -36,10 +41,12 @@ def sizes(overrides: list[str]) -> list[dict]:
     Raises:
         ValueError: a cell cannot be run, or has no scaffold.
     """
+    from lottalora.analysis.cost import compressed_bytes
     from lottalora.analysis.cost import dense_bytes
     from lottalora.analysis.cost import four_bit_bytes
     from lottalora.analysis.cost import shipped_bytes
-    from lottalora.build import account_of
+    from lottalora.build import on_meta
+    from lottalora.scaffold.artifact.precision import compressible
     from lottalora.sweeps.plan import sweep_of
 
     found = []
@@ -50,7 +57,9 @@ def sizes(overrides: list[str]) -> list[dict]:
             cfg, _ = composer.config(cell.overrides)
             if not cfg.scaffold:
                 raise ValueError("A dense model is shipped whole. Leave out mode=baseline.")
-            account = account_of(cfg)
+            net, account = on_meta(cfg)
+            trained = {id(p): p.numel() for p in compressible(net).values() if p.requires_grad}  # tied: once
+            matrices, vectors = trained.values(), account.trainable - sum(trained.values())
             found.append(
                 {
                     "model": " ".join(cell.overrides),
@@ -59,6 +68,8 @@ def sizes(overrides: list[str]) -> list[dict]:
                     "fp16": dense_bytes(account.full),
                     "four_bit": four_bit_bytes(account.full),
                     "ours": shipped_bytes(account.trainable),
+                    "int8": compressed_bytes(matrices, vectors, "int8"),
+                    "int4": compressed_bytes(matrices, vectors, "int4"),
                 }
             )
     return found

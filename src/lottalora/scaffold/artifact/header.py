@@ -85,6 +85,27 @@ class MatrixRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompressedRecord:
+    """One tensor that is stored in fewer bits than it has.
+
+    Args:
+        name: of the tensor.
+        shape: of the tensor; what is stored may have another.
+        precision: "bf16", "fp16", "int8" or "int4".
+        group: how many numbers have one scale; 0 without scales.
+        largest_error, rms_error: of its numbers, against the model that was saved: the largest, and the root
+            of the mean square.
+    """
+
+    name: str
+    shape: list[int]
+    precision: str
+    group: int
+    largest_error: float
+    rms_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """All that an artifact says beside its tensors.
 
@@ -95,6 +116,7 @@ class Header:
         adapt, keep, freeze, compose: names in the plain model, see `Wrapping`.
         matrices: every W_seed.
         tied: tensor name → name of the tensor that it is the same as.
+        compressed: the tensors that are stored in fewer bits; the file has no such key where there are none.
         architecture: {"name": of a registered architecture, "arguments": plain values}; null for none.
         probes: the number of stored inputs; 0 without.
         metrics: name → value.
@@ -111,6 +133,7 @@ class Header:
     compose: list[str]
     matrices: list[MatrixRecord]
     tied: dict[str, str]
+    compressed: list[CompressedRecord] = field(default_factory=list)
     architecture: dict[str, Plain] | None = None
     probes: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -125,13 +148,14 @@ class Header:
             ValueError: a value is no plain data, or a number is not finite.
         """
         try:
-            return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True, allow_nan=False)
+            return json.dumps(self.as_dict(), separators=(",", ":"), sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"An artifact's header holds plain, finite values only: {error}.") from None
 
     def as_dict(self) -> dict[str, Plain]:
         """The header as plain data."""
-        return asdict(self)
+        plain = asdict(self)
+        return plain if self.compressed else {key: plain[key] for key in plain if key != "compressed"}
 
     @classmethod
     def from_json(cls, text: str) -> "Header":
@@ -145,7 +169,10 @@ class Header:
         if not isinstance(read, dict):
             raise damaged("its lottalora header is no JSON object")
         _refuse_other_versions(read)
-        read = read | {"matrices": _records(read.get("matrices"))}
+        read = read | {
+            "matrices": _records(read.get("matrices")),
+            "compressed": _compressed(read.get("compressed")) if "compressed" in read else [],
+        }
         header = _checked(cls, read, "its header")
         for matrix in header.matrices:
             _refuse_unknown_family(matrix)
@@ -198,6 +225,15 @@ def _records(matrices: object) -> list[MatrixRecord]:
     if not isinstance(matrices, list) or not matrices:
         raise damaged("its header lists no matrices")
     return [_checked(MatrixRecord, matrix, f"matrix {i}") for i, matrix in enumerate(matrices)]
+
+
+def _compressed(tensors: object) -> list[CompressedRecord]:
+    if not isinstance(tensors, list) or not tensors:
+        raise damaged("its header lists no compressed tensors")
+    found = [_checked(CompressedRecord, each, f"compressed tensor {i}") for i, each in enumerate(tensors)]
+    if len({each.name for each in found}) != len(found):
+        raise damaged("a compressed tensor is listed twice")
+    return found
 
 
 def _refuse_unknown_family(matrix: MatrixRecord) -> None:

@@ -20,6 +20,8 @@ from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.container import read as read_sealed
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.header import MatrixRecord
+from lottalora.scaffold.artifact.precision import SCALE
+from lottalora.scaffold.artifact.precision import decode
 from lottalora.scaffold.artifact.saving import PROBE
 from lottalora.scaffold.artifact.saving import W_SEED
 from lottalora.scaffold.artifact.saving import state_names
@@ -42,7 +44,7 @@ class Artifact:
 
     Args:
         header: what it says.
-        state: the stored tensors of the model, by name.
+        state: the stored tensors of the model, by name; those that are compressed are decoded.
         stored: the W_seed that it stores, by layer.
         inputs: of the stored probe; empty without.
         output: of the stored probe; None without.
@@ -76,10 +78,15 @@ def read(path: Path | str) -> Artifact:
         raise damaged("its stored probe or W_seed is not what its header says")
     if any(source in header.tied or source not in tensors for source in header.tied.values()):
         raise damaged("a tied tensor is tied to none that it holds")
+    quantised = {SCALE + each.name for each in header.compressed if each.group}
+    if {name for name in tensors if name.startswith(SCALE)} != quantised:
+        raise damaged("its scales are not those of its compressed tensors")
     probe = [tensors.pop(name) for name in expected]
     W_seeds = {name: tensors.pop(key) for name, key in stored.items()}
     for matrix in header.matrices:
         _check_matrix(matrix, W_seeds.get(matrix.name))
+    decoded = {each.name: decode(each, tensors) for each in header.compressed}
+    tensors = {name: tensor for name, tensor in (tensors | decoded).items() if name not in quantised}
     output = probe.pop() if header.probes else None
     return Artifact(header, tensors, W_seeds, tuple(probe), output, sealed)
 

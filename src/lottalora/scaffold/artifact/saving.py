@@ -16,10 +16,16 @@ from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import find_architecture
 from lottalora.scaffold.artifact.architectures import plain_call
 from lottalora.scaffold.artifact.container import write
+from lottalora.scaffold.artifact.header import CompressedRecord
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.header import MatrixRecord
 from lottalora.scaffold.artifact.header import is_a
 from lottalora.scaffold.artifact.header import settings_of
+from lottalora.scaffold.artifact.precision import SCALE
+from lottalora.scaffold.artifact.precision import check_precision
+from lottalora.scaffold.artifact.precision import compressible
+from lottalora.scaffold.artifact.precision import encode
+from lottalora.scaffold.artifact.precision import holding
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.backbone import verify
 from lottalora.scaffold.embedding import FrozenEmbedding
@@ -44,6 +50,7 @@ def save(
     licence: str = "",
     provenance: Mapping[str, str] | None = None,
     store: bool = False,
+    precision: str = "fp32",
     overwrite: bool = False,
 ) -> None:
     r"""Save a wrapped model as one sealed `.safetensors` file, from which `load` rebuilds it.
@@ -64,14 +71,20 @@ def save(
         provenance: name → text, such as {"commit": "1f0c…"}.
         store: whether to store the W_seed of families whose bits differ between machines, and of learned
             weights, which no seed gives back.
+        precision: of the trained matrices in the file: A, B, heads and embeddings. "fp32" keeps them as they
+            are; "bf16" and "fp16" round them; "int8" and "int4" keep a code for each number and a scale for
+            every 32. Biases, norms, β and statistics stay as they are. The file says how far each matrix is
+            from the model's. It loads in float32, and its probe is what the loaded model computes. Metrics
+            are as given: measure them on the loaded model.
         overwrite: whether to replace a file of that name.
 
     Raises:
         FileExistsError: the file exists, and `overwrite` is False.
         ValueError: the model was not made by `wrap`, is on the meta device or sharded, or has a W_seed that
             is not the draw of its source; W_seed was given and `store` is False; the architecture is not
-            registered; or a value is no plain data.
+            registered; a value is no plain data; or the precision is unknown or cannot hold a number.
     """
+    check_precision(precision)
     layers = scaffold_layers(model)
     wrapping = _wrapping_of(layers)
     _refuse_what_cannot_be_saved(model, layers, store)
@@ -81,7 +94,9 @@ def save(
         if matrix.stored:
             tensors[W_SEED + matrix.name] = layers[matrix.name].W_seed
     call = plain_call if architecture is None else find_architecture(architecture[0]).call
-    tensors |= _probe(model, probe, call)
+    decoded, compressed = _compress(model, tensors, precision)
+    with holding(model, decoded):
+        tensors |= _probe(model, probe, call)
     header = Header(
         scaffold=settings_of(wrapping.scaffold),
         adapt=list(wrapping.adapt),
@@ -90,6 +105,7 @@ def save(
         compose=list(wrapping.compose),
         matrices=matrices,
         tied=tied,
+        compressed=compressed,
         architecture=_described(architecture),
         probes=len(probe),
         metrics=dict(metrics or {}),
@@ -127,10 +143,25 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors[name] = tensor
         else:
             tied[name] = original
-    taken = [name for name in tensors if name.startswith((W_SEED, PROBE))]
+    taken = [name for name in tensors if name.startswith((W_SEED, PROBE, SCALE))]
     if taken:
         raise ValueError(f"The model's state holds {taken[0]!r}; names of that beginning are the format's.")
     return tensors, tied
+
+
+def _compress(
+    model: nn.Module, tensors: dict[str, Tensor], precision: str
+) -> tuple[dict[str, Tensor], list[CompressedRecord]]:
+    """Encode the trained matrices among the tensors; return what a reader decodes, and the records."""
+    decoded: dict[str, Tensor] = {}
+    records: list[CompressedRecord] = []
+    if precision == "fp32":
+        return decoded, records
+    for name in sorted(compressible(model).keys() & tensors.keys()):
+        stored, decoded[name], record = encode(name, tensors[name], precision)
+        tensors |= stored
+        records.append(record)
+    return decoded, records
 
 
 def _wrapping_of(layers: Mapping[str, Frozen]) -> Wrapping:
