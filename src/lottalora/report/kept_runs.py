@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from hydra.utils import instantiate
 from torch import Tensor
 from torch import nn
-from torchmetrics import Metric
 
 from lottalora.artifacts.weights import Kept
 from lottalora.report.blocks import Block
@@ -76,32 +76,17 @@ def seen_by_layers(
 
 @torch.no_grad()
 def score_again(net: nn.Module, kept: Kept, row: Row) -> float:
-    """The test score of a classifier as it is.
-
-    Raises:
-        ValueError: the row is scored by something other than accuracy or AUROC.
-    """
-    metric = metric_of(row, kept)
-    net.eval()
-    for inputs, label in kept.data(row)[1].test_batches():
-        logits = net(inputs)
-        metric.update(logits if row["metric"] == "accuracy" else logits.double().softmax(1)[:, 1], label)
-    return float(metric.compute())
-
-
-def metric_of(row: Row, kept: Kept) -> Metric:
-    """The metric that scores a row."""
+    """The test score of a net as it is, by the task that the row was scored by."""
     from lottalora.tasks.metrics import load_torchmetrics
 
-    load_torchmetrics()
-    from torchmetrics.classification import BinaryAUROC
-    from torchmetrics.classification import MulticlassAccuracy
-
-    if row["metric"] == "accuracy":
-        return MulticlassAccuracy(kept.data(row)[0].out_dim, average="micro", validate_args=False)
-    if row["metric"] == "auroc":
-        return BinaryAUROC(validate_args=False)
-    raise ValueError(f"Kept weights are scored again by accuracy or AUROC, and {row['data']} by neither.")
+    load_torchmetrics()  # before the task imports all of it
+    spec, splits = kept.data(row)
+    task = instantiate(row["config"]["task"], net, spec, None, None)  # nothing is trained: no optimizer
+    task.eval()
+    for batch in splits.test_batches():
+        step = task.step(batch)
+        task.test_score.update(step.prediction, step.target)
+    return float(task.test_score.compute())
 
 
 @contextmanager
