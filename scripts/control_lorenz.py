@@ -3,7 +3,8 @@
     python scripts/control_lorenz.py
 
 The network's recurrent matrix is random, scaled to a spectral radius ρ, and never trained; its read-out is
-ridge regression from the state after a window's last step, with the penalty chosen on the validation part.
+ridge regression from the state after a window's last step. Penalty and radius are chosen on the validation
+part; the test part scores what was chosen.
 
 The largest Lyapunov exponent is that of the driven state: two states a hair apart follow the same test
 trajectory, and the mean growth of their distance a step is measured (Benettin's method). Below 0 the network
@@ -35,6 +36,7 @@ SETTLED = 100  # steps before the growth is measured
 
 def main() -> None:
     splits = Lorenz(batch_size=128).read()
+    scores = []  # of each radius: on the validation part, on the test part, ρ
     drive = splits.test.inputs[:, -1].double().numpy()  # (N, 3), the test trajectory state by state
     for radius in RADII:
         W, W_in = reservoir(radius)
@@ -43,11 +45,13 @@ def main() -> None:
             return np.tanh(h @ W.T + x @ W_in.T)
 
         exponent = lyapunov(step, np.zeros(UNITS), drive)
-        score = ridge_score(splits, lambda windows, step=step: last_states(step, windows))
+        scores.append((*ridge_scores(splits, lambda windows, step=step: last_states(step, windows)), radius))
         print(
-            f"echo state network, ρ = {radius}: squared error / variance {score:.5f}, "
+            f"echo state network, ρ = {radius}: validation error / variance {scores[-1][0]:.5f}, "
             f"σ₁ {np.linalg.norm(W, 2):.2f}, exponent {exponent:+.3f} a step"
         )
+    _, test, radius = min(scores)
+    print(f"echo state network, chosen by validation: ρ = {radius}, test error / variance {test:.5f}")
     for scale in SCALES:
         net = frozen_cfc(scale)
         exponent = lyapunov(cfc_step(net), np.zeros(net.cell.hidden_size), drive)
@@ -73,14 +77,14 @@ def last_states(step: Callable, windows: Windows) -> np.ndarray:
     return h
 
 
-def ridge_score(splits: LorenzSplits, states: Callable[[Windows], np.ndarray]) -> float:
-    """The test error of a ridge read-out."""
+def ridge_scores(splits: LorenzSplits, states: Callable[[Windows], np.ndarray]) -> tuple[float, float]:
+    """Validation and test error of a ridge read-out; the first chooses its penalty."""
     X, V, T = (with_ones(states(part)) for part in (splits.train, splits.validation, splits.test))
     y, v, t = (part.targets.double().numpy() for part in (splits.train, splits.validation, splits.test))
     gram, moment = X.T @ X, X.T @ y
     fits = [np.linalg.solve(gram + penalty * len(X) * np.eye(len(gram)), moment) for penalty in PENALTIES]
-    best = min(fits, key=lambda weights: ((V @ weights - v) ** 2).mean())
-    return float(((T @ best - t) ** 2).mean())
+    validation, best = min((((V @ fit - v) ** 2).mean(), number) for number, fit in enumerate(fits))
+    return float(validation), float(((T @ fits[best] - t) ** 2).mean())
 
 
 def with_ones(X: np.ndarray) -> np.ndarray:
