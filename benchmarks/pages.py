@@ -9,14 +9,7 @@ import torch
 from benchmarks.timing import FULL
 from benchmarks.timing import Line
 from benchmarks.timing import chip
-
-PAPER = {  # Table 9, on an H200: memory saved, throughput relative to full training
-    "Table 9, 3M": (0.01, 0.62),
-    "Table 9, 30M": (0.10, 0.73),
-    "Table 9, 300M": (0.28, 1.00),
-    "Table 9, 600M": (0.33, 1.00),
-    "Table 9, 900M": (0.36, 1.00),
-}
+from lottalora.analysis.paper import lines as published
 
 
 def write(lines: Sequence[Line], folder: Path, device: str) -> None:
@@ -63,19 +56,24 @@ def page(lines: Sequence[Line], device: str) -> list[str]:
 
 
 def table_9(lines: Sequence[Line]) -> list[str]:
-    """The paper's Table 9, by what was measured here; nothing where nothing was."""
-    rows = {(line.name, line.arm): line for line in lines if line.name in PAPER}
+    """The paper's Table 9 beside what was measured here; nothing where nothing was."""
+    paper = {
+        (line["variant"], line["condition"], line["metric"]): line["mean"]
+        for line in published()
+        if line["table"] == "9"
+    }
+    rows = {(line.name, line.arm): line for line in lines}
     text = []
-    for name, (saved, throughput) in PAPER.items():
-        if (name, FULL) not in rows or (name, "scaffold") not in rows:
+    for size in dict.fromkeys(size for size, _, _ in paper):
+        full, ours = (rows.get((f"Table 9, {size}", arm)) for arm in (FULL, "scaffold"))
+        if full is None or ours is None:
             continue
-        full, ours = rows[name, FULL], rows[name, "scaffold"]
-        sizes = f"{full.megabytes / 1000:.1f} | {ours.megabytes / 1000:.1f}"
-        mine = f"{1 - ours.megabytes / full.megabytes:.0%} | {1 / ours.ratio:.2f}"
-        text.append(
-            f"| {name.removeprefix('Table 9, ')} | {sizes} | {mine} | {saved:.0%} | {throughput:.2f} |"
-        )
-    head = "| scale | full, GB | scaffold, GB | saved | tokens/s ÷ full | saved, paper | tokens/s, paper |"
+        gigabytes = [f"{line.megabytes / 1000:.1f}" for line in (full, ours)]
+        theirs = [paper[size, condition, "peak_gpu_gb"] for condition in ("full", "scaffold")]
+        ratio = paper[size, "scaffold", "throughput_ratio_to_full"]
+        cells = [size, *gigabytes, *theirs, f"{1 / ours.ratio:.2f}", ratio]
+        text.append(f"| {' | '.join(cells)} |")
+    head = "| scale | full, GB | scaffold, GB | full, paper | scaffold, paper | tokens/s ÷ full | paper |"
     return ["", "## Table 9", "", head, "|" + "---|" * 7, *text] if text else []
 
 
