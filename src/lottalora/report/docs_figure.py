@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from lottalora.analysis.benchmarks import NINE
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.evidence import ENOUGH
 from lottalora.report.evidence import paper_block
 from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import scores_of
@@ -21,6 +20,7 @@ from lottalora.report.palette import COLOURS
 from lottalora.report.palette import GREY
 from lottalora.report.palette import STYLE
 
+POINTS = 3  # ranks, for a panel with a curve
 NAME = "rank_curves.svg"
 CONDITIONS = {
     "scaffold": (COLOURS[0], "o", "random scaffold + adapters"),
@@ -51,7 +51,7 @@ def panels(blocks: list[Block]) -> list[Panel]:
     found = []
     for benchmark in NINE:
         block = paper_block(blocks, benchmark.model, benchmark.data, benchmark.variant)
-        if block is None or block.baseline is None or len(protocol_lines(block)) < ENOUGH:
+        if block is None or block.baseline is None or len(protocol_lines(block)) < POINTS:
             continue
         lines = [block.baseline, *(line for each in CONDITIONS for line in protocol_lines(block, each))]
         points = [point_of(block, line) for line in lines if scores_of(line)]

@@ -15,13 +15,13 @@ from lottalora.analysis.metrics import Metric
 from lottalora.analysis.paper import ALL_SIZES
 from lottalora.analysis.paper import lines
 from lottalora.analysis.speed import table_9
+from lottalora.analysis.statistics import FEWEST
 from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.blocks import keeps_protocol
 from lottalora.report.grouping import place_of
 
-ENOUGH = 3  # runs, for a standard deviation and for a statement
 MIB = 1.0  # the margin of shipped sizes
 COSTS = ("peak_gpu_gb", "throughput_ratio_to_full")  # Table 9's metrics
 SHARE = 0.1  # of the paper's number: their margin
@@ -202,23 +202,29 @@ def beside(cell: Cell, ours: float, *, margin: float, digits: int, how: str) -> 
 def compared(cell: Cell, found: list[Line]) -> Finding:
     """Our runs beside the paper's number: of one size, or averaged over sizes as the paper does."""
     metric = cell.metric
-    samples = [[score * metric.scale for score in scores_of(line)] for line in found]
-    if not all(samples):
+    if not all(scores_of(line) for line in found):
         return Finding("diverged", "no run has a finite score", "differs")
-    sample = over_sizes(samples, cell.line["condition"])
     text = runs_text(scores_of(found[0]), metric)
-    if len(found) > 1:
-        text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each)"
+    if len(found) == 1:
+        sample = [score * metric.scale for score in scores_of(found[0])]
+        return Finding(text, *verdict(sample, cell, metric))
+    sample = [score * metric.scale for score in over_sizes(found, cell.line["condition"])]
+    if not sample:
+        return Finding("–", f"no seed is common to all sizes; more by `{cell.typed}`", "part")
+    text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each)"
     return Finding(text, *verdict(sample, cell, metric))
 
 
-def over_sizes(samples: list[list[float]], condition: str) -> list[float]:
-    """One score for each seed: the mean over sizes, or that of the size with the least or greatest mean."""
-    if condition == "scaffold_min":
-        return min(samples, key=fmean)
-    if condition == "scaffold_max":
-        return max(samples, key=fmean)
-    return [fmean(each) for each in zip(*samples, strict=False)]  # as many as the size with the fewest has
+def over_sizes(lines: Sequence[Line], condition: str) -> list[float]:
+    """Scores of the size with the least or greatest mean; else the mean over sizes for each common seed."""
+    if condition in EXTREMES:
+        return EXTREMES[condition]((scores_of(line) for line in lines), key=fmean)
+    sizes = [scores_by_seed(line) for line in lines]
+    common = sorted(set.intersection(*(set(size) for size in sizes)))
+    return [fmean(size[seed] for size in sizes) for seed in common]
+
+
+EXTREMES = {"scaffold_min": min, "scaffold_max": max}
 
 
 def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, str]:
@@ -233,7 +239,7 @@ def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, s
     within = apart <= metric.agrees
     said = f"{apart:.{metric.decimals}f} {side}"
     held = "within the margin" if within else f"outside the margin, {said}"
-    if len(sample) < ENOUGH:
+    if len(sample) < FEWEST:
         return f"{held}, n = {len(sample)}, untested", "untested"
     if test.verdict == "agrees":
         return f"agrees, {said}", "agrees"
@@ -244,15 +250,25 @@ def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, s
 
 def scores_of(line: Line) -> list[float]:
     """The finite scores behind a line, in the unit of rows."""
+    return [score for _, score in seeds_and_scores(line)]
+
+
+def scores_by_seed(line: Line) -> dict[int, float]:
+    """The same by seed."""
+    return dict(seeds_and_scores(line))
+
+
+def seeds_and_scores(line: Line) -> list[tuple[int, float]]:
+    """Seed and score of every run behind a line whose score is finite."""
     removed = line.condition == "no_scaffold"
     runs = [row for row in line.runs if not removed or "scaffold_removed" in row["arms"]]
-    scores = [row["arms"]["scaffold_removed"] if removed else row["score"] for row in runs]
-    return [score for score in scores if score is not None and math.isfinite(score)]
+    scores = [(row["seed"], row["arms"]["scaffold_removed"] if removed else row["score"]) for row in runs]
+    return [(seed, score) for seed, score in scores if score is not None and math.isfinite(score)]
 
 
 def runs_text(scores: list[float], metric: Metric) -> str:
     """Mean ± sample standard deviation from three runs on; below that the runs themselves."""
-    if len(scores) < ENOUGH:
+    if len(scores) < FEWEST:
         return ", ".join(metric.text(score) for score in scores) + f" (n = {len(scores)})"
     made = interval(scores)
     return f"{metric.text(made.mean)} ± {metric.text(made.std)} (n = {made.n})"
