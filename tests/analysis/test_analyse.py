@@ -49,13 +49,13 @@ def test_command_prints_the_tables_and_writes_markdown_and_csv(tmp_path, capsys)
 
 def test_arm_stands_beside_the_paper_and_full_training():
     found = analyse(blocks_of(sweep()))
-    paper = cells(found, 0, ["scaffold", "normal_0.1", "8"])
+    paper = cells(found, 0, ["scaffold", "N(0, 0.1²)", "8"])
     assert (paper["n"], paper["mean ± std"], paper["paper"]) == ("5", "96.82 ± 0.08", "96.80")
     assert paper["95 % interval"] == "[96.72, 96.92]"
     assert paper["verdict"] == "agrees"
-    full = cells(found, 1, ["scaffold", "normal_0.1", "8"])
+    full = cells(found, 1, ["scaffold", "N(0, 0.1²)", "8"])
     assert (full["pairs"], full["arm − full"], full["verdict"]) == ("5", "-1.66", "below")
-    assert cells(found, 1, ["scaffold", "normal_0.1", "32"])["verdict"] == "agrees"
+    assert cells(found, 1, ["scaffold", "N(0, 0.1²)", "32"])["verdict"] == "agrees"
 
 
 def test_holm_counts_every_test_of_the_block():
@@ -80,10 +80,10 @@ def test_arm_without_a_common_seed_is_refused_by_name_and_the_others_are_compare
     found = analyse(blocks_of([*sweep(), other]))
     assert not [line for line in found.tables[1].lines if line[2] == "4"]
     said = (
-        "scaffold, normal_0.1, r = 4 and full training have no seed in common: 7 against 42, 43, 44, 45, 46."
+        "scaffold, N(0, 0.1²), r = 4 and full training have no seed in common: 7 against 42, 43, 44, 45, 46."
     )
     assert any(note.startswith(said) for note in found.tables[1].notes)
-    assert cells(found, 1, ["scaffold", "normal_0.1", "8"])["pairs"] == "5"
+    assert cells(found, 1, ["scaffold", "N(0, 0.1²)", "8"])["pairs"] == "5"
 
 
 def test_diverged_and_equal_runs_are_counted_and_shown():
@@ -93,8 +93,8 @@ def test_diverged_and_equal_runs_are_counted_and_shown():
         for seed, score in zip(SEEDS[:4], FULL[:4], strict=True)
     ]
     found = analyse(blocks_of([*sweep(), *equal, diverged]))
-    assert cells(found, 0, ["scaffold", "normal_0.1", "16"])["n"] == "4 (+1 diverged)"
-    assert cells(found, 1, ["scaffold", "normal_0.1", "16"])["pairs"] == "4 (+1 diverged)"
+    assert cells(found, 0, ["scaffold", "N(0, 0.1²)", "16"])["n"] == "4 (+1 diverged)"
+    assert cells(found, 1, ["scaffold", "N(0, 0.1²)", "16"])["pairs"] == "4 (+1 diverged)"
     assert "Pairs with equal scores: 4." in found.tables[1].notes
     assert "Diverged runs, in no number: 1." in found.tables[0].notes
 
@@ -133,5 +133,5 @@ def test_difference_counts_only_after_holm():
     arm = [make_row(seed=seed, score=score, **wide) for seed, score in zip(SEEDS, shifted, strict=True)]
     alone = analyse(blocks_of([*sweep()[:5], *arm]))
     among = analyse(blocks_of([*sweep(), *arm]))
-    assert cells(alone, 1, ["scaffold", "normal_0.1", "4"])["verdict"] == "below"
-    assert cells(among, 1, ["scaffold", "normal_0.1", "4"])["verdict"] == "undecided"
+    assert cells(alone, 1, ["scaffold", "N(0, 0.1²)", "4"])["verdict"] == "below"
+    assert cells(among, 1, ["scaffold", "N(0, 0.1²)", "4"])["verdict"] == "undecided"

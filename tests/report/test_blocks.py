@@ -220,7 +220,7 @@ def test_runs_of_two_precisions_are_neither_averaged_nor_compared():
     narrow, wide = sorted(blocks_of(rows), key=lambda block: len(block.lines))
     assert (wide.precision, narrow.precision) == ("", "bf16-mixed")
     assert [line.scores.n for line in wide.lines if line.condition == "scaffold"] == [1]
-    assert "bf16-mixed" in narrow.title and "bf16" not in wide.title
+    assert "mixed precision (bfloat16)" in narrow.title and "precision" not in wide.title
 
 
 def test_a_further_score_has_a_block_of_its_own():
@@ -291,9 +291,9 @@ def cifar10_row(**adapter):
         ({}, "scaffold", 0.8618),
         ({"dora": False, "residual": False}, "scaffold", 0.8618),
         ({"residual": True}, "scaffold + residual", 0.862),
-        ({"dora": True, "residual": True}, "scaffold + dora + residual", 0.8812),
-        ({"dora": True}, "scaffold + dora", None),
-        ({"B_init": "kaiming"}, "scaffold + B_init=kaiming", None),
+        ({"dora": True, "residual": True}, "scaffold + DoRA + residual", 0.8812),
+        ({"dora": True}, "scaffold + DoRA", None),
+        ({"B_init": "kaiming"}, "scaffold + B drawn by Kaiming", None),
     ],
 )
 def test_options_of_adapters_are_part_of_what_the_paper_calls_a_condition(adapter, label, paper):

@@ -158,7 +158,7 @@ def test_families_are_sorted_and_the_one_that_falls_out_is_named():
     block = block_of([*rows, make_baseline()])
     picture = families_picture(block, "x")
     assert sorted_families(block, block.lines[1:]) == ["d", "b", "c", "a", "cauchy"]
-    assert "below the others: cauchy" in picture.caption
+    assert "below the others: Cauchy" in picture.caption
     pen = drawn(picture.panels[0])
     assert {"80.00", "96.30"} <= {text.get_text() for text in pen.axes.texts}
     assert pen.axes.get_xlim()[0] > 90  # cauchy is an arrow at the edge, and does not squeeze the others

@@ -35,7 +35,7 @@ def test_markdown_has_the_same_number_of_cells_in_every_line():
 def test_accuracy_is_shown_in_percent_with_its_deviation_and_the_paper_beside_it():
     scaffold = next(line for line in markdown(BLOCKS, "").splitlines() if line.startswith("| scaffold |"))
     cells = [cell.strip() for cell in scaffold.strip("|").split("|")]
-    expected = ["scaffold", "normal_0.1", "8", "2", "96.50 ± 0.71", "98.0", "97.7", "21,774"]
+    expected = ["scaffold", "N(0, 0.1²)", "8", "2", "96.50 ± 0.71", "98.0", "97.7", "21,774"]
     assert cells == [*expected, "3.79", "3.65", "96.80", "−0.30", "within the margin (n = 2, untested)"]
 
 

@@ -3,7 +3,7 @@
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 
-ARM = ["arm", "init", "rank"]
+ARM = ["arm", "W_seed, options", "rank"]
 KEYS = ("condition", "adapter", "init", "options", "rank")
 
 
@@ -14,11 +14,11 @@ def arm_columns(block: Block, line: Line) -> dict:
 
 def arm_cells(line: Line) -> list[str]:
     """Return the cells that name an arm."""
-    init = ", ".join(part for part in (line.init, line.options) if part) or "–"
-    return [line.label, init, "–" if line.rank is None else str(line.rank)]
+    return [line.label, line.scaffold_text, "–" if line.rank is None else str(line.rank)]
 
 
 def line_name(line: Line) -> str:
     """Name an arm in one phrase."""
-    rank = "" if line.rank is None else f", r = {line.rank}"
-    return f"{line.label}{', ' + line.init if line.init else ''}{rank}"
+    rank = "" if line.rank is None else f"r = {line.rank}"
+    scaffold = "" if line.scaffold_text == "–" else line.scaffold_text
+    return ", ".join(part for part in (line.label, scaffold, rank) if part)

@@ -19,6 +19,7 @@ from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
 from lottalora.report.rank_curves import is_shortened
 from lottalora.report.rank_curves import leading_init
+from lottalora.report.words import scaffold_words
 
 ENOUGH = 5  # values, for a box of quartiles; fewer stay points
 FEW = 10  # values of a layer, up to which each has a point of its own
@@ -136,7 +137,7 @@ def caption(block: Block, arms: list[Arm]) -> str:
     values = [value for arm in arms for each in arm.by_layer.values() for _, value in each]
     return (
         f"One point for each run and matrix, each rank by itself, {runs}{boxes}. "
-        f"Scaffold: {leading_init(block).replace('_', ' ')}. "
+        f"Scaffold: {scaffold_words(leading_init(block))}. "
         f"β starts at 1 (dotted); here it ends between {min(values):.2f} and {max(values):.2f}."
     )
 

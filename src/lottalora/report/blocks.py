@@ -1,7 +1,6 @@
 """Rows side by side: one block per benchmark, size and recipe, one line per condition, init and rank."""
 
 import math
-import re
 from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +33,11 @@ from lottalora.report.grouping import place_of
 from lottalora.report.grouping import precision_of
 from lottalora.report.grouping import recipe_of
 from lottalora.report.grouping import stand_in
+from lottalora.report.words import adapter_words
+from lottalora.report.words import changes_words
+from lottalora.report.words import options_words
+from lottalora.report.words import scaffold_words
+from lottalora.report.words import setting_words
 from lottalora.results.rows import Row
 
 # mode → condition as in paper.csv, where the two differ. no_scaffold is a test-time arm of scaffold.
@@ -59,6 +63,7 @@ LABELS = {
     "thawed": "scaffold trained too",
     "full_from_scaffold": "full training from W_seed",
     "small": "narrow net of equal budget",
+    "gated": "a scaffold for each group of digits",
     "lora": "LoRA on learned weights",
     "probe": "head on learned weights",
 }
@@ -96,12 +101,18 @@ class Line:
 
     @property
     def label(self) -> str:
-        return LABELS.get(self.condition, self.condition) + self.adapter.replace("+", " + ")
+        """The condition with the options of its adapters, in words."""
+        return " + ".join([LABELS.get(self.condition, self.condition), *adapter_words(self.adapter)])
 
     @property
     def options_text(self) -> str:
-        """The options as people read them: a list of patterns by its name alone."""
-        return re.sub(r"(\w+)=\[.*?\]", r"another \1", self.options).replace("alpha=", "α = ")
+        """The options in words; "" for none."""
+        return options_words(self.options)
+
+    @property
+    def scaffold_text(self) -> str:
+        """The scaffold and its options in words; – for none."""
+        return ", ".join(each for each in (scaffold_words(self.init), self.options_text) if each) or "–"
 
     @property
     def percent_of_full(self) -> float:
@@ -161,9 +172,10 @@ class Block:
 
     @property
     def recipe_text(self) -> str:
-        changes = ", ".join(f"{key}={value}" for key, value in self.changed.items())
+        changes = changes_words(self.changed)
         if self.precision and "steps.precision" not in self.changed:
-            changes = ", ".join(part for part in (changes, self.precision) if part)
+            precision = setting_words("steps.precision", self.precision)
+            changes = ", ".join(part for part in (changes, precision) if part)
         return f"recipe {self.recipe}" + (f": {changes}" if changes else "")
 
     @property

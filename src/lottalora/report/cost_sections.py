@@ -37,7 +37,7 @@ def cost(line: Line) -> list[str]:
     spread = "" if seconds.std != seconds.std else f" ± {seconds.std:,.0f}"
     memory = [run["peak_memory_mb"] for run in line.runs if run["peak_memory_mb"] is not None]
     return [
-        ", ".join(word for word in (line.label, line.init, line.options_text) if word),
+        line.label if line.scaffold_text == "–" else f"{line.label}, {line.scaffold_text}",
         "–" if line.rank is None else str(line.rank),
         f"{line.trainable:,}",
         share(line.percent_of_full),

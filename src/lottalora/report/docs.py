@@ -1,6 +1,5 @@
 """The blocks that README and docs are filled with: one function each, from rows to Markdown."""
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
@@ -282,8 +281,7 @@ def cell_text(block: Block, line: Line | None) -> str:
 def short_text(block: Block, line: Line) -> str:
     """Format a line's rank, options and scores in a few words."""
     rank = "" if line.rank is None else f"r = {line.rank}"
-    options = re.sub(r"=\[.*?\]", "", line.options)
-    said = ", ".join(word for word in (rank, f"other {options}" if "[" in line.options else options) if word)
+    said = ", ".join(word for word in (rank, line.options_text) if word)
     values = ", ".join(block.metric.text(value) for value in scores_of(line))
     return f"{said}: {values}" if said else values
 

@@ -25,6 +25,7 @@ from lottalora.report.rank_curves import leading_init
 from lottalora.report.rank_curves import runs_text
 from lottalora.report.rank_curves import said_of
 from lottalora.report.rank_curves import shown
+from lottalora.report.words import scaffold_words
 
 ROW = 19  # pixels of a family
 COLUMN = 50  # pixels of a column of printed scores
@@ -47,7 +48,7 @@ def families_picture(block: Block, name: str) -> Picture | None:
     def draw(pen: Pen) -> None:
         draw_families(pen, block, families, lines, others)
 
-    left = int(24 + 1.08 * LETTER * max(map(len, families)))
+    left = int(24 + 1.08 * LETTER * max(len(scaffold_words(family)) for family in families))
     panels = [
         Panel(draw, width, height, left=left, right=14 + COLUMN * len(ranks), title=axis_label(block))
         for width in (760, 360)
@@ -109,7 +110,7 @@ def draw_families(pen: Pen, block: Block, families: list[str], lines: list[Line]
 def dress(pen: Pen, block: Block, families: list[str], span: tuple[float, float]) -> None:
     """Label the axes, the recipe's own family in bold."""
     axes, leading = pen.axes, leading_init(block)
-    axes.set_yticks(range(len(families)), [family.replace("_", " ") for family in families], color=INK)
+    axes.set_yticks(range(len(families)), [scaffold_words(family) for family in families], color=INK)
     for label, family in zip(axes.get_yticklabels(), families, strict=True):
         label.set_fontweight("bold" if family == leading else "normal")
     axes.set_ylim(len(families) - 0.4, -0.6)
@@ -145,8 +146,8 @@ def draw_score(
         [min(max(at, low), high)], [place], marker, color=colour, markersize=5 if hollow else 7,
         markerfacecolor=PAPER if hollow else colour, clip_on=False, zorder=3,
     )  # fmt: skip
-    family = f"{line.init.replace('_', ' ')}{', ' + line.options_text if line.options else ''}"
-    pen.note(drawn[0], OTHER if hollow else f"r = {line.rank}", f"{family}; {said_of(block, line)}")
+    series = OTHER if hollow else f"r = {line.rank}"
+    pen.note(drawn[0], series, f"{line.scaffold_text}; {said_of(block, line)}")
 
 
 def draw_level(pen: Pen, block: Block, low: float, high: float) -> None:
@@ -194,8 +195,8 @@ def caption(block: Block, lines: list[Line], families: list[str]) -> str:
     leading = leading_init(block)
     said = [f"Each family at each rank, {runs_text(lines)}"]
     if leading in families:
-        said.append(f"in bold {leading.replace('_', ' ')}, the recipe's own")
-    if fallen := sorted({line.init.replace("_", " ") for line in outliers(block, lines)}):
+        said.append(f"in bold {scaffold_words(leading)}, the recipe's own")
+    if fallen := sorted({scaffold_words(line.init) for line in outliers(block, lines)}):
         said.append(f"below the others: {', '.join(fallen)}")
     return "; ".join(said) + "." + paper_said(block, sorted({line.rank for line in lines}))
 

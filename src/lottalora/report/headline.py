@@ -98,7 +98,7 @@ def best_of(benchmark: Benchmark, metric: str, blocks: list[Block]) -> Best:
     several = metric != benchmark.metric or benchmark.name in FURTHER
     label = next(each.name for each in METRICS.values() if each.paper_name == metric)
     title = f"{benchmark.title}: {label}" if several else benchmark.title
-    said = f"{theirs:.1f} % at r = {rank}, {variant}, the best of its ranks (Table {table})"
+    said = f"{theirs:.1f} % at r = {rank}, {variant.replace('_', ' ')}, the best of its ranks (Table {table})"
     return Best(benchmark, title, block, line, theirs, said, bool(mine))
 
 

@@ -22,6 +22,7 @@ from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
 from lottalora.report.picture import save
 from lottalora.report.update_tables import update_tables
+from lottalora.report.words import scaffold_words
 from lottalora.scaffold import FAMILIES
 from lottalora.scaffold import Source
 from lottalora.scaffold import draw
@@ -53,7 +54,7 @@ def analyse(blocks: Iterable[Block], kept: Kept) -> Analysis:
     by_family = {name: [each for each in found if each["family"] == name] for name in names()}
     lines = [
         [
-            name,
+            scaffold_words(name),
             *(f"{each['sigma_1']:.3f}" for each in members),
             *(f"{each['sigma_1'] / each['predicted']:.3f}" for each in members),
         ]
@@ -96,9 +97,9 @@ def seed_line(name: str, d: int) -> dict:
 def figures(blocks: Iterable[Block], folder: Path, kept: Kept) -> list[Path]:
     """σ₁ against the width, for some families, beside the prediction for standard deviation 1/√d."""
     found = [each for each in seed_lines() if each["family"] in SHOWN]
-    legend = [Mark(name, name, colour, "line") for name, colour in zip(SHOWN, COLOURS * 2, strict=False)] + [
-        Mark("predicted", "2 √d σ with σ = 1/√d", GREY, "dashes")
-    ]
+    colours = dict(zip(SHOWN, COLOURS * 2, strict=False))
+    legend = [Mark(name, scaffold_words(name), colour, "line") for name, colour in colours.items()]
+    legend.append(Mark("predicted", "2 √d σ with σ = 1/√d", GREY, "dashes"))
     caption = "one W_seed of each width, backbone seed 42, the family's default parameters"
     panel = Panel(partial(draw_seeds, found=found), width=480, title="σ₁ of W_seed against d")
     title = "Spectral norm of the scaffold"
@@ -114,7 +115,7 @@ def draw_seeds(pen: Pen, *, found: list[dict]) -> None:
             [each["d"] for each in members], [each["sigma_1"] for each in members], color=colour, marker="o",
             markersize=3,
         )  # fmt: skip
-        pen.note(line, name, name)
+        pen.note(line, name, scaffold_words(name))
     pen.axes.axhline(2, color=GREY, linestyle="--", linewidth=1)
     pen.axes.set_xscale("log", base=2)
     pen.axes.set_yscale("log", base=2)

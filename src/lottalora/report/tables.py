@@ -24,7 +24,7 @@ def headings(metric: Metric) -> list[str]:
     score = f"{metric.name}, {metric.unit}" if metric.unit else metric.name
     return [
         "condition",
-        "init",
+        "W_seed, options",
         "rank",
         "n",
         score,
@@ -48,7 +48,7 @@ def cells(line: Line, metric: Metric) -> list[str]:
     """One line as people read it; – where a number does not exist."""
     return [
         line.label,
-        ", ".join(part for part in (line.init, line.options_text) if part) or "–",
+        line.scaffold_text,
         "–" if line.rank is None else str(line.rank),
         f"{line.scores.n}{LOST if line.lost else ''}",
         with_interval(line.scores, metric),

@@ -1,0 +1,116 @@
+"""Proper words for what configs and rows call by keys: scaffolds, options, changes of a recipe."""
+
+import re
+from collections.abc import Mapping
+
+# Family or preset of W_seed → its name; others are their key with spaces.
+SCAFFOLDS = {
+    "normal_0.1": "N(0, 0.1²)",
+    "kaiming_normal": "Kaiming normal",
+    "kaiming_uniform": "Kaiming uniform",
+    "xavier_normal": "Xavier normal",
+    "xavier_uniform": "Xavier uniform",
+    "cauchy": "Cauchy",
+    "laplace": "Laplace",
+    "gaussian_mixture": "Gaussian mixture",
+    "student_t": "Student's t",
+    "sparse_erdos_renyi": "sparse Erdős–Rényi",
+    "quantized_16bit": "quantized to 16 bits",
+    "quantized_8bit": "quantized to 8 bits",
+    "quantized_4bit": "quantized to 4 bits",
+    "quantized_2bit": "quantized to 2 bits",
+}
+# Setting → what to call it; with {} where its value goes. KEY=VALUE stands for one value of a setting.
+SETTINGS = {
+    "A_init": "A drawn as {}",
+    "B_init": "B drawn as {}",
+    "B_init=kaiming": "B drawn by Kaiming",
+    "alpha": "α = {}",
+    "dora": "DoRA",
+    "dropout": "adapter dropout {}",
+    "fresh=False": "the same scaffolds at every step",
+    "freeze": "other layers frozen",
+    "keep": "other layers dense",
+    "layer_norm": "LayerNorm",
+    "residual": "residual",
+    "rslora": "rsLoRA",
+    "scaffolds": "{} scaffolds",
+    "std": "σ = {}",
+    "train_beta=False": "β fixed at 1",
+    "trainable": "{} trained",
+    # readings of the families of Table 13
+    "a": "gain for a slope of {}",
+    "clip": "cut off at {} σ",
+    "clip=redrawn": "redrawn within 2 σ",
+    "scaling=literal": "unscaled",
+    "scaling=multiplied": "times 1/√fan_in",
+    "scaling=standardised": "standardised",
+    # where the adapters are
+    "place=all": "adapters in every layer",
+    "place=attention": "adapters in attention",
+    "place=body_and_head": "adapted head",
+    "place=body_and_head_with_bias": "adapted head with bias",
+    "place=mlp": "adapters in the MLPs",
+    # changes of a recipe
+    "data.augmentation.erasing=0": "no random erasing",
+    "data.augmentation.mix=0": "no mixing of images",
+    "data.augmentation.operations=0": "no random operations",
+    "data.batch_size": "batches of {}",
+    "data.features=structural": "structural features",
+    "data.id": "episodes of {}",
+    "data.image_size": "images of {} pixels",
+    "data.max_length": "texts of {} tokens",
+    "data.tokens": "{} tokens of text",
+    "epochs": "{} epochs",
+    "model.attention_dropout": "attention dropout {}",
+    "model.dropout": "dropout {}",
+    "optimizer.lr": "learning rate {}",
+    "optimizer.weight_decay": "weight decay {}",
+    "schedule.T_max": "cosine over {} epochs",
+    "steps.accumulate": "gradients of {} batches added up",
+    "steps.decay": "weight decay of {}",
+    "steps.decay=all_but_beta": "no weight decay of β",
+    "steps.decay=matrices": "weight decay of matrices alone",
+    "steps.patience": "patience {}",
+    "steps.precision=16-mixed": "mixed precision (float16)",
+    "steps.precision=bf16-mixed": "mixed precision (bfloat16)",
+    "task.flip=False": "no flipped images at the test",
+}
+# Lists of patterns hold commas of their own, so an option ends only where another KEY= begins.
+BETWEEN = re.compile(r", (?=[\w.]+=)")
+
+
+def scaffold_words(init: str) -> str:
+    """Name a family or preset of W_seed; "" for none."""
+    return SCAFFOLDS.get(init, init.replace("_", " "))
+
+
+def options_words(options: str) -> str:
+    """Name options that are written as `KEY=VALUE, KEY=VALUE`; "" for none."""
+    pairs = [each.partition("=") for each in BETWEEN.split(options) if each]
+    return ", ".join(setting_words(key, value) for key, _, value in pairs)
+
+
+def adapter_words(adapter: str) -> list[str]:
+    """Name the options of an adapter that are written as `+dora+B_init=kaiming`."""
+    pairs = [each.partition("=") for each in adapter.split("+") if each]
+    return [setting_words(key, value) for key, _, value in pairs]
+
+
+def changes_words(changed: Mapping[str, object]) -> str:
+    """Name what a run changed in its recipe; "" for nothing."""
+    return ", ".join(setting_words(key, str(value)) for key, value in changed.items())
+
+
+def setting_words(key: str, value: str) -> str:
+    """Name one setting; one that SETTINGS does not know is its key with spaces."""
+    known = SETTINGS.get(f"{key}={value}") or SETTINGS.get(key)
+    if known:
+        return known.format(with_commas(value))
+    name = key.rpartition(".")[2].replace("_", " ")
+    return f"{name} = {with_commas(value)}" if value else name
+
+
+def with_commas(value: str) -> str:
+    """Group the digits of a whole number of five or more."""
+    return f"{int(value):,}" if value.isdigit() and len(value) > 4 else value.replace("_", " ")
