@@ -14,9 +14,11 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf import open_dict
 
+from lottalora import build
 from lottalora.config.identity import digest
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import cells_of_overrides
+from lottalora.sweeps.plan import plan
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = sorted(path.stem for path in CONF.glob("sweeps/*.yaml"))
@@ -79,6 +81,33 @@ def test_cells_that_differ_in_their_seed_are_those_that_are_composed_one_by_one(
     found = cells(f"sweeps={name}")[:20]
     assert len({cell.identity["seed"] for cell in found}) > 1 or name == "figure3"
     assert found == [composer.composed_cell(cell.overrides) for cell in found]
+
+
+@pytest.mark.parametrize("mode", ["scaffold", "baseline"])
+def test_cells_that_differ_in_their_init_are_those_that_are_composed_one_by_one(cells, mode):
+    initialised = GlobalHydra.instance().hydra
+    master = initialised.compose_config("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    composer = Composer(initialised.config_loader, master, jobs=True)
+    found = cells("data=mnist", f"mode={mode}", "init=normal,binary,cauchy,kaiming_normal", "seed=3,4")
+    assert len(found) == (8 if mode == "scaffold" else 2)  # full training has no init
+    assert found == [composer.composed_cell(cell.overrides) for cell in found]
+
+
+def test_a_typed_parameter_of_the_init_holds_for_every_init(cells):
+    found = cells("data=mnist", "init=normal,truncated_normal,normal_0.1", "init.parameters.fan_in=true")
+    assert [cell.plain["scaffold"]["parameters"]["fan_in"] for cell in found] == [True] * 3
+
+
+def test_a_plan_of_all_families_composes_two_and_builds_one_net_for_each_rank(monkeypatch):
+    composed, built = [], []
+    compose_cell, account_of = Composer.composed_cell, build.account_of
+    monkeypatch.setattr(
+        Composer, "composed_cell", lambda self, words: composed.append(words) or compose_cell(self, words)
+    )
+    monkeypatch.setattr(build, "account_of", lambda cfg: built.append(cfg) or account_of(cfg))
+    assert plan(["sweeps=table3", "model.size=tiny"])["runs"] == 335
+    assert len(composed) == 1 + 3 * 2  # full training, and two families at each of three ranks
+    assert len(built) <= 1 + 3
 
 
 def test_a_seed_that_hydra_reads_as_text_is_noted_as_when_it_runs_alone(cells):

@@ -79,7 +79,9 @@ class Composer:
         self.jobs = jobs
         self.of_groups: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self.of_any_seed: dict[tuple[str, ...], Cell] = {}
+        self.of_inits: dict[tuple[str, ...], list[tuple[str, Cell]]] = {}  # of the first two inits
         self.parse = functools.lru_cache(maxsize=None)(OverridesParser.create(loader).parse_override)
+        self.family_of = functools.lru_cache(maxsize=None)(self.load_family)
         self.is_group = functools.lru_cache(maxsize=None)(lambda key: bool(loader.get_group_options(key)))
 
     def config(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
@@ -107,20 +109,43 @@ class Composer:
         """A cell with its name.
 
         An unknown key or choice is raised, and a setting that no ensemble has; a value that is not allowed is
-        noted. Cells that differ in their seed alone are composed once, with ANY_SEED in its place.
+        noted. Of cells that differ in their seed alone one is composed, with ANY_SEED in its place; of those
+        that differ in their init alone, two are.
         """
         seeds = [int(found[1]) for word in overrides if (found := SEED.fullmatch(word))]
         if len(seeds) != 1 or seeds[0] >= 2**64:
             return self.composed_cell(overrides)
         same = tuple(f"seed={ANY_SEED}" if SEED.fullmatch(word) else word for word in overrides)
         if same not in self.of_any_seed:
-            self.of_any_seed[same] = self.composed_cell(same)
+            self.of_any_seed[same] = self.cell_of_init(same)
         cell = self.of_any_seed[same]
         if cell.problem:  # its message may name the seed
             return self.composed_cell(overrides)
         plain, identity = (with_seed(each, seeds[0]) for each in (cell.plain, cell.identity))
         identity["digest"] = digest_of(plain)
         return replace(cell, overrides=tuple(overrides), identity=identity, plain=plain)
+
+    def cell_of_init(self, overrides: tuple[str, ...]) -> Cell:
+        """A cell, made from that of another init where two inits show that their cells differ in it alone."""
+        inits = [word.partition("=")[2] for word in overrides if word.startswith("init=")]
+        others = tuple(word for word in overrides if not word.startswith("init="))
+        first = self.of_inits.setdefault(others, [])
+        if len(inits) != 1 or any(word.startswith(("init.", "scaffold.")) for word in others):
+            return self.composed_cell(overrides)
+        if len(first) == 2 and (family := self.family_of(inits[0])):
+            (_, one), (name, other) = first
+            if with_init(one, name, self.family_of(name), other.overrides) == other:
+                return with_init(one, inits[0], family, overrides)
+        cell = self.composed_cell(overrides)
+        if len(first) < 2:
+            first.append((inits[0], cell))
+        return cell
+
+    def load_family(self, init: str) -> dict:
+        """Family and parameters of a file of conf/init; {} for one that is no plain file of these two."""
+        found = self.loader.repository.load_config(f"init/{init}")
+        plain = OmegaConf.to_container(found.config) if found and not found.header.get("package") else {}
+        return plain if plain.keys() == {"family", "parameters"} and "${" not in str(plain) else {}
 
     def composed_cell(self, overrides: Sequence[str]) -> Cell:
         """A cell by composing its config."""
@@ -144,6 +169,15 @@ class Composer:
             common=common,
             plain=plain,
         )
+
+
+def with_init(cell: Cell, init: str, family: dict, overrides: tuple[str, ...]) -> Cell:
+    """The same cell with another init: the family and parameters of its scaffold, and its name."""
+    if cell.problem or not cell.plain["scaffold"]:
+        return cell
+    plain = cell.plain | {"scaffold": cell.plain["scaffold"] | family}
+    identity = cell.identity | {"digest": digest_of(plain), "init": init}
+    return replace(cell, overrides=overrides, identity=identity, plain=plain)
 
 
 def with_seed(plain: Any, seed: int) -> Any:  # noqa: ANN401  plain data

@@ -7,7 +7,9 @@ an epoch was measured to take (`recipe.epoch_seconds`: full training, default si
 only scales that, with the pixels of an image or the tokens of a text where the data have a setting for them.
 """
 
+import json
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ STEP = 2e-3  # seconds of a step beside its arithmetic; measured with the MLP, o
 FLOPS = {"cpu": 5e10, "gpu": 2e13}  # FLOP/s of one core and of one GPU, float32; assumed
 WATTS = {"cpu": 15.0, "gpu": 700.0}  # of one busy core and of one GPU; assumed
 LENGTHS = ("tokens", "image_size", "max_length", "batch_size")  # settings of data that change its work
+DRAWN = ("seed", "family", "parameters", "alpha")  # of a scaffold; they change no count
+NEAR = ("model", "data", "sample")  # names of runs that differ in nothing but their size and training
 START = 0.5  # seconds beside fit: start, data, test, row
 PROCESS = 450.0  # MB of a process that has imported torch and lightning
 FILES = 0.02  # MB of a row and its log
@@ -47,17 +51,18 @@ class Estimate:
     """
 
     def __init__(self, rows: Sequence[Row], composer: Composer, kind: str) -> None:
-        same_kind = [row for row in rows if kind_of(row) == kind and not row["diverged"]]
-        self.rows = same_kind
+        self.rows = [row for row in rows if kind_of(row) == kind and not row["diverged"]]
         self.composer = composer
         self.kind = kind
-        self.counted: dict[tuple, tuple[dict, DictConfig]] = {}
+        self.counted: dict[str, tuple[dict, DictConfig]] = {}
+        self.grouped: dict[tuple[str, ...], dict[tuple, list[Row]]] = {}
+        self.scales: dict[tuple, float | None] = {}
 
     def of(self, cell: Cell) -> Cost:
         counts, cfg = self.counts(cell)
         seconds, source = self.seconds(cell, counts, cfg)
         dense = cell.identity["mode"] == "baseline"
-        memory = self.median("peak_memory_mb", self.alike(cell, cfg, "mode"))
+        memory = self.median("peak_memory_mb", self.alike(cell, "mode"))
         weights = counts["full"] * (16 if dense else 4) + (
             0 if dense else 16 * counts["trainable"]
         )  # bytes, Adam, float32
@@ -71,24 +76,26 @@ class Estimate:
     def seconds(self, cell: Cell, counts: dict, cfg: DictConfig) -> tuple[float | None, str]:
         """From rows of the same kind of run; scaled from rows of the same model and data; or modelled."""
         for keys in (("mode", "epochs"), ("epochs",)):
-            found = self.median("seconds", self.alike(cell, cfg, *keys))
+            found = self.median("seconds", self.alike(cell, *keys))
             if found is not None:
                 return found, "rows of the same model, size, data and epochs"
         modelled = self.model(counts, cfg.data, cell.identity["mode"], cell.epochs)
         if modelled is None:
             return None, "unknown"
-        near = [
-            row
-            for row in self.rows
-            if all(row[name] == cell.identity[name] for name in ("model", "data", "sample"))
-        ]
-        ratios = [row["seconds"] / of_row for row in near if (of_row := self.model_of(row))]
-        if ratios:
-            scale = statistics.median(ratios)
+        if (scale := self.scale_of(cell)) is not None:
             return modelled * scale, "cost model, scaled to rows of the same model and data"
         if cfg.recipe.get("epoch_seconds"):
             return modelled * self.correction(cell, cfg), "cost model, scaled to the recipe's measured epoch"
         return modelled, "cost model"
+
+    def scale_of(self, cell: Cell) -> float | None:
+        """How many times longer than the model says rows of the same model and data took, or None."""
+        near = tuple(cell.identity[name] for name in NEAR)
+        if near not in self.scales:
+            rows = [row for row in self.rows if tuple(row[name] for name in NEAR) == near]
+            ratios = [row["seconds"] / of_row for row in rows if (of_row := self.model_of(row))]
+            self.scales[near] = statistics.median(ratios) if ratios else None
+        return self.scales[near]
 
     def correction(self, cell: Cell, cfg: DictConfig) -> float:
         """How many times longer an epoch takes than the model says, by the one that the recipe states."""
@@ -97,17 +104,15 @@ class Estimate:
         counts, default_cfg = self.counts(default)
         return cfg.recipe.epoch_seconds / self.model(counts, default_cfg.data, "baseline", 1, kind="cpu")
 
-    def alike(self, cell: Cell, cfg: DictConfig, *keys: str) -> list[Row]:
+    def alike(self, cell: Cell, *keys: str) -> list[Row]:
         """Rows of runs on the same work: the same model and settings of the data, and the same of `keys`."""
-        wanted = cell.identity | {"epochs": cell.epochs}
         names = ("model", "size", "data", "sample", *keys)
-        settings = {key: cfg.data.get(key) for key in LENGTHS}
-        return [
-            row
-            for row in self.rows
-            if all(row[name] == wanted[name] for name in names)
-            and {key: row["config"]["data"].get(key) for key in LENGTHS} == settings
-        ]
+        if names not in self.grouped:
+            self.grouped[names] = defaultdict(list)
+            for row in self.rows:
+                self.grouped[names][work_of(row, row["config"]["data"], names)].append(row)
+        wanted = work_of(cell.identity | {"epochs": cell.epochs}, cell.plain["data"], names)
+        return self.grouped[names].get(wanted, [])
 
     def median(self, key: str, rows: Sequence[Row]) -> float | None:
         values = [row[key] for row in rows if row[key] is not None]
@@ -129,16 +134,21 @@ class Estimate:
         return self.model(row["counts"], row["config"]["data"], row["mode"], row["epochs"])
 
     def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
-        """Parameters of the cell's net, built without memory once for all seeds; a config of its kind."""
+        """Parameters of the net, built without memory, once for all seeds and families; its config."""
         from lottalora.build import account_of  # which imports torch
 
-        settings = [word for word in cell.overrides if word.startswith(("data.", "model."))]
-        named = [cell.identity[name] for name in ("model", "size", "data", "mode", "init", "rank")]
-        key = (*named, *settings)
+        scaffold = {key: value for key, value in (cell.plain["scaffold"] or {}).items() if key not in DRAWN}
+        same = {key: cell.plain.get(key) for key in ("model", "data", "budget", "thaw")}
+        key = json.dumps([cell.identity["model"], cell.identity["mode"], scaffold, same], sort_keys=True)
         if key not in self.counted:
             cfg, _ = self.composer.config(cell.overrides)
             self.counted[key] = account_of(cfg).counts(), cfg
         return self.counted[key]
+
+
+def work_of(run: Mapping, data: Mapping, names: Sequence[str]) -> tuple:
+    """What runs on the same work share: the named parts of their identity and the lengths of their data."""
+    return *(run[name] for name in names), *(data.get(key) for key in LENGTHS)
 
 
 def examples_of(data: Mapping) -> int | None:
