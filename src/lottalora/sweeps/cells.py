@@ -114,7 +114,7 @@ class Composer:
         """
         seeds = [int(found[1]) for word in overrides if (found := SEED.fullmatch(word))]
         if len(seeds) != 1 or seeds[0] >= 2**64:
-            return self.composed_cell(overrides)
+            return self.cell_of_init(tuple(overrides))
         same = tuple(f"seed={ANY_SEED}" if SEED.fullmatch(word) else word for word in overrides)
         if same not in self.of_any_seed:
             self.of_any_seed[same] = self.cell_of_init(same)
