@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from lottalora.cli.main import main
+from lottalora.report import run_list
 from lottalora.report.blocks import blocks_of
 from lottalora.report.html import page
+from lottalora.report.run_list import options
 from lottalora.results import rows
 from tests.report.browser import Browser
 from tests.report.browser import find_chromium
@@ -83,6 +85,19 @@ def test_verdict_states_recovery_with_rank_and_n_beside_the_paper(written):
 def test_payload_is_json_and_holds_every_readable_row(written):
     payload = re.search(r'id="payload">(.*?)</script>', written.read_text(), re.DOTALL)[1]
     assert len(json.loads(payload)["runs"]) == 8
+
+
+def test_runs_that_differ_in_their_seeds_are_listed_from_one_config(monkeypatch, tmp_path):
+    flattened = []
+    monkeypatch.setattr(run_list, "options", lambda row: flattened.append(row) or options(row))
+    config = {"scaffold": {"seed": 1, "family": "normal"}, "model": {"depth": 1}}
+    seeds = [
+        (seed, config | {"seed": seed, "scaffold": config["scaffold"] | {"seed": seed}}) for seed in range(4)
+    ]
+    made = [make_row(seed=seed, backbone_seed=seed, config=each) for seed, each in seeds]
+    listed = run_list.run_list(blocks_of([*made, make_row(config=config | {"model": {"depth": 2}})]),
+                               tmp_path, tmp_path)  # fmt: skip
+    assert (len(listed["runs"]), len(listed["configs"]), len(flattened)) == (5, 2, 2)
 
 
 @needs_browser

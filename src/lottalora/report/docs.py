@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.benchmarks import NINE
+from lottalora.analysis.benchmarks import pair_title
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.evidence import KINDS
@@ -191,7 +192,7 @@ def shortened(blocks: list[Block]) -> str:
     for block in blocks:
         if block.recipe == "paper" or not (block.own or block.metric.paper_name == "d4rl_score"):
             continue
-        title = titles.get((block.model, block.data), f"{block.model} on {block.data}")
+        title = titles.get((block.model, block.data), pair_title(block.model, block.data))
         title += f", {block.size}" if block.size != "base" else ""
         cells_ = [f"{title}: {block.metric.of_part}{percent_sign(block)}", f"`{block.recipe}`"]
         for condition in ("full", "scaffold", "no_scaffold"):

@@ -32,14 +32,17 @@ def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str
     """
     pool: dict[str, int] = {}
     configs: dict[tuple[int, ...], int] = {}
+    known: dict[str, int] = {}  # config as JSON, seeds aside → its place in `configs`
     made: dict[str, int] = {}
     base = quote(os.path.relpath(results, out).replace(os.sep, "/"))
     lines, runs = [], []
     for block in blocks:
         for line in block.lines:
             for counted, row in marked(line) if line.own_rows else []:
-                named = tuple(pool.setdefault(option, len(pool)) for option in options(row))
-                shared = line_entry(block, row, results) | {"config": configs.setdefault(named, len(configs))}
+                if (same := json.dumps(without_seeds(row["config"]))) not in known:
+                    named = tuple(pool.setdefault(option, len(pool)) for option in options(row))
+                    known[same] = configs.setdefault(named, len(configs))
+                shared = line_entry(block, row, results) | {"config": known[same]}
                 if not lines or lines[-1] != shared:
                     lines.append(shared)
                 where = {"device": row["device"], "commit": row["commit"],
@@ -94,6 +97,13 @@ def recovery_of(block: Block, row: Row) -> float | None:
         return None
     share = recovery(row["score"], block.baseline.scores.mean, row["higher_is_better"])
     return None if math.isnan(share) else round(100 * share, 3)
+
+
+def without_seeds(config: dict) -> dict:
+    """A config as it would be under any seed."""
+    scaffold = config.get("scaffold")
+    without = {"seed": None, "backbone_seed": None, "scaffold": scaffold and scaffold | {"seed": None}}
+    return config | without
 
 
 def options(row: Row) -> list[str]:

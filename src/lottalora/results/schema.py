@@ -1,5 +1,6 @@
 """The one definition of a row: its keys, their types and units, and the check that a file keeps to them."""
 
+import functools
 import itertools
 import math
 import re
@@ -119,7 +120,7 @@ def check(row: object, path: Path) -> None:
         )
     if schema != SCHEMA:
         raise unusable(path, f"of schema {schema!r}; this version reads 1 to {SCHEMA}")
-    hints = get_type_hints(Row)
+    hints = hints_of_row()
     missing, unknown = sorted(Row.__required_keys__ - row.keys()), sorted(row.keys() - hints.keys())
     if missing:
         raise unusable(path, f"without {', '.join(missing)}")
@@ -129,6 +130,12 @@ def check(row: object, path: Path) -> None:
         if key in row and not is_a(row[key], hint):
             raise unusable(path, f"wrong in {key}: {row[key]!r} is not {json_type(hint)}")
     check_contents(row, path)
+
+
+@functools.cache
+def hints_of_row() -> dict[str, object]:
+    """Key of a row → its type."""
+    return get_type_hints(Row)
 
 
 def check_contents(row: Row, path: Path) -> None:
@@ -156,7 +163,9 @@ def check_history(row: Row, path: Path) -> None:
     if absent or unknown:
         raise unusable(path, f"wrong in history: {', '.join(absent + unknown)} missing or unknown")
     for name, column in history.items():
-        if not isinstance(column, list) or not all(is_a(value, float | None) for value in column):
+        if not isinstance(column, list) or not all(
+            is_kind(kind, float | None) for kind in set(map(type, column))
+        ):
             raise unusable(path, f"wrong in history: {name} is no list of numbers")
     lengths = {len(column) for column in history.values()}
     if len(lengths) > 1 or not 1 <= max(lengths) <= POINTS:
@@ -181,11 +190,17 @@ def upgraded(row: object) -> object:
 
 def is_a(value: object, hint: object) -> bool:
     """Whether a JSON value has this type: a bool is no number, a whole number is a float too."""
+    return is_kind(type(value), hint)
+
+
+@functools.cache  # thousands of rows have the same few pairs
+def is_kind(kind: type, hint: object) -> bool:
+    """Whether JSON values of this class have this type."""
     if get_origin(hint) in (Union, types.UnionType):
-        return any(is_a(value, each) for each in get_args(hint))
-    if isinstance(value, bool):
+        return any(is_kind(kind, each) for each in get_args(hint))
+    if issubclass(kind, bool):
         return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
+    return issubclass(kind, (int, float) if hint is float else hint)
 
 
 def json_type(hint: object) -> str:
