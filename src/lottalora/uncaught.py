@@ -9,6 +9,7 @@ import types
 
 STOPPED_BY_HAND = 130  # exit code: 128 + SIGINT
 SHOW_ALL = "LOTTALORA_TRACEBACK"
+EXTRAS = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export", "peft": "export"}  # else: suite
 
 
 def install() -> None:
@@ -40,4 +41,5 @@ def missing_package(error: BaseException | None) -> str | None:
     package = error.name.partition(".")[0]
     if package == "lottalora":
         return None
-    return f"The package {package} is missing. Type: pip install 'lottalora[suite]'"
+    extra = EXTRAS.get(package, "suite")
+    return f"The package {package} is missing. Type: pip install 'lottalora[{extra}]'"

@@ -13,6 +13,7 @@ from lottalora.cli import artifact
 from lottalora.cli import cancel
 from lottalora.cli import completion
 from lottalora.cli import doctor
+from lottalora.cli import export
 from lottalora.cli import page
 from lottalora.cli import plan
 from lottalora.cli import run
@@ -168,6 +169,7 @@ PARTS = {
     "doctor": doctor,
     "completion": completion,
     "page": page,
+    "export": export,
     "size": size,
 }
 ARTIFACT = {  # name → help, function that adds arguments, command
