@@ -107,4 +107,11 @@ def fit_and_score(
         folder=folder,
         callbacks=[*resampling.callbacks(), *watchers(watch)],
     )
-    return measure(task, splits, fitted, resampling=resampling, remove_scaffold=cfg.remove_scaffold)
+    return measure(
+        task,
+        splits,
+        fitted,
+        resampling=resampling,
+        remove_scaffold=cfg.remove_scaffold,
+        precision=cfg.save.precision,
+    )

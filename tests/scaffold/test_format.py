@@ -37,9 +37,20 @@ def read_artifact(path):
     assert content.count(seal) == 1
     assert hashlib.sha256(content.replace(seal, b"0" * 64)).hexdigest() == metadata["seal"]
     header = json.loads(metadata["lottalora"])
+    if "zstandard" in header:
+        tensors = decompressed(header["zstandard"], **tensors)
     assert header["format"] == 1 and header["generator"] == 1
     assert hashlib.sha256(TABLES.read_bytes()).hexdigest() == header["tables"]
     return header, tensors
+
+
+def decompressed(record, zstandard):
+    package = pytest.importorskip("zstandard")
+    frame = zstandard.tobytes()
+    assert package.frame_content_size(frame) == record["size"] <= 100 * len(frame) + 65536
+    head = json.dumps(record["tensors"]).encode()
+    content = package.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+    return read_safetensors(struct.pack("<Q", len(head)) + head + content)[1]
 
 
 def decoded(record, tensors):
@@ -145,15 +156,18 @@ def test_reader_written_from_the_page_computes_the_model(tmp_path, family, param
     np.testing.assert_allclose(found, tensors["probe/output"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8", "int4"])
-def test_reader_written_from_the_page_computes_a_compressed_model(tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "zstandard"), [("bf16", False), ("fp16", True), ("int8", False), ("int4", True)]
+)
+def test_reader_written_from_the_page_computes_a_compressed_model(tmp_path, precision, zstandard):
     torch.manual_seed(0)
     net = MLP([5, 5], 3, hidden=[13, 9], dropout=0.1)  # 3 × 9 numbers of the head are odd
     wrap(net, Scaffold(rank=3, seed=5), keep=["head"])
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    save(net, tmp_path / "net.safetensors", probe=[torch.randn(4, 5, 5)], precision=precision)
+    settings = {"precision": precision, "zstandard": zstandard}
+    save(net, tmp_path / "net.safetensors", probe=[torch.randn(4, 5, 5)], **settings)
 
     header, tensors = read_artifact(tmp_path / "net.safetensors")
     names = {"body.1.A", "body.1.B", "body.4.A", "body.4.B", "head.weight"}
@@ -169,12 +183,12 @@ def test_reader_written_from_the_page_computes_a_compressed_model(tmp_path, prec
 
 
 def test_page_names_every_key_that_a_file_has(tmp_path):
+    pytest.importorskip("zstandard")
     net = MLP([4], 2, hidden=[3], dropout=0.0)
     wrap(net, Scaffold(rank=1), keep=["head"])
-    save(net, tmp_path / "net.safetensors", precision="int8")
+    save(net, tmp_path / "net.safetensors", precision="int8", zstandard=True)
     header, _ = read_artifact(tmp_path / "net.safetensors")
     page = (Path(__file__).parents[2] / "docs/format.md").read_text()
-    absent = [
-        key for key in [*header, *header["matrices"][0], *header["compressed"][0]] if f"`{key}`" not in page
-    ]
+    parts = header, header["matrices"][0], header["compressed"][0], header["zstandard"]
+    absent = [key for part in parts for key in part if f"`{key}`" not in page]
     assert not absent

@@ -1,6 +1,7 @@
 """What a run leaves behind: its artifact, and the commands that read it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from hydra.utils import instantiate
 
 from lottalora.artifacts import runs as artifacts
+from lottalora.artifacts.weights import Kept
 from lottalora.build import build
 from lottalora.cli.main import main
-from lottalora.config import check  # noqa: F401  its resolvers, for composing
+from lottalora.config import check
 from lottalora.config.identity import portable
 from lottalora.data.batches.batch import Sequences
 from lottalora.data.batches.batch import Texts
@@ -18,12 +20,14 @@ from lottalora.data.batches.batch import Windows
 from lottalora.data.batches.graph import Adjacency
 from lottalora.data.batches.graph import Molecules
 from lottalora.data.batches.graph import Nodes
+from lottalora.report.kept_runs import score_again
 from lottalora.results import rows
 from lottalora.scaffold import deviation
 from lottalora.scaffold import load
 from lottalora.scaffold import read
 from lottalora.scaffold import save
 from lottalora.scaffold import verify
+from lottalora.scaffold.artifact.precision import PRECISIONS
 from lottalora.scaffold.backbone import scaffold_layers
 from tests import commands
 
@@ -157,7 +161,49 @@ def test_run_leaves_its_artifact_and_its_name_in_the_row(finished):
 def test_artifact_is_no_part_of_the_digest(composed):
     from lottalora.config.identity import digest
 
-    assert digest(composed("data=digits", "artifact=true")) == digest(composed("data=digits"))
+    words = "artifact=true", "save.precision=int8", "save.zstandard=true"
+    assert digest(composed("data=digits", *words)) == digest(composed("data=digits"))
+
+
+def test_run_scores_the_bits_that_it_ships(tmp_path):
+    pytest.importorskip("zstandard")
+    words = ("model=mlp", "model.size=tiny", "data=digits", "rank=2", "trainer.epochs=1", "artifact=true")
+    words += ("save.precision=int4", "save.zstandard=true", f"paths.results={tmp_path}")
+    ran = commands.run(ROOT / "run.py", *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    ((row,), _) = rows.read_all(tmp_path)
+    path = tmp_path / "artifacts" / row["artifact"]
+    artifact = read(path)
+    assert artifact.header.zstandard and {each.precision for each in artifact.header.compressed} == {"int4"}
+    assert artifact.header.metrics == {"test accuracy": row["arms"]["artifact"]}
+    kept = Kept(tmp_path)
+    assert score_again(load(path), kept, row) == pytest.approx(row["arms"]["artifact"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["save.precision=int8"],
+            "save.precision and save.zstandard are of the artifact. Type artifact=true",
+        ),
+        (["artifact=true", "save.precision=int3"], "save.precision must be fp32 or bf16 or fp16 or int8 or"),
+        (["artifact=true", "save=int8"], "'save' holds no settings. Change what is in it, such as save.KEY"),
+    ],
+)
+def test_setting_that_an_artifact_cannot_have_is_refused(typed, words, said):
+    with pytest.raises(ValueError, match=said):
+        check.check(typed("data=digits", *words), sweep=False)
+
+
+def test_missing_zstandard_is_named_before_training(typed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ValueError, match=r"pip install 'lottalora\[zstd\]'"):
+        check.check(typed("data=digits", "artifact=true", "save.zstandard=true"), sweep=False)
+
+
+def test_precisions_of_a_run_are_those_of_save():
+    assert check.CHOICES["save.precision"] == PRECISIONS
 
 
 def test_commands_read_an_artifact(finished, capsys, tmp_path):

@@ -85,6 +85,8 @@ def save_run(
     path = results / FOLDER / f"{rows.run_name(row)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     scores = {f"{part} {row['metric']}": row[key] for part, key in SCORES.items()}
+    if "artifact" in row["arms"]:  # of these very bits; the validation score is not
+        scores = {f"test {row['metric']}": row["arms"]["artifact"]}
     save(
         net.to("cpu"),
         path,
@@ -94,6 +96,7 @@ def save_run(
         provenance={key: str(row[key]) for key in PROVENANCE},
         store=config["scaffold"]["family"] == LEARNED,
         overwrite=True,
+        **config["save"],
     )
     log.info("artifact: %s, %s bytes. Next: lottalora inspect %s", path, f"{path.stat().st_size:,}", path)
     return {"artifact": path.name}

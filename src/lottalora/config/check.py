@@ -1,5 +1,6 @@
 """Check a config before its run: folders, sections, numbers, choices, devices and modes."""
 
+import importlib.util
 import math
 import os
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ FOLDERS = {  # key → what to do where it names no folder
     "paths.results": "Type paths.results=FOLDER, or leave it out for results/ below the current folder.",
 }
 SECTIONS = (
-    "model", "data", "task", "trainer", "optimizer", "schedule", "adapter", "recipe", "init.parameters"
+    "model", "data", "task", "trainer", "optimizer", "schedule", "adapter", "recipe", "init.parameters",
+    "save",
 )  # fmt: skip
 CHOICES = {
     "dry_run": (True, False, "json"),
@@ -40,6 +42,8 @@ CHOICES = {
     "ensemble": (True, False),
     "artifact": (True, False),
     "keep_weights": (True, False),
+    "save.precision": ("fp32", "bf16", "fp16", "int8", "int4"),
+    "save.zstandard": (True, False),
     "fused": ("auto", "force", "off"),
     "adapter.A_init": ("kaiming", "normal", "zeros"),
     "adapter.train_beta": (True, False),
@@ -80,7 +84,9 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
     check_strategy(cfg)
     check_resample(cfg)
     check_thaw(cfg)
-    check_mode(cfg, {override.partition("=")[0] for override in typed})
+    keys = {override.partition("=")[0] for override in typed}
+    check_mode(cfg, keys)
+    check_save(cfg, keys)
 
 
 def check_no_sweep(typed: Sequence[str]) -> None:
@@ -248,6 +254,14 @@ def check_strategy(cfg: DictConfig) -> None:
             f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} has none. "
             "Type trainer.strategy=ddp."
         )
+
+
+def check_save(cfg: DictConfig, typed: set[str]) -> None:
+    """Refuse settings of an artifact where there is none, or whose package is missing."""
+    if not cfg.artifact and any(key.startswith("save.") for key in typed):
+        raise ValueError("save.precision and save.zstandard are of the artifact. Type artifact=true too.")
+    if cfg.save.zstandard and importlib.util.find_spec("zstandard") is None:
+        raise ValueError("save.zstandard=true needs a package. Type: pip install 'lottalora[zstd]'")
 
 
 def check_mode(cfg: DictConfig, typed: set[str]) -> None:

@@ -9,6 +9,7 @@ from lottalora.results.provenance import provenance
 from lottalora.scaffold import beta_values
 from lottalora.scaffold import resample
 from lottalora.scaffold import without_scaffold
+from lottalora.scaffold.artifact.precision import in_precision
 from lottalora.tasks.base import Task
 from lottalora.training.fit import FitResult
 from lottalora.training.fit import score
@@ -19,7 +20,13 @@ NO_SCORES = {"score": math.nan, "further": {}, "arms": {}}  # of a run that dive
 
 
 def measure(
-    task: Task, splits: Splits, fitted: FitResult, *, resampling: Resampling, remove_scaffold: bool
+    task: Task,
+    splits: Splits,
+    fitted: FitResult,
+    *,
+    resampling: Resampling,
+    remove_scaffold: bool,
+    precision: str = "fp32",
 ) -> dict:
     """Score the test part and return the measured part of a row.
 
@@ -31,12 +38,16 @@ def measure(
             step of the best epoch, and a scaffold that training did not see is scored beside it.
         remove_scaffold: whether to score the same weights once more with W_seed set to 0, and once with
             another one.
+        precision: of the artifact that the run will leave. Weights in another than fp32 are scored too.
     """
     scores = NO_SCORES
     if not fitted.diverged and not resampling.scores_itself:
         scores = score_resampled(task, splits, fitted, resampling)
     elif not fitted.diverged:
         scores = score_all(task, splits, fitted, remove_scaffold)
+        if precision != "fp32":
+            with in_precision(task.net, precision):
+                scores["arms"]["artifact"] = score(fitted.trainer, task, splits)
     measured = scores | {
         "validation_score": fitted.validation_score,
         "best_epoch": fitted.best_epoch,

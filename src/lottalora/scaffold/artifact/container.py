@@ -77,12 +77,30 @@ def to_bytes(tensors: Mapping[str, Tensor], header: str) -> bytes:
     Raises:
         ValueError: a tensor has a dtype that an artifact cannot hold, or the header is too long.
     """
+    described, data = lay_out(tensors)
+    described = {"__metadata__": {"format": "pt", "lottalora": header, "seal": BLANK}} | described
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise ValueError(
+            f"The header would have {len(text):,} bytes; an artifact's has {MAX_HEADER:,} at most."
+        )
+    content = b"".join([len(text).to_bytes(8, "little"), text, data])
+    seal = hashlib.sha256(content).hexdigest()
+    return content.replace(f'"seal":"{BLANK}"'.encode(), f'"seal":"{seal}"'.encode(), 1)
+
+
+def lay_out(tensors: Mapping[str, Tensor]) -> tuple[dict[str, object], bytes]:
+    """The description of each tensor, and their bytes one after another.
+
+    Raises:
+        ValueError: a tensor has a dtype that an artifact cannot hold.
+    """
     unknown = [name for name, tensor in tensors.items() if tensor.dtype not in NAMES]
     if unknown:
         dtype = tensors[unknown[0]].dtype
         raise ValueError(f"An artifact cannot hold {unknown[0]!r} of {dtype}. It holds: {', '.join(DTYPES)}.")
     described: dict[str, object] = {}
-    described["__metadata__"] = {"format": "pt", "lottalora": header, "seal": BLANK}
     parts, end = [], 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):  # keeps them aligned
         tensor = tensors[name]
@@ -93,15 +111,7 @@ def to_bytes(tensors: Mapping[str, Tensor], header: str) -> bytes:
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > MAX_HEADER:
-        raise ValueError(
-            f"The header would have {len(text):,} bytes; an artifact's has {MAX_HEADER:,} at most."
-        )
-    content = b"".join([len(text).to_bytes(8, "little"), text, *parts])
-    seal = hashlib.sha256(content).hexdigest()
-    return content.replace(f'"seal":"{BLANK}"'.encode(), f'"seal":"{seal}"'.encode(), 1)
+    return described, b"".join(parts)
 
 
 def read(path: Path | str) -> Sealed:
@@ -141,7 +151,7 @@ def from_bytes(content: bytearray) -> Sealed:
     if metadata.keys() != METADATA or metadata["format"] != "pt" or not isinstance(metadata["seal"], str):
         raise damaged("its metadata must be format, which is pt, lottalora and seal")
     _check_seal(content, head, metadata["seal"])
-    tensors = _tensors(described, data)
+    tensors = tensors_in(described, data)
     return Sealed(metadata["lottalora"], tensors, metadata["seal"], len(content))
 
 
@@ -189,8 +199,12 @@ def _check_seal(content: bytearray, head: bytes, seal: str) -> None:
         raise damaged("its seal is broken")
 
 
-def _tensors(described: dict[str, object], data: memoryview) -> dict[str, Tensor]:
-    """The tensors as views of `data`, which they must fill in order, without a gap."""
+def tensors_in(described: Mapping[str, object], data: memoryview) -> dict[str, Tensor]:
+    """The tensors as views of `data`, which they must fill in order, without a gap.
+
+    Raises:
+        ValueError: they do not, or a description is none.
+    """
     entries = {name: _entry(name, entry) for name, entry in described.items()}
     tensors, end = {}, 0
     for name, (dtype, shape, (first, last)) in sorted(entries.items(), key=lambda item: item[1][2]):

@@ -106,6 +106,19 @@ class CompressedRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameRecord:
+    """The tensors of a file that holds them as one Zstandard frame.
+
+    Args:
+        size: of the decompressed frame, in bytes.
+        tensors: name → dtype, shape and place in the decompressed frame, as safetensors describes them.
+    """
+
+    size: int
+    tensors: dict[str, Plain]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """All that an artifact says beside its tensors.
 
@@ -117,6 +130,7 @@ class Header:
         matrices: every W_seed.
         tied: tensor name → name of the tensor that it is the same as.
         compressed: the tensors that are stored in fewer bits; the file has no such key where there are none.
+        zstandard: of a file with one Zstandard frame; any other has no such key.
         architecture: {"name": of a registered architecture, "arguments": plain values}; null for none.
         probes: the number of stored inputs; 0 without.
         metrics: name → value.
@@ -134,6 +148,7 @@ class Header:
     matrices: list[MatrixRecord]
     tied: dict[str, str]
     compressed: list[CompressedRecord] = field(default_factory=list)
+    zstandard: FrameRecord | None = None
     architecture: dict[str, Plain] | None = None
     probes: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -154,8 +169,8 @@ class Header:
 
     def as_dict(self) -> dict[str, Plain]:
         """The header as plain data."""
-        plain = asdict(self)
-        return plain if self.compressed else {key: plain[key] for key in plain if key != "compressed"}
+        left_out = {key for key in ("compressed", "zstandard") if not getattr(self, key)}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
     @classmethod
     def from_json(cls, text: str) -> "Header":
@@ -172,6 +187,9 @@ class Header:
         read = read | {
             "matrices": _records(read.get("matrices")),
             "compressed": _compressed(read.get("compressed")) if "compressed" in read else [],
+            "zstandard": _checked(FrameRecord, read["zstandard"], "its frame")
+            if "zstandard" in read
+            else None,
         }
         header = _checked(cls, read, "its header")
         for matrix in header.matrices:

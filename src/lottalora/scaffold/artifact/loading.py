@@ -25,6 +25,7 @@ from lottalora.scaffold.artifact.precision import decode
 from lottalora.scaffold.artifact.saving import PROBE
 from lottalora.scaffold.artifact.saving import W_SEED
 from lottalora.scaffold.artifact.saving import state_names
+from lottalora.scaffold.artifact.zstd import decompress
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Fingerprint
@@ -70,6 +71,8 @@ def read(path: Path | str) -> Artifact:
     header = Header.from_json(sealed.header)
     header.to_scaffold()
     tensors = dict(sealed.tensors)
+    if header.zstandard is not None:
+        tensors = decompress(header.zstandard, tensors)
     expected = [f"{PROBE}input/{i}" for i in range(header.probes)] if header.probes <= len(tensors) else [""]
     expected += [f"{PROBE}output"] if header.probes else []
     stored = {m.name: W_SEED + m.name for m in header.matrices if m.stored}

@@ -137,6 +137,14 @@ def holding(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
             held[name].data = data
 
 
+@contextmanager
+def in_precision(model: nn.Module, precision: str) -> Iterator[None]:
+    """Within this context a model's trained matrices are those that a file of this precision gives back."""
+    matrices = compressible(model) if precision != "fp32" else {}
+    with holding(model, {name: encode(name, matrix, precision)[1] for name, matrix in matrices.items()}):
+        yield
+
+
 def _quantised(tensor: Tensor, largest: int) -> tuple[Tensor, Tensor]:
     """Codes in int8, row by row, and the scale of each group in bfloat16."""
     groups = _grouped(tensor.flatten())

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lottalora.scaffold.artifact.precision import check_precision
 from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.precision import encode
 from lottalora.scaffold.artifact.precision import holding
+from lottalora.scaffold.artifact.zstd import compress
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.backbone import verify
 from lottalora.scaffold.embedding import FrozenEmbedding
@@ -51,6 +53,7 @@ def save(
     provenance: Mapping[str, str] | None = None,
     store: bool = False,
     precision: str = "fp32",
+    zstandard: bool = False,
     overwrite: bool = False,
 ) -> None:
     r"""Save a wrapped model as one sealed `.safetensors` file, from which `load` rebuilds it.
@@ -76,10 +79,13 @@ def save(
             every 32. Biases, norms, β and statistics stay as they are. The file says how far each matrix is
             from the model's. It loads in float32, and its probe is what the loaded model computes. Metrics
             are as given: measure them on the loaded model.
+        zstandard: whether to compress all tensors, without loss, as one Zstandard frame (lottalora[zstd]).
+            Other readers of safetensors then find that frame alone.
         overwrite: whether to replace a file of that name.
 
     Raises:
         FileExistsError: the file exists, and `overwrite` is False.
+        ModuleNotFoundError: the package zstandard is asked for and missing.
         ValueError: the model was not made by `wrap`, is on the meta device or sharded, or has a W_seed that
             is not the draw of its source; W_seed was given and `store` is False; the architecture is not
             registered; a value is no plain data; or the precision is unknown or cannot hold a number.
@@ -113,6 +119,9 @@ def save(
         provenance=dict(provenance or {}),
         versions=_versions(),
     )
+    if zstandard:
+        tensors, frame = compress(tensors)
+        header = replace(header, zstandard=frame)
     text = header.to_json()
     Header.from_json(text)  # what cannot be read is not written
     write(Path(path), tensors, text, overwrite=overwrite)
