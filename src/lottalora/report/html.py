@@ -16,6 +16,7 @@ from jinja2 import Template
 from markupsafe import Markup
 
 from lottalora.report.blocks import Block
+from lottalora.report.control_sections import control_said
 from lottalora.report.files import naming_out
 from lottalora.report.headline import bests
 from lottalora.report.headline import headline_picture
@@ -75,6 +76,7 @@ def page(
     return template().render(
         bests=found,
         verdict=verdict_of(found),
+        control=control_said(blocks),
         headline=headline_picture(blocks),
         sections=sections_of(Shown(blocks, block_names(blocks))),
         begun=len({best.benchmark.name for best in found if best.begun}),

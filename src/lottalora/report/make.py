@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import blocks_of
+from lottalora.report.control_sections import control_said
 from lottalora.report.files import naming_out
 from lottalora.report.files import remove_stale
 from lottalora.report.latex import DEFAULT
@@ -31,7 +32,7 @@ def write_report(
         ValueError: a column that does not exist, or too many of them.
     """
     texts = {
-        "md": markdown(blocks, summary),
+        "md": markdown(blocks, "\n\n".join([summary, *control_said(blocks)])),
         "csv": recovery_csv(blocks),
         "tex": latex(blocks, columns or DEFAULT),
     }

@@ -23,6 +23,8 @@ SPARE = re.compile(
     re.DOTALL,
 )
 DIGITS = re.compile(r"(\d+\.\d\d)\d+")
+STYLES = re.compile(r' style="[^"]*"')
+TENTHS = re.compile(r' ([xy])="(-?\d+\.\d)\d+"')  # a mark's place, to a tenth of a pixel
 MARK = re.compile(r'<g id="(mark\d+)">')
 
 
@@ -36,6 +38,8 @@ def panel_svg(panel: Panel, label: str) -> str:
     inside = HEAD.sub("", drawn.getvalue()).replace("xlink:href", "href")
     inside = DIGITS.sub(r"\1", SPARE.sub("", inside))
     inside = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", inside))
+    inside = STYLES.sub(lambda found: found[0].replace(": ", ":").replace("; ", ";"), inside)
+    inside = TENTHS.sub(r' \1="\2"', inside)
     inside = COLOUR.sub(lambda found: BY_LETTERS[found[0].lower()], inside)
     inside = MARK.sub(lambda found: opening(pen, found[1]), without_empty_groups(inside))
     head = f'<svg class="panel" viewBox="0 0 {panel.width} {panel.height}" style="--natural: {panel.width}px"'

@@ -4,11 +4,17 @@ from collections.abc import Callable
 
 from lottalora.report.benchmark_sections import benchmark_sections
 from lottalora.report.beta_sections import beta_sections
+from lottalora.report.control_sections import control_sections
 from lottalora.report.cost_sections import cost_sections
 from lottalora.report.section import Section
 from lottalora.report.section import Shown
 
-SECTIONS: list[Callable[[Shown], list[Section]]] = [benchmark_sections, beta_sections, cost_sections]
+SECTIONS: list[Callable[[Shown], list[Section]]] = [
+    control_sections,
+    benchmark_sections,
+    beta_sections,
+    cost_sections,
+]
 
 
 def sections_of(shown: Shown) -> list[Section]:
