@@ -35,7 +35,7 @@ from lottalora.report.rank_curves import rank_picture
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
-PIXELS = re.compile(r"font-size: ([\d.]+)px|font: [^;\"]*?([\d.]+)px")
+PIXELS = re.compile(r"font-size: ?([\d.]+)px|font: [^;\"]*?([\d.]+)px")
 
 
 def rank_sweep(ranks=(1, 2, 8), **fields):
