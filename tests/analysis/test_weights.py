@@ -11,12 +11,14 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
 from lottalora.analysis import spectra
+from lottalora.analysis.cost import compressed_bytes
 from lottalora.analysis.similarity import linear_cka
 from lottalora.artifacts import weights
 from lottalora.build import build
 from lottalora.cli.main import main
 from lottalora.config import check  # noqa: F401  its resolvers, for composing
 from lottalora.config.identity import portable
+from lottalora.report import bytes_table
 from lottalora.report import paths_table
 from lottalora.report import similarity_table
 from lottalora.report import update_tables
@@ -26,6 +28,8 @@ from lottalora.report.kept_runs import score_again
 from lottalora.report.kept_runs import seen_by_layers
 from lottalora.results.rows import write
 from lottalora.scaffold import without_scaffold
+from lottalora.scaffold.artifact.precision import PRECISIONS
+from lottalora.scaffold.artifact.precision import in_precision
 from lottalora.scaffold.backbone import scaffold_layers
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
@@ -152,7 +156,31 @@ def test_subspaces_and_amplification_have_a_line_for_each_layer(results):
     assert len(amplified) == 4
 
 
-@pytest.mark.parametrize("name", ["paths", "similarity"])
+def test_bytes_are_those_of_the_tensors_in_each_precision(results, tmp_path):
+    folder, rows = results
+    kept, blocks = weights.Kept(folder), blocks_of(rows)
+    found = bytes_table.analyse(blocks, kept).numbers
+    assert len(found) == 4 * 5 and {line["precision"] for line in found} == set(PRECISIONS)
+    for row in rows:
+        net = kept.net(row)
+        held = {name: each for name, each in net.state_dict().items() if not name.endswith("identity")}
+        matrices = [each.numel() for each in held.values() if each.dim() > 1]
+        vectors = sum(each.numel() for each in held.values() if each.dim() < 2)  # frozen biases and β too
+        rank = row["rank"] if row["mode"] == "scaffold" else None
+        own = [each for each in found if (each["rank"], each["seed"]) == (rank, row["seed"])]
+        for line in own:
+            bits = {"fp32": 4 * sum(matrices), "bf16": 2 * sum(matrices), "fp16": 2 * sum(matrices)}
+            size = bits.get(line["precision"]) or compressed_bytes(matrices, 0, line["precision"])
+            assert line["tensors"] == size + 4 * vectors < line["file"]
+        assert own[0]["score"] == score_again(net, kept, row) and own[0]["precision"] == "fp32"
+        scores = {line["precision"]: line["score"] for line in own}
+        with in_precision(net, "int4"):
+            assert scores["int4"] == score_again(net, kept, row)
+    png, svg, numbers = bytes_table.figures(blocks, tmp_path, kept)
+    assert "Kilobyte" not in svg.read_text() and len(numbers.read_text().splitlines()) == 21
+
+
+@pytest.mark.parametrize("name", ["paths", "similarity", "bytes"])
 def test_an_analysis_without_weights_names_the_command_that_makes_them(tmp_path, capsys, name):
     write(make_row(), tmp_path)
     assert main(["analyse", name, "--results", str(tmp_path)]) == 1

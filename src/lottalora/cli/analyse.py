@@ -28,8 +28,9 @@ ANALYSES = {
     ),
     "paths": ("lottalora.report.paths_table", "frozen path against adapter path, and β = 0, of kept weights"),
     "similarity": ("lottalora.report.similarity_table", "CKA with full training by layer, of kept weights"),
+    "bytes": ("lottalora.report.bytes_table", "score against shipped bytes by precision, of kept weights"),
 }
-OF_WEIGHTS = ("spectra", "paths", "similarity")  # these take the kept weights beside the blocks
+OF_WEIGHTS = ("spectra", "paths", "similarity", "bytes")  # these take the kept weights beside the blocks
 NEEDS_NO_ROWS = "spectra"
 
 
