@@ -1,9 +1,11 @@
 """Every number of the paper has a verdict, and the verdict follows from the runs alone."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +20,10 @@ from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
 from lottalora.report.evidence import verdict
+from lottalora.report.over_families import FAMILIES
+from lottalora.report.over_families import MEAN
+from lottalora.report.over_families import SPREAD
+from lottalora.report.over_families import SWEEPS
 from lottalora.sweeps.cells import Composer
 from tests.rows.factory import make_row
 
@@ -145,3 +151,45 @@ def test_costs_of_table_9_are_those_of_the_file_that_the_benchmark_wrote():
     assert table_9("throughput_ratio_to_full", "900M", scaffold=True) == pytest.approx(ours / full, abs=1e-4)
     assert table_9("peak_gpu_gb", "900M", scaffold=False) == pytest.approx(31.088, abs=1e-3)
     assert table_9("peak_gpu_gb", "900M", scaffold=True) == pytest.approx(16.896, abs=1e-3)
+
+
+def family_runs(families, sizes=("tiny", "small", "medium"), seeds=(42,)):
+    """A run of each: a family scores 0.001 above the one before, a size 0.01, a seed 0.001."""
+    return [
+        make_row(
+            init=family,
+            rank=4,
+            alpha=4,
+            size=size,
+            seed=seed,
+            score=0.858 + (place + seed) / 1000 + step / 100,
+        )
+        for place, family in enumerate(families)
+        for step, size in enumerate(sizes)
+        for seed in seeds
+    ]
+
+
+def test_table_3_is_the_mean_and_the_range_over_families_of_their_means_over_sizes():
+    mean, spread = (
+        next(each for each in cells() if each.line["metric"].endswith(ending) and each.rank == 4)
+        for ending in (MEAN, SPREAD)
+    )
+    rows = family_runs(FAMILIES)
+    assert find(mean, rows).ours == "92.05 (22 families, over sizes, n = 1 each)"
+    assert find(spread, rows).ours == "2.10 (22 families, over sizes, n = 1 each)"
+    found = find(mean, rows[:-1])
+    assert (found.kind, found.verdict) == (
+        "part",
+        "in part: 65 of 66; the rest by `python run.py -m sweeps=table3`",
+    )
+    other_seed = family_runs(FAMILIES[1:]) + family_runs(FAMILIES[:1], seeds=(43,))
+    assert find(mean, other_seed).kind == "part"
+    assert find(mean, family_runs(FAMILIES, seeds=(42, 43, 44))).kind == "differs"
+    assert find(mean, []).kind == "open"
+
+
+def test_the_families_of_table_3_are_those_of_its_sweeps():
+    for name in SWEEPS.values():
+        grids = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["grids"]
+        assert tuple(re.split(r",\s*", grids[-1]["init"])) == FAMILIES

@@ -316,12 +316,18 @@ def paper_of(row: Row, condition: str) -> PaperNumber | None:
 
 def keeps_protocol(row: Row, condition: str) -> bool:
     """Whether the row ran the paper's protocol, on the real data, with the paper's scaffold and α."""
+    if not keeps_recipe(row):
+        return False
+    benchmark = BENCHMARKS[row["model"], row["data"]]
+    return condition not in ("scaffold", "no_scaffold") or row["init"] == benchmark.init
+
+
+def keeps_recipe(row: Row) -> bool:
+    """The same whatever the family of W_seed."""
     benchmark = BENCHMARKS.get((row["model"], row["data"]))
     if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
         return False
-    if condition in ("scaffold", "no_scaffold") and row["init"] != benchmark.init:
-        return False
-    return condition == "full" or row["alpha"] in (None, benchmark.alpha(row["rank"]))
+    return row["alpha"] is None or row["alpha"] == benchmark.alpha(row["rank"])
 
 
 def line_order(line: Line) -> tuple:

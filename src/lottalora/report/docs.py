@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
+from statistics import fmean
 
 from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.benchmarks import NINE
@@ -10,12 +11,19 @@ from lottalora.analysis.benchmarks import pair_title
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.evidence import KINDS
+from lottalora.report.evidence import MNIST_SIZES
 from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
 from lottalora.report.evidence import paper_block
 from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import runs_text
-from lottalora.report.evidence import scores_of
+from lottalora.report.over_families import FAMILIES
+from lottalora.report.over_families import MEAN
+from lottalora.report.over_families import SPREAD
+from lottalora.report.over_families import families_of
+from lottalora.report.over_families import family_means
+from lottalora.report.over_families import over_families as of_families
+from lottalora.report.scores import scores_of
 from lottalora.report.tables import paper_cell
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
@@ -167,6 +175,32 @@ def families(blocks: list[Block], model: str, data: str, size: str, ranks: str) 
         for init in inits
     ]
     return table_text(head, lines, numbers=range(1, len(head)))
+
+
+@fills
+def over_families(blocks: list[Block], rank: str, what: str) -> str:
+    """The `mean` over families and sizes on MNIST, or the `spread` of families: `over_families 8 mean`."""
+    means = mnist_families(blocks, int(rank))
+    ending = {"mean": MEAN, "spread": SPREAD}[what]
+    return f"{100 * fmean(of_families(each, ending) for each in means):.2f}"
+
+
+@fills
+def family_table(blocks: list[Block], ranks: str) -> str:
+    """Each family's mean over the sizes of MNIST, by its mean over ranks: `family_table 2,4,8`."""
+    asked = [int(rank) for rank in ranks.split(",")]
+    means = [[fmean(each) for each in zip(*mnist_families(blocks, rank), strict=True)] for rank in asked]
+    lines = sorted(zip(FAMILIES, *means, strict=True), key=lambda line: -fmean(line[1:]))
+    table = [[f"`{family}`", *(f"{100 * score:.2f}" for score in scores)] for family, *scores in lines]
+    return table_text(
+        ["W_seed", *(f"rank {rank}" for rank in asked)], table, numbers=range(1, 1 + len(asked))
+    )
+
+
+def mnist_families(blocks: list[Block], rank: int) -> list[list[float]]:
+    """For each seed that all have, the mean over sizes of each family."""
+    runs = families_of(blocks).runs_of("mlp", MNIST_SIZES, "scaffold", rank)
+    return family_means(runs, MNIST_SIZES)
 
 
 @fills

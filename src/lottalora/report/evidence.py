@@ -1,6 +1,5 @@
 """Every number of the paper with ours beside it, and what can be said of the two."""
 
-import math
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +20,16 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.blocks import keeps_protocol
 from lottalora.report.grouping import place_of
+from lottalora.report.over_families import FAMILIES
+from lottalora.report.over_families import MEAN
+from lottalora.report.over_families import SPREAD
+from lottalora.report.over_families import SWEEPS
+from lottalora.report.over_families import Families
+from lottalora.report.over_families import families_of
+from lottalora.report.over_families import family_means
+from lottalora.report.over_families import over_families
+from lottalora.report.scores import scores_by_seed
+from lottalora.report.scores import scores_of
 
 MIB = 1.0  # the margin of shipped sizes
 COSTS = ("peak_gpu_gb", "throughput_ratio_to_full")  # Table 9's metrics
@@ -120,7 +129,8 @@ def cells() -> Iterator[Cell]:
         condition = SAME_RUN.get(line["condition"], line["condition"]) + option
         sizes = MNIST_SIZES if line["variant"] in (ALL_SIZES, "families") else (size,)
         rank = int(line["rank"]) if line["rank"] else None
-        yield Cell(line, model, data, sizes, condition, rank, BY_METRIC.get(line["metric"]))
+        metric = line["metric"].removesuffix(MEAN).removesuffix(SPREAD)
+        yield Cell(line, model, data, sizes, condition, rank, BY_METRIC.get(metric))
 
 
 def place_of_variant(name: str, variant: str) -> tuple[str, str, str, str]:
@@ -141,6 +151,7 @@ class Evidence:
 
     by_protocol: Mapping[tuple, Line]
     otherwise: Mapping[tuple, tuple[Block, Line]]  # another data set or recipe: no number to compare
+    families: Families  # all 22 of Table 3
 
     def find(self, cell: Cell) -> Finding:
         if cell.line["metric"].startswith("shipped_"):
@@ -149,6 +160,8 @@ class Evidence:
             return measured(cell)
         if cell.metric is None:
             return Finding("–", missing_text(cell), "open")
+        if cell.line["variant"] == "families":
+            return compared_over_families(cell, self.families)
         keys = [(cell.model, size, cell.condition, cell.rank, cell.metric.paper_name) for size in cell.sizes]
         found = [self.by_protocol[key] for key in keys if key in self.by_protocol]
         if len(found) == len(keys):
@@ -176,7 +189,7 @@ def evidence_of(blocks: list[Block]) -> Evidence:
                 by_protocol[key] = line
             elif block.recipe != "paper" and not line.options:
                 otherwise.setdefault(key, (block, line))
-    return Evidence(by_protocol, otherwise)
+    return Evidence(by_protocol, otherwise, families_of(blocks))
 
 
 def counted(cell: Cell) -> Finding:
@@ -215,6 +228,24 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
     return Finding(text, *verdict(sample, cell, metric))
 
 
+def compared_over_families(cell: Cell, families: Families) -> Finding:
+    """Our runs of all families and sizes beside the mean or the spread that Table 3 states."""
+    metric, sweep = cell.metric, f"`python run.py -m sweeps={SWEEPS[cell.condition]}`"
+    runs = families.runs_of(cell.model, cell.sizes, cell.condition, cell.rank)
+    asked = len(FAMILIES) * len(cell.sizes)
+    if not runs:
+        return Finding("–", f"not run: {sweep}", "open")
+    if len(runs) < asked:
+        return Finding("–", f"in part: {len(runs)} of {asked}; the rest by {sweep}", "part")
+    means = family_means(runs, cell.sizes)
+    if not means:
+        return Finding("–", f"no seed is common to all families; more by {sweep}", "part")
+    sample = [metric.scale * over_families(each, cell.line["metric"]) for each in means]
+    mean = f"{fmean(sample):.{metric.decimals}f}"
+    text = f"{mean} ({len(FAMILIES)} families, over sizes, n = {len(sample)} each)"
+    return Finding(text, *verdict(sample, cell, metric))
+
+
 def over_sizes(lines: Sequence[Line], condition: str) -> list[float]:
     """Scores of the size with the least or greatest mean; else the mean over sizes for each common seed."""
     if condition in EXTREMES:
@@ -246,24 +277,6 @@ def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, s
     if test.verdict in ("above", "below"):
         return f"differs, {said}" + (", within the margin" if within else ""), "differs"
     return f"undecided, {said}", "undecided"
-
-
-def scores_of(line: Line) -> list[float]:
-    """The finite scores behind a line, in the unit of rows."""
-    return [score for _, score in seeds_and_scores(line)]
-
-
-def scores_by_seed(line: Line) -> dict[int, float]:
-    """The same by seed."""
-    return dict(seeds_and_scores(line))
-
-
-def seeds_and_scores(line: Line) -> list[tuple[int, float]]:
-    """Seed and score of every run behind a line whose score is finite."""
-    removed = line.condition == "no_scaffold"
-    runs = [row for row in line.runs if not removed or "scaffold_removed" in row["arms"]]
-    scores = [(row["seed"], row["arms"]["scaffold_removed"] if removed else row["score"]) for row in runs]
-    return [(seed, score) for seed, score in scores if score is not None and math.isfinite(score)]
 
 
 def runs_text(scores: list[float], metric: Metric) -> str:
@@ -302,8 +315,6 @@ def why_not(cell: Cell, block: Block) -> str:
 
 def missing_text(cell: Cell) -> str:
     """Say which command would fill the cell."""
-    if cell.line["variant"] == "families":
-        return "not run in full: `python run.py -m sweeps=table3`"
     if cell.metric is None:
         return "not measured yet"
     return f"not run: `{cell.typed}`" if cell.typed else "not in the suite yet"
