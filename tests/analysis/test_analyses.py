@@ -1,6 +1,7 @@
 """The analyses of rows: r*(ε), β, curves, effects and cost, against numbers worked out by hand."""
 
 import csv
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from lottalora.analysis.cost import flops_ratio
 from lottalora.analysis.cost import memory_ratio
 from lottalora.analysis.least_rank import least_rank
 from lottalora.analysis.variance import components
+from lottalora.cli.analyse import ANALYSES
 from lottalora.cli.main import main
 from lottalora.report import beta_table
 from lottalora.report import cost_table
@@ -17,7 +19,11 @@ from lottalora.report import effects_table
 from lottalora.report import gating_table
 from lottalora.report import least_rank_table
 from lottalora.report import seeds_table
+from lottalora.report.analysis_sections import OF_ROWS
+from lottalora.report.analysis_sections import OF_WEIGHTS
+from lottalora.report.analysis_sections import analysis_sections
 from lottalora.report.blocks import blocks_of
+from lottalora.report.section import Shown
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
@@ -198,3 +204,23 @@ def test_analysis_without_its_rows_names_the_command_that_makes_them(name, comma
     rows.write(make_baseline(), tmp_path)
     assert main(["analyse", name, "--results", str(tmp_path)]) == 1
     assert command in capsys.readouterr().err
+
+
+def test_every_analysis_of_rows_has_tables_numbers_a_figure_and_a_place_on_the_page(tmp_path):
+    made = [
+        row | {"history": history([0.5, 0.9], [0.8, 0.7]), "epochs": 2, "beta": {"a": 0.9}} for row in sweep()
+    ]
+    made += [make_row(seed=seed, backbone_seed=scaffold, score=0.9 + seed / 1e3 + scaffold / 1e4)
+             for seed in (42, 43) for scaffold in (1, 2)]  # fmt: skip
+    blocks = blocks_of(made)
+    for name in ("statistics", "rank", "beta", "curves", "effects", "cost", "seeds"):
+        module = import_module(ANALYSES[name][0])
+        if name == "effects":
+            blocks = blocks_of([*made, *(row | {"mode": "zero", "init": ""} for row in made if row["rank"])])
+        found = module.analyse(blocks)
+        assert found.tables and found.numbers, name
+        assert [picture.numbers.count("\n") > 1 for picture in module.pictures(blocks, found)], name
+    (section,) = analysis_sections(Shown(blocks, {}))
+    assert [part.title for part in section.parts] == [OF_ROWS[name] for name in OF_ROWS if name != "gating"]
+    assert all(part.pictures and part.tables for part in section.parts)
+    assert ANALYSES.keys() == OF_ROWS.keys() | OF_WEIGHTS.keys() | {"statistics", "beta", "cost"}

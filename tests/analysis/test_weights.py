@@ -18,14 +18,18 @@ from lottalora.build import build
 from lottalora.cli.main import main
 from lottalora.config import check  # noqa: F401  its resolvers, for composing
 from lottalora.config.identity import portable
+from lottalora.report import analyses
 from lottalora.report import bytes_table
 from lottalora.report import paths_table
 from lottalora.report import similarity_table
 from lottalora.report import update_tables
+from lottalora.report.analysis_sections import OF_WEIGHTS
+from lottalora.report.analysis_sections import analysis_sections
 from lottalora.report.blocks import blocks_of
 from lottalora.report.kept_runs import beta_zero
 from lottalora.report.kept_runs import score_again
 from lottalora.report.kept_runs import seen_by_layers
+from lottalora.report.section import Shown
 from lottalora.results.rows import write
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold.artifact.precision import PRECISIONS
@@ -145,6 +149,29 @@ def test_similarity_has_a_line_for_each_arm_another_training_and_the_random_net(
     assert all(0 <= line["cka"] <= 1 for line in found.numbers)
 
 
+@pytest.mark.parametrize("module", [paths_table, similarity_table, bytes_table])
+def test_an_analysis_of_weights_is_drawn_and_shown_from_its_file_without_them(results, tmp_path, module):
+    folder, rows = results
+    blocks, name = blocks_of(rows), module.__name__.rpartition(".")[2].removesuffix("_table")
+    found = module.analyse(blocks, weights.Kept(folder))
+    analyses.write(found, tmp_path / "analyses" / name)
+    (section,) = analysis_sections(Shown(blocks, {}, tmp_path))
+    (part,) = [each for each in section.parts if each.title == OF_WEIGHTS[name]]
+    (picture,) = part.pictures
+    assert part.tables == found.tables
+    drawn = {line["arm"] for line in csv.DictReader(picture.numbers.splitlines())}
+    assert drawn == {line["arm"] for line in found.numbers} and len(drawn) >= 2
+    assert f"analyse {name} " not in " ".join(section.sentences)  # what is there needs no command
+
+
+def test_a_damaged_file_of_an_analysis_is_as_none(tmp_path):
+    folder = tmp_path / "analyses" / "paths"
+    folder.mkdir(parents=True)
+    (folder / "paths.json").write_text('{"title": "x"}')
+    (section,) = analysis_sections(Shown([], {}, tmp_path))
+    assert "`python -m lottalora analyse paths --results kept`" in section.sentences[-1]
+
+
 def test_subspaces_and_amplification_have_a_line_for_each_layer(results):
     folder, rows = results
     kept = weights.Kept(folder)
@@ -156,10 +183,11 @@ def test_subspaces_and_amplification_have_a_line_for_each_layer(results):
     assert len(amplified) == 4
 
 
-def test_bytes_are_those_of_the_tensors_in_each_precision(results, tmp_path):
+def test_bytes_are_those_of_the_tensors_in_each_precision(results):
     folder, rows = results
     kept, blocks = weights.Kept(folder), blocks_of(rows)
-    found = bytes_table.analyse(blocks, kept).numbers
+    analysed = bytes_table.analyse(blocks, kept)
+    found = analysed.numbers
     assert len(found) == 4 * 5 and {line["precision"] for line in found} == set(PRECISIONS)
     for row in rows:
         net = kept.net(row)
@@ -176,8 +204,8 @@ def test_bytes_are_those_of_the_tensors_in_each_precision(results, tmp_path):
         scores = {line["precision"]: line["score"] for line in own}
         with in_precision(net, "int4"):
             assert scores["int4"] == score_again(net, kept, row)
-    png, svg, numbers = bytes_table.figures(blocks, tmp_path, kept)
-    assert "Kilobyte" not in svg.read_text() and len(numbers.read_text().splitlines()) == 21
+    (picture,) = bytes_table.pictures(blocks, analysed)
+    assert "Kilobyte" not in str(picture.legend) and len(picture.numbers.splitlines()) == 21
 
 
 @pytest.mark.parametrize("name", ["paths", "similarity", "bytes"])

@@ -1,4 +1,4 @@
-"""Analyse finished rows: tables on the terminal, and as Markdown and CSV in RESULTS/analyses/NAME/."""
+"""Analyse finished rows: tables on the terminal; with figures and as files in RESULTS/analyses/NAME/."""
 
 import argparse
 import difflib
@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 HELP = "tests, intervals and other analyses of finished rows"
-# name → module with `analyse(blocks) -> Analysis`, and perhaps `figures(blocks, folder)`; what it finds
+# name → module with `analyse(blocks) -> Analysis` and `pictures(blocks, found)`; what it finds
 ANALYSES = {
     "statistics": (
         "lottalora.report.statistics_table",
@@ -52,6 +52,7 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.report.analyses import show
     from lottalora.report.analyses import write
     from lottalora.report.blocks import blocks_of
+    from lottalora.report.picture import save
     from lottalora.report.screen import console_for_tables
     from lottalora.results.rows import read_all
 
@@ -64,7 +65,7 @@ def run(asked: argparse.Namespace) -> int:
     show(found, console)
     folder = (asked.out or asked.results) / "analyses" / asked.name
     paths = write(found, folder)
-    paths += module.figures(blocks, folder, *kept) if hasattr(module, "figures") else []
+    paths += [path for picture in module.pictures(blocks, found) for path in save(picture, folder)]
     console.print("Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True)
     return 1 if problems else 0
 

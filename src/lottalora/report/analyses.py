@@ -1,5 +1,7 @@
 """Analyses on a terminal and in files."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from rich import box
@@ -11,6 +13,7 @@ from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.report.csv_text import csv_text
 from lottalora.report.tables import markdown_text
+from lottalora.results.rows import without_non_finite
 
 
 def show(analysis: Analysis, console: Console) -> None:
@@ -30,12 +33,13 @@ def show(analysis: Analysis, console: Console) -> None:
 
 
 def write(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write FOLDER/NAME.md and .csv, with the folder's name.
+    """Write FOLDER/NAME.md, .csv and .json, with the folder's name; `report` reads the last.
 
     Raises:
         OSError: the folder cannot be written; one sentence that names it.
     """
-    texts = {"md": markdown(analysis), "csv": csv_text(analysis.numbers)}
+    plain = json.dumps(without_non_finite(asdict(analysis)), ensure_ascii=False, allow_nan=False, indent=1)
+    texts = {"md": markdown(analysis), "csv": csv_text(analysis.numbers), "json": f"{plain}\n"}
     paths = [folder / f"{folder.name}.{ending}" for ending in texts]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,16 @@ def write(analysis: Analysis, folder: Path) -> list[Path]:
         reason = error.strerror or str(error)
         raise type(error)(f"Cannot write to {folder}: {reason}. Choose a folder with --out DIR.") from error
     return paths
+
+
+def read(path: Path) -> Analysis | None:
+    """Read what `write` left as JSON; None where there is nothing, or nothing that can be read."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        tables = [Table(**each) for each in plain["tables"]]
+        return Analysis(plain["title"], tables, plain["numbers"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def markdown(analysis: Analysis) -> str:

@@ -9,7 +9,7 @@ KEYS = ("condition", "adapter", "init", "options", "rank")
 
 def arm_columns(block: Block, line: Line) -> dict:
     """Return the columns of a CSV that name an arm."""
-    return {"block": block.title, **{key: getattr(line, key) for key in KEYS}}
+    return {"block": block.title, "arm": line_name(line), **{key: getattr(line, key) for key in KEYS}}
 
 
 def arm_cells(line: Line) -> list[str]:

@@ -13,6 +13,9 @@ from lottalora.report.arms import arm_cells
 from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.picture import Picture
+from lottalora.report.spread_picture import Spread
+from lottalora.report.spread_picture import spread_pictures
 
 HEADINGS = [*ARM, "runs", "β median", "IQR", "least", "greatest", "decay alone", "|β| median", "ρ with depth"]
 
@@ -30,6 +33,21 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
     if not tables:
         raise ValueError("No finished run trains a β. Make one: python run.py mode=scaffold rank=8")
     return Analysis("β", tables, numbers)
+
+
+SPREAD = Spread(
+    "beta_arms",
+    "β by arm",
+    ("median", "q25", "q75"),
+    lambda metric: "β, over layers and runs",
+    "Dots: medians; bars: from quartile to quartile. β starts at 1 (dotted).",
+    at=1.0,
+)
+
+
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
+    """A picture for each block."""
+    return spread_pictures(blocks, found, SPREAD)
 
 
 NOTES = [

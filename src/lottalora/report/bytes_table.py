@@ -34,7 +34,6 @@ from lottalora.report.picture import Mark
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
-from lottalora.report.picture import save
 from lottalora.results.rows import Row
 from lottalora.scaffold.artifact.precision import PRECISIONS
 from lottalora.scaffold.artifact.precision import compressible
@@ -53,6 +52,7 @@ NOTES = [
 PUBLISHED = {  # data → (bytes, score, who): the best that we know of for so few bytes
     "mnist": (2000, 0.986, "Kilobyte Models, arXiv 2608.00860"),
 }
+MEASURED = ("seed", "precision", "file", "tensors", "score")
 PUBLISHED_COLOUR = COLOURS[1]
 
 
@@ -120,7 +120,7 @@ def dense_tensors(net: nn.Module, precision: str) -> dict[str, Tensor]:
 
 def columns(block: Block, point: Point) -> dict:
     """The columns of a point in the CSV."""
-    numbers = {key: getattr(point, key) for key in ("seed", "precision", "file", "tensors", "score")}
+    numbers = {key: getattr(point, key) for key in MEASURED}
     return arm_columns(block, point.line) | numbers
 
 
@@ -130,12 +130,19 @@ def cells(block: Block, point: Point) -> list[str]:
     return [str(point.seed), point.precision, *sizes, block.metric.text(point.score)]
 
 
-def figures(blocks: list[Block], folder: Path, kept: Kept) -> list[Path]:
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
     """For each block: the score over the bytes of the file, a line through the precisions of each run."""
+    blocks = list(blocks)
     names = block_names(blocks)
-    found = measured(blocks, kept)
-    pictures = [picture_of(block, points, f"bytes_{names[id(block)]}") for block, points in found]
-    return [path for picture in pictures for path in save(picture, folder)]
+    drawn = [(block, points_again(block, found)) for block in blocks]
+    return [picture_of(block, points, f"bytes_{names[id(block)]}") for block, points in drawn if points]
+
+
+def points_again(block: Block, found: Analysis) -> list[Point]:
+    """The points of a block, from the numbers of the analysis."""
+    arms = {line_name(line): line for line in block.lines}
+    numbers = [each for each in found.numbers if each["block"] == block.title and each["arm"] in arms]
+    return [Point(arms[each["arm"]], *(each[key] for key in MEASURED)) for each in numbers]
 
 
 def picture_of(block: Block, points: list[Point], name: str) -> Picture:

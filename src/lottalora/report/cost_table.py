@@ -14,6 +14,9 @@ from lottalora.report.arms import arm_cells
 from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.picture import Picture
+from lottalora.report.spread_picture import Spread
+from lottalora.report.spread_picture import spread_pictures
 
 HEADINGS = [
     *ARM, "trained", "FLOPs ÷ full", "seconds ÷ full", "memory ÷ full", "peak memory ÷ full", "shipped, KiB",
@@ -37,6 +40,21 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
             "mode=baseline,scaffold"
         )
     return Analysis("Cost", tables, numbers)
+
+
+SPREAD = Spread(
+    "cost",
+    "memory, predicted",
+    ("memory_ratio", "", ""),
+    lambda metric: "memory of weights, gradients and Adam ÷ full training's",
+    "Counted, (2N + 14N_tr) ÷ 16N; the table has what was measured beside it.",
+    at=1.0,
+)
+
+
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
+    """A picture for each block."""
+    return spread_pictures(blocks, found, SPREAD)
 
 
 NOTES = [

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from lottalora.report.picture import Mark
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
-from lottalora.report.picture import save
 
 PARTS = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the epochs trained
 HEADINGS = [*ARM, "runs", *(f"{100 * part:.0f} %" for part in PARTS), "best", "at epoch", "last β median"]
@@ -109,11 +107,12 @@ def cells(block: Block, line: Line) -> list[str]:
     ]
 
 
-def figures(blocks: list[Block], folder: Path) -> list[Path]:
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
     """For each block: the validation score over the epochs, and beside it the median of β."""
+    blocks = list(blocks)
     names = block_names(blocks)
-    pictures = [picture_of(block, f"curves_{names[id(block)]}") for block in blocks]
-    return [path for picture in filter(None, pictures) for path in save(picture, folder)]
+    made = (picture_of(block, f"curves_{names[id(block)]}") for block in blocks)
+    return [picture for picture in made if picture]
 
 
 def picture_of(block: Block, name: str) -> Picture | None:

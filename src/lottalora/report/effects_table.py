@@ -15,6 +15,9 @@ from lottalora.report.arms import arm_columns
 from lottalora.report.arms import line_name
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.picture import Picture
+from lottalora.report.spread_picture import Spread
+from lottalora.report.spread_picture import spread_pictures
 from lottalora.report.statistics_table import limits
 from lottalora.report.statistics_table import p_text
 from lottalora.report.statistics_table import signed
@@ -41,6 +44,22 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
             "mode=scaffold adapter.B_init=zeros,kaiming"
         )
     return Analysis("Effects of one option", tables, numbers)
+
+
+SPREAD = Spread(
+    "effects",
+    "each arm against the scaffold of its rank",
+    ("difference", "low", "high"),
+    lambda metric: f"arm − scaffold, {metric.label}",
+    "Paired over seeds; bars: 95 % intervals, from three pairs on. The dotted line: no difference.",
+    at=0.0,
+    scaled=True,
+)
+
+
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
+    """A picture for each block."""
+    return spread_pictures(blocks, found, SPREAD)
 
 
 NOTES = [
@@ -97,7 +116,7 @@ def number_line(block: Block, line: Line, plain: Line, tests: Paired, p: float) 
         "pairs": difference.n,
         "diverged": difference.diverged,
         "scaffold": plain.scores.mean,
-        "arm": line.scores.mean,
+        "score": line.scores.mean,
         "difference": difference.mean,
         "low": difference.low,
         "high": difference.high,

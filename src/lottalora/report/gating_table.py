@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
@@ -11,7 +10,6 @@ from lottalora.report.csv_text import csv_text
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
-from lottalora.report.picture import save
 from lottalora.results.rows import Row
 
 COMMAND = "python run.py -m sweeps=figure3"
@@ -119,6 +117,6 @@ def draw(pen: Pen, *, row: Row, place: int) -> None:
     pen.axes.set_yticks(range(10))
 
 
-def figures(blocks: Iterable[Block], folder: Path) -> list[Path]:
-    """Write one figure for each run."""
-    return [path for row in gated_runs(blocks) for path in save(picture_of(row), folder)]
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
+    """Return one picture for each run."""
+    return [picture_of(row) for row in gated_runs(blocks)]

@@ -78,7 +78,7 @@ def page(
         verdict=verdict_of(found),
         control=control_said(blocks),
         headline=headline_picture(blocks),
-        sections=sections_of(Shown(blocks, block_names(blocks))),
+        sections=sections_of(Shown(blocks, block_names(blocks), results)),
         begun=len({best.benchmark.name for best in found if best.begun}),
         reproduced=len({best.benchmark.name for best in found if best.counts}),
         runs=runs,

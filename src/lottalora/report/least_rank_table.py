@@ -1,5 +1,6 @@
 """r*(ε) of every task: the least rank within ε of full training, plain and as a share of the net."""
 
+import math
 from collections.abc import Iterable
 from collections.abc import Mapping
 
@@ -8,7 +9,9 @@ from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.picture import Picture
 from lottalora.report.rank_curves import leading_init
+from lottalora.report.spread_picture import points_picture
 
 MARGINS = (1, 2, 5)  # ε as multiples of the metric's margin, within which two means match
 HEADINGS = ["task", "ε", "r*", "r* of each seed", "r* / d", "trained, % of full", "ranks tried"]
@@ -33,6 +36,24 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
     return Analysis("Least sufficient rank", [Table("r*(ε)", HEADINGS, 2, lines, NOTES)], numbers)
 
 
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
+    """One picture: r* of every task that reaches it, for the least ε."""
+    first = {line["block"]: line for line in reversed(found.numbers)}
+    points = [
+        (task_of(block), *(math.nan if line[key] is None else line[key] for key in PLACED))
+        for block in blocks
+        if (line := first.get(block.title)) and line["r_star"] is not None
+    ]
+    if not points:
+        return []
+    label = "r*: least rank within the metric's margin of full training"
+    return [points_picture("least_rank", "Least sufficient rank of every task", CAPTION, label, points)]
+
+
+PLACED = ("r_star", "seed_least", "seed_greatest")
+CAPTION = "Dots: of the means; bars: from least to greatest over seeds. Tasks without r* are left out."
+
+
 def curve_of(block: Block) -> dict[int, Line]:
     """The recipe's own scaffold by rank, with nothing changed; empty without full training."""
     if block.baseline is None:
@@ -55,10 +76,11 @@ def number_line(block: Block, curve: Mapping[int, Line], epsilon: float) -> dict
     up = {"higher_is_better": block.higher_is_better}
     means = {rank: line.scores.mean for rank, line in curve.items()}
     found = least_rank(means, block.baseline.scores.mean, epsilon, **up)
+    scores = {rank: line.by_seed for rank, line in curve.items()}
     by_seed = [
-        least_rank({rank: line.by_seed[seed] for rank, line in curve.items()}, full, epsilon, **up)
+        least_rank({rank: found[seed] for rank, found in scores.items()}, full, epsilon, **up)
         for seed, full in sorted(block.baseline.by_seed.items())
-        if full is not None and all(line.by_seed.get(seed) is not None for line in curve.values())
+        if full is not None and all(found.get(seed) is not None for found in scores.values())
     ]
     d = smaller_side(next(iter(curve.values())))
     return {
@@ -73,7 +95,7 @@ def number_line(block: Block, curve: Mapping[int, Line], epsilon: float) -> dict
         "seed_least": min((rank for rank in by_seed if rank is not None), default=None),
         "seed_greatest": None if None in by_seed else max(by_seed, default=None),
         "d": d,
-        "r_star_over_d": found and found / d,
+        "r_star_over_d": found / d if found and d else None,
         "trained_over_full": found and curve[found].trainable / curve[found].full,
     }
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from dataclasses import field
+from pathlib import Path
 
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
@@ -51,6 +52,7 @@ class Shown:
 
     blocks: list[Block]
     names: dict[int, str]  # id of a block → the name
+    results: Path | None = None  # the folder that may hold analyses/
 
     def name(self, kind: str, block: Block) -> str:
         return f"{kind}_{self.names[id(block)]}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from lottalora.report.analysis_sections import analysis_sections
 from lottalora.report.benchmark_sections import benchmark_sections
 from lottalora.report.beta_sections import beta_sections
 from lottalora.report.control_sections import control_sections
@@ -13,6 +14,7 @@ SECTIONS: list[Callable[[Shown], list[Section]]] = [
     control_sections,
     benchmark_sections,
     beta_sections,
+    analysis_sections,
     cost_sections,
 ]
 

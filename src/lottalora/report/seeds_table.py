@@ -12,6 +12,9 @@ from lottalora.report.arms import arm_cells
 from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.picture import Picture
+from lottalora.report.spread_picture import Spread
+from lottalora.report.spread_picture import spread_pictures
 
 HEADINGS = [*ARM, "scaffold × training seeds", "std", "scaffold", "training", "rest", "on another draw"]
 NOTES = [
@@ -38,6 +41,20 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
             "sweeps=seeds"
         )
     return Analysis("Two seeds", tables, numbers)
+
+
+SPREAD = Spread(
+    "seeds",
+    "the scaffold seed's share of the variance",
+    ("share_scaffold", "", ""),
+    lambda metric: "share of the variance over scaffold seeds",
+    "The rest is over training seeds and what neither explains. With few seeds the share is rough.",
+)
+
+
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
+    """A picture for each block."""
+    return spread_pictures(blocks, found, SPREAD)
 
 
 def crossed(line: Line) -> np.ndarray | None:

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -16,20 +14,17 @@ from lottalora.artifacts.weights import Kept
 from lottalora.report.arms import ARM
 from lottalora.report.arms import arm_cells
 from lottalora.report.arms import arm_columns
+from lottalora.report.arms import line_name
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.csv_text import csv_text
 from lottalora.report.kept_runs import COMMAND
 from lottalora.report.kept_runs import first_examples
 from lottalora.report.kept_runs import kept_lines
 from lottalora.report.kept_runs import seen_by_layers
-from lottalora.report.names import block_names
-from lottalora.report.palette import COLOURS
-from lottalora.report.picture import Mark
-from lottalora.report.picture import Panel
-from lottalora.report.picture import Pen
+from lottalora.report.layer_picture import layer_picture
+from lottalora.report.least_rank_table import task_of
+from lottalora.report.names import plain_name
 from lottalora.report.picture import Picture
-from lottalora.report.picture import save
 from lottalora.results.rows import Row
 
 HEADINGS = [*ARM, "seed", "against"]
@@ -55,6 +50,7 @@ def analyse(blocks: Iterable[Block], kept: Kept) -> Analysis:
             named = arm_cells(line) if line else [RANDOM, "–", "–"]
             lines.append([*named, str(seed), against, *(text(values.get(layer)) for layer in layers)])
             same = arm_columns(block, line) if line else arm_columns(block, runs[0][0]) | NO_ARM
+            same |= {"arm": curve_name(line), "name": plain_name(block), "task": task_of(block)}
             numbers += [
                 same | {"seed": seed, "against": against, "layer": layer, "cka": value}
                 for layer, value in values.items()
@@ -112,60 +108,22 @@ def text(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def figures(blocks: Iterable[Block], folder: Path, kept: Kept) -> list[Path]:
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
     """For each block: CKA against depth, a curve an arm."""
-    blocks = list(blocks)
-    names = block_names(blocks)
-    paths = []
-    for block, runs in kept_lines(blocks, kept):
-        if found := compared(runs, kept):
-            paths += save(picture_of(block, found, f"similarity_{names[id(block)]}"), folder)
-    return paths
+    made = []
+    for title in dict.fromkeys(line["block"] for line in found.numbers):
+        lines = [line | {"value": line["cka"]} for line in found.numbers if line["block"] == title]
+        name = f"similarity_{lines[0]['name']}"
+        made.append(layer_picture(name, f"{lines[0]['task']}: similarity to full training", CAPTION,
+                                  "linear CKA", lines))  # fmt: skip
+    return made
 
 
-def picture_of(block: Block, found: list, name: str) -> Picture:
-    """Draw the mean over seeds of every arm's CKA, from the first layer to the last."""
-    curves: dict[str, list[dict[str, float]]] = {}
-    for line, _, __, values in found:
-        curves.setdefault(curve_name(line), []).append(values)
-    layers = list(dict.fromkeys(layer for _, _, _, values in found for layer in values))
-    means = {arm: [mean_of(values, layer) for layer in layers] for arm, values in curves.items()}
-    colours = dict(zip(means, (COLOURS[place % len(COLOURS)] for place in range(len(means))), strict=True))
-    panel = Panel(partial(draw, layers=layers, means=means, colours=colours), width=480, title="linear CKA")
-    legend = [Mark(arm, arm, colours[arm], "line") for arm in means]
-    numbers = csv_text(
-        [
-            {"arm": arm, "layer": layer, "cka": value}
-            for arm, line in means.items()
-            for layer, value in zip(layers, line, strict=True)
-        ]
-    )
-    caption = "similarity of each layer's outputs to those of full training, on test data; mean over seeds"
-    title = f"{block.pair_title}, {block.size}: similarity to full training"
-    return Picture(name, title, caption, [panel], legend, numbers)
+CAPTION = "similarity of each layer's outputs to those of full training, on test data; mean over seeds"
 
 
 def curve_name(line: Line | None) -> str:
     """Name a curve of the figure."""
     if line is None:
         return RANDOM
-    return (
-        "full, another seed"
-        if line.condition == "full"
-        else ", ".join(part for part in (line.label, f"r = {line.rank}" if line.rank else "") if part)
-    )
-
-
-def mean_of(values: list[dict[str, float]], layer: str) -> float:
-    """The mean over seeds at one layer."""
-    return float(np.mean([each[layer] for each in values if layer in each] or [math.nan]))
-
-
-def draw(pen: Pen, *, layers: list[str], means: dict, colours: dict) -> None:
-    """Draw one line an arm over the layers."""
-    for arm, line in means.items():
-        (drawn,) = pen.axes.plot(range(len(layers)), line, color=colours[arm], marker="o", markersize=3)
-        pen.note(drawn, arm, arm)
-    pen.axes.set_xticks(range(len(layers)), [layer.rpartition(".")[2] for layer in layers])
-    pen.axes.set_ylim(0, 1.02)
-    pen.axes.set_xlabel("layer")
+    return "full, another seed" if line.condition == "full" else line_name(line)

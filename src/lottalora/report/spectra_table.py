@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from functools import cache
 from functools import partial
-from pathlib import Path
 
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
@@ -20,7 +19,6 @@ from lottalora.report.picture import Mark
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
-from lottalora.report.picture import save
 from lottalora.report.update_tables import update_tables
 from lottalora.report.words import scaffold_words
 from lottalora.scaffold import FAMILIES
@@ -30,6 +28,7 @@ from lottalora.scaffold import draw
 WIDTHS = (64, 128, 256, 512)  # of square matrices
 NOT_DRAWN = ("zeros", "learned")
 SEED = 42
+SEED_KEYS = ("what", "family", "d", "std", "sigma_1", "predicted")  # of a line on W_seed
 SHOWN = (
     "normal",
     "uniform",
@@ -94,17 +93,16 @@ def seed_line(name: str, d: int) -> dict:
     return {"what": "W_seed", "family": name, "d": d, "std": std, "sigma_1": sigma_1, "predicted": predicted}
 
 
-def figures(blocks: Iterable[Block], folder: Path, kept: Kept) -> list[Path]:
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
     """σ₁ against the width, for some families, beside the prediction for standard deviation 1/√d."""
-    found = [each for each in seed_lines() if each["family"] in SHOWN]
+    shown = [{key: line[key] for key in SEED_KEYS} for line in found.numbers if line["family"] in SHOWN]
     colours = dict(zip(SHOWN, COLOURS * 2, strict=False))
     legend = [Mark(name, scaffold_words(name), colour, "line") for name, colour in colours.items()]
     legend.append(Mark("predicted", "2 √d σ with σ = 1/√d", GREY, "dashes"))
     caption = "one W_seed of each width, backbone seed 42, the family's default parameters"
-    panel = Panel(partial(draw_seeds, found=found), width=480, title="σ₁ of W_seed against d")
+    panel = Panel(partial(draw_seeds, found=shown), width=480, title="σ₁ of W_seed against d")
     title = "Spectral norm of the scaffold"
-    picture = Picture("spectra_W_seed", title, caption, [panel], legend, csv_text(found))
-    return save(picture, folder)
+    return [Picture("spectra_W_seed", title, caption, [panel], legend, csv_text(shown))]
 
 
 def draw_seeds(pen: Pen, *, found: list[dict]) -> None:

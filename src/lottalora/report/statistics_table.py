@@ -22,6 +22,9 @@ from lottalora.report.arms import arm_cells
 from lottalora.report.arms import line_name
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.picture import Picture
+from lottalora.report.spread_picture import Spread
+from lottalora.report.spread_picture import spread_pictures
 
 BESIDE_PAPER = ["n", "mean ± std", "95 % interval", "paper", "ours − paper", "TOST p", "verdict"]
 BESIDE_FULL = [
@@ -52,6 +55,22 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
             tables.append(full_table(block, compared, refused))
         numbers += [number_line(block, line, compared.get(place)) for place, line in enumerate(block.lines)]
     return Analysis("Statistics", tables, numbers)
+
+
+SPREAD = Spread(
+    "statistics",
+    "each arm against full training",
+    ("full_difference", "full_low", "full_high"),
+    lambda metric: f"arm − full training, {metric.label}",
+    "Paired over seeds; bars: 95 % intervals, from three pairs on. The dotted line: no difference.",
+    at=0.0,
+    scaled=True,
+)
+
+
+def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
+    """A picture for each block."""
+    return spread_pictures(blocks, found, SPREAD)
 
 
 def comparisons(block: Block) -> tuple[dict[int, Comparison], list[str]]:
@@ -193,6 +212,7 @@ def number_line(block: Block, line: Line, found: Comparison | None) -> dict:
     difference = tests.difference if tests else None
     return {
         "block": block.title,
+        "arm": line_name(line),
         "metric": block.metric.name,
         **{key: getattr(line, key) for key in ("condition", "adapter", "init", "options", "rank", "alpha")},
         **{key: getattr(scores, key) for key in ("n", "diverged", "mean", "std", "low", "high", "method")},
