@@ -174,10 +174,12 @@ def test_option_that_no_lora_has_is_refused_by_name(tmp_path, capsys):
     assert "Layer 'body.1' has the option dora, which no LoRA has" in capsys.readouterr().err
 
 
-def test_nothing_is_overwritten(tmp_path, capsys):
+def test_nothing_is_overwritten_and_no_folder_made(tmp_path, capsys):
     path = saved("mlp", tmp_path)
     assert main(["export", str(path), str(path), "--to", "onnx"]) == 1
     assert "exists. Name another file or folder." in capsys.readouterr().err
+    assert main(["export", str(path), str(tmp_path / "nowhere" / "out"), "--to", "onnx"]) == 1
+    assert f"{tmp_path / 'nowhere'} is no folder." in capsys.readouterr().err
 
 
 def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """The merged model as an ONNX graph: one file, any number of examples, and of tokens for GPT."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -33,17 +34,19 @@ def write(model: Model, out: Path) -> None:
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.net.parameters())
     if size >= LARGEST:
         raise ValueError(f"The weights have {size:,} bytes, and one ONNX file holds {LARGEST:,}.")
-    torch.onnx.export(
-        model.net,
-        tuple(model.inputs),
-        out,
-        dynamo=True,
-        external_data=False,
-        input_names=["input"],
-        output_names=["output"],
-        dynamic_shapes=[{axis: torch.export.Dim.DYNAMIC for axis in AXES[model.name]}],
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the exporter's, of its own parts
+        torch.onnx.export(
+            model.net,
+            tuple(model.inputs),
+            out,
+            dynamo=True,
+            external_data=False,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_shapes=[{axis: torch.export.Dim.DYNAMIC for axis in AXES[model.name]}],
+            verbose=False,
+        )
 
 
 def output(model: Model, out: Path) -> Tensor:

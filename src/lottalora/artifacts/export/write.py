@@ -33,11 +33,14 @@ def export(path: Path, target: str, out: Path) -> float | None:
 
     Raises:
         FileExistsError: `out` exists.
+        FileNotFoundError: the folder that it is to lie in does not.
         ValueError: the artifact is damaged, or cannot be written in this format; or the outputs differ.
         ModuleNotFoundError: a package of lottalora[export] is missing.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists. Name another file or folder.")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent} is no folder. Make it, or name another one.")
     kind = importlib.import_module(f"lottalora.artifacts.export.{TARGETS[target]}")
     model = load_model(path)
     begun = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
