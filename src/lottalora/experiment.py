@@ -12,6 +12,7 @@ from torch import nn
 
 from lottalora import build
 from lottalora.artifacts import weights
+from lottalora.artifacts.runs import refuse_what_cannot_fit
 from lottalora.artifacts.runs import save_run
 from lottalora.config.identity import identify
 from lottalora.config.identity import portable
@@ -66,6 +67,7 @@ def train(cfg: DictConfig, identity: dict) -> bool:
     logger = instantiate(cfg.logger) if cfg.logger._target_ and collectives.is_first() else None
     data = instantiate(cfg.data)
     net, account = build.build(cfg, data.spec)
+    refuse_what_cannot_fit(net, cfg.save)
     start, splits, results = weights.start_of(net, cfg), data.read(), Path(cfg.paths.results)
     folder, group = rows.run_folder(identity, results), HydraConfig.get().runtime.choices.get("sweeps")
     about = tracking.About(identity=identity, config=portable(cfg), folder=folder, group=group)

@@ -94,8 +94,8 @@ def test_folder_without_rows_is_an_error_that_says_what_to_type(tmp_path, capsys
 def test_unknown_command_is_refused_with_the_nearest_name(capsys):
     assert main(["reprot"]) == 2
     known = (
-        "analyse, cancel, card, completion, doctor, export, inspect, page, plan, report, rows, run, size, "
-        "status, submit, sync, verify"
+        "analyse, cancel, card, completion, doctor, export, inspect, page, plan, report, rows, run, score, "
+        "size, status, submit, sync, verify"
     )
     said = f"Unknown command 'reprot'. Did you mean 'report'? Known: {known}.\n"
     assert capsys.readouterr().err == said

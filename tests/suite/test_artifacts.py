@@ -165,7 +165,7 @@ def test_artifact_is_no_part_of_the_digest(composed):
     assert digest(composed("data=digits", *words)) == digest(composed("data=digits"))
 
 
-def test_run_scores_the_bits_that_it_ships(tmp_path):
+def test_run_scores_the_bits_that_it_ships(tmp_path, capsys):
     pytest.importorskip("zstandard")
     words = ("model=mlp", "model.size=tiny", "data=digits", "rank=2", "trainer.epochs=1", "artifact=true")
     words += ("save.precision=int4", "save.zstandard=true", f"paths.results={tmp_path}")
@@ -176,8 +176,31 @@ def test_run_scores_the_bits_that_it_ships(tmp_path):
     artifact = read(path)
     assert artifact.header.zstandard and {each.precision for each in artifact.header.compressed} == {"int4"}
     assert artifact.header.metrics == {"test accuracy": row["arms"]["artifact"]}
-    kept = Kept(tmp_path)
-    assert score_again(load(path), kept, row) == pytest.approx(row["arms"]["artifact"])
+    assert score_again(load(path), Kept(tmp_path), row) == pytest.approx(row["arms"]["artifact"])
+    assert main(["score", str(path)]) == 0
+    assert capsys.readouterr().out == f"test accuracy: {row['arms']['artifact']:.6f}\n"
+    assert main(["score", str(path), "--stride", "4"]) == 1
+    assert "--stride is for texts, and this artifact is mlp" in capsys.readouterr().err
+
+
+def test_run_whose_artifact_cannot_fit_is_refused_before_training(command, tmp_path):
+    words = ("model=mlp", "model.size=tiny", "data=digits", "rank=2", "artifact=true")
+    ran = command(*words, "save.max_bytes=5000", "paths.results=out")
+    assert ran.returncode == 1
+    assert (
+        "The artifact would hold 6,448 bytes of tensors, and save.max_bytes=5000. Type a lower" in ran.stderr
+    )
+    assert not list(tmp_path.glob("out/rows/**/*.json"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tensors_are_counted_as_they_are_written(composed, tmp_path, precision):
+    cfg = composed("model=mlp", "model.size=tiny", "data=digits", "rank=3")
+    net, _ = build(cfg, instantiate(cfg.data).spec)
+    save(net, tmp_path / "net.safetensors", precision=precision)
+    tensors = read(tmp_path / "net.safetensors").sealed.tensors.values()
+    written = sum(each.numel() * each.element_size() for each in tensors)
+    assert artifacts.tensor_bytes(net, precision) == written
 
 
 @pytest.mark.parametrize(
@@ -185,9 +208,10 @@ def test_run_scores_the_bits_that_it_ships(tmp_path):
     [
         (
             ["save.precision=int8"],
-            "save.precision and save.zstandard are of the artifact. Type artifact=true",
+            "save.precision, save.zstandard and save.max_bytes are of the artifact. Type artifact=true",
         ),
         (["artifact=true", "save.precision=int3"], "save.precision must be fp32 or bf16 or fp16 or int8 or"),
+        (["artifact=true", "save.max_bytes=1e6"], "save.max_bytes must be null or a whole number of bytes"),
         (["artifact=true", "save=int8"], "'save' holds no settings. Change what is in it, such as save.KEY"),
     ],
 )

@@ -18,6 +18,7 @@ from lottalora.data.batches.packed import Packed
 from lottalora.data.batches.tokens import TokenSplits
 from lottalora.data.text import Text
 from lottalora.models import linear_cross_entropy as module
+from lottalora.models.gpt import SquaredReLU
 from lottalora.models.linear_cross_entropy import linear_cross_entropy
 from lottalora.results import rows
 from lottalora.scaffold import draw
@@ -79,6 +80,21 @@ def test_a_scaffold_trains_as_many_parameters_as_table_12_says(composed, size, r
 def test_a_baseline_trains_every_parameter_and_the_embedding_once(composed, size):
     account = account_of(composed("model=gpt", "data=wikitext103", f"model.size={size}", "mode=baseline"))
     assert account.trainable == account.full == FULL[size]
+
+
+def test_golf_has_the_frozen_and_trained_weights_of_its_public_entry(composed):
+    words = ["model.size=golf", "model.place=all", "init=orthogonal", "rank=32", "adapter.train_beta=false"]
+    account = account_of(composed("model=gpt", "data=text", *words))
+    adapted = [entry for entry in account.entries if entry.place == "adapt"]
+    assert len(adapted) == 11 * 6
+    assert sum(entry.frozen for entry in adapted) == 25_952_256
+    assert account.internal_trainable == sum(entry.trained for entry in adapted) == 2_703_360
+
+
+def test_mlp_without_a_gate_is_two_matrices_with_a_squared_relu():
+    net = SquaredReLU(3, 5)
+    x, up, down = torch.randn(2, 3), net.up_proj.weight, net.down_proj.weight
+    torch.testing.assert_close(net(x), (x @ up.T).clamp(min=0) ** 2 @ down.T)
 
 
 def test_900m_parameters_are_counted_in_ten_seconds(composed):

@@ -3,6 +3,7 @@
 import importlib
 import logging
 from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from lottalora.scaffold import materialize
 from lottalora.scaffold import register_architecture
 from lottalora.scaffold import save
 from lottalora.scaffold.adapter import LEARNED
+from lottalora.scaffold.artifact.precision import bytes_in
+from lottalora.scaffold.artifact.precision import compressible
+from lottalora.scaffold.artifact.saving import state_names
 
 FOLDER = "artifacts"
 TARGETS = {  # name of the architecture → what builds it; a file names the first, never the second
@@ -55,7 +59,9 @@ PROVENANCE = (
     "finished",
 )
 PROBES = 4  # examples of the test part, stored with the outputs for them
+TOKENS = 8  # of a text
 NODES = 64  # of a large graph, stored as a graph of their own
+SMALLER = "Type a lower rank, save.precision=int8 or int4, or save.zstandard=true."
 log = logging.getLogger(__name__)
 
 
@@ -87,6 +93,7 @@ def save_run(
     scores = {f"{part} {row['metric']}": row[key] for part, key in SCORES.items()}
     if "artifact" in row["arms"]:  # of these very bits; the validation score is not
         scores = {f"test {row['metric']}": row["arms"]["artifact"]}
+    settings = {key: value for key, value in config["save"].items() if key != "max_bytes"}
     save(
         net.to("cpu"),
         path,
@@ -96,10 +103,48 @@ def save_run(
         provenance={key: str(row[key]) for key in PROVENANCE},
         store=config["scaffold"]["family"] == LEARNED,
         overwrite=True,
-        **config["save"],
+        **settings,
     )
-    log.info("artifact: %s, %s bytes. Next: lottalora inspect %s", path, f"{path.stat().st_size:,}", path)
+    size, largest = path.stat().st_size, config["save"]["max_bytes"]
+    if largest is not None and size > largest:
+        path.unlink()
+        log.error("no artifact: it has %s bytes, and save.max_bytes=%s. %s", f"{size:,}", largest, SMALLER)
+        return {}
+    log.info("artifact: %s, %s bytes. Next: lottalora inspect %s", path, f"{size:,}", path)
     return {"artifact": path.name}
+
+
+def refuse_what_cannot_fit(net: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Refuse a run, before its training, whose artifact will be above save.max_bytes.
+
+    Its tensors alone are counted. How far they shrink as a Zstandard frame is known at the end alone.
+
+    Args:
+        net: on its scaffold.
+        settings: the section `save` of the config.
+
+    Raises:
+        ValueError: the tensors do not fit.
+    """
+    largest = settings["max_bytes"]
+    if largest is None or settings["zstandard"]:
+        return
+    size = tensor_bytes(net, settings["precision"])
+    if size > largest:
+        raise ValueError(
+            f"The artifact would hold {size:,} bytes of tensors, and save.max_bytes={largest}. {SMALLER}"
+        )
+
+
+def tensor_bytes(net: nn.Module, precision: str) -> int:
+    """The bytes of all tensors that `save` writes of a net in a precision, tied ones once."""
+    matrices = {id(parameter) for parameter in compressible(net).values()}
+    held = dict([*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)])
+    tensors = {id(held[name]): held[name] for name in state_names(net)}
+    return sum(
+        bytes_in(tensor.numel(), precision) if key in matrices else tensor.numel() * tensor.element_size()
+        for key, tensor in tensors.items()
+    )
 
 
 def _arguments(name: str, spec: DataSpec, model: dict[str, Any]) -> dict[str, Any]:
@@ -152,5 +197,7 @@ def _probe(name: str, splits: Splits) -> list[Tensor]:
         return [part.cpu() for part in (smoothed, *adjacency, chosen)]
     if name == "gin":
         return [part.cpu() for part in first.part(PROBES)]
+    if name == "gpt":  # its output is as long as its vocabulary, for each token
+        return [first[:1, :TOKENS].cpu()]
     parts = first if name in BATCHES else [first]
     return [part[:PROBES].cpu() for part in parts]

@@ -63,10 +63,12 @@ class Kept:
 
     Args:
         results: the folder; rows name the files in its `weights/`.
+        places: where the files of the data lie, by the key of the config, where that is not the config's.
     """
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, places: Mapping[str, str] | None = None) -> None:
         self.results = results
+        self.places = dict(places or {})
         self.read: dict[str, tuple[DataSpec, Splits]] = {}  # data that were read, by their config
 
     def has(self, row: Row) -> bool:
@@ -104,7 +106,7 @@ class Kept:
         section = row["config"]["data"]
         key = repr(sorted(section.items(), key=str))
         if key not in self.read:
-            data = instantiate(section | places_of(row))
+            data = instantiate(section | places_of(row) | self.places)
             splits = data.read()
             self.read[key] = data.spec, splits
         spec, splits = self.read[key]

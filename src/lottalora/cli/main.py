@@ -17,6 +17,7 @@ from lottalora.cli import export
 from lottalora.cli import page
 from lottalora.cli import plan
 from lottalora.cli import run
+from lottalora.cli import score
 from lottalora.cli import size
 from lottalora.cli import status
 from lottalora.cli import submit
@@ -170,6 +171,7 @@ PARTS = {
     "completion": completion,
     "page": page,
     "export": export,
+    "score": score,
     "size": size,
 }
 ARTIFACT = {  # name → help, function that adds arguments, command

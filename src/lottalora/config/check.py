@@ -259,7 +259,12 @@ def check_strategy(cfg: DictConfig) -> None:
 def check_save(cfg: DictConfig, typed: set[str]) -> None:
     """Refuse settings of an artifact where there is none, or whose package is missing."""
     if not cfg.artifact and any(key.startswith("save.") for key in typed):
-        raise ValueError("save.precision and save.zstandard are of the artifact. Type artifact=true too.")
+        raise ValueError(
+            "save.precision, save.zstandard and save.max_bytes are of the artifact. Type artifact=true too."
+        )
+    largest = cfg.save.max_bytes
+    if largest is not None and (type(largest) is not int or largest < 1):
+        raise ValueError(f"save.max_bytes must be null or a whole number of bytes, got {largest!r}.")
     if cfg.save.zstandard and importlib.util.find_spec("zstandard") is None:
         raise ValueError("save.zstandard=true needs a package. Type: pip install 'lottalora[zstd]'")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch import nn
+from torch.nn import functional as F
 
 from lottalora.models.linear_cross_entropy import linear_cross_entropy
 
@@ -26,6 +27,8 @@ class GPT(nn.Module):
         heads: of the attention.
         mlp: width of the hidden layer of each block.
         recompute: whether the backward pass computes what lies inside a block anew, for less memory.
+        kv_heads: of keys and values, each shared by heads / kv_heads queries; None: as many as heads.
+        gated: whether a block's MLP is Llama's with three matrices, or two with a squared ReLU.
 
     Source: Touvron et al. 2023, https://arxiv.org/abs/2302.13971; the module is transformers'
     LlamaForCausalLM, the sizes are the paper's.
@@ -41,6 +44,8 @@ class GPT(nn.Module):
         heads: int,
         mlp: int,
         recompute: bool,
+        kv_heads: int | None = None,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         from transformers import LlamaConfig  # takes seconds to import
@@ -52,6 +57,7 @@ class GPT(nn.Module):
             hidden_size=width,
             num_hidden_layers=layers,
             num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
             intermediate_size=mlp,
             max_position_embeddings=context,
             initializer_range=0.02,
@@ -60,6 +66,8 @@ class GPT(nn.Module):
         )
         with torch.device("meta"):
             self.lm = LlamaForCausalLM(config)
+            for block in self.lm.model.layers if not gated else ():
+                block.mlp = SquaredReLU(width, mlp)
         if recompute:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -77,3 +85,20 @@ class GPT(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         return self.lm.model(tokens).last_hidden_state  # (N, T) → (N, T, D)
+
+
+class SquaredReLU(nn.Module):
+    r"""Two matrices without biases.
+
+    .. math:: W_{down}\, \mathrm{relu}(W_{up}\, x)^2
+
+    Source: So et al. 2021, https://arxiv.org/abs/2109.08668
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.relu(self.up_proj(x)).square())
