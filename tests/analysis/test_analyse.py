@@ -108,7 +108,7 @@ def test_unknown_analysis_is_refused_with_the_nearest_name(capsys):
     assert main(["analyse", "statistic"]) == 1
     assert capsys.readouterr().err == (
         "Unknown analysis 'statistic'. Did you mean 'statistics'? "
-        "Known: beta, bytes, cost, curves, effects, gating, paths, rank, seeds, similarity, spectra, "
+        "Known: beta, budget, bytes, cost, curves, effects, gating, paths, rank, seeds, similarity, spectra, "
         "statistics.\n"
     )
 

@@ -13,6 +13,7 @@ from lottalora.analysis.variance import components
 from lottalora.cli.analyse import ANALYSES
 from lottalora.cli.main import main
 from lottalora.report import beta_table
+from lottalora.report import budget_table
 from lottalora.report import cost_table
 from lottalora.report import curves_table
 from lottalora.report import effects_table
@@ -206,6 +207,15 @@ def test_analysis_without_its_rows_names_the_command_that_makes_them(name, comma
     assert command in capsys.readouterr().err
 
 
+def test_arms_are_ordered_by_all_that_they_train_and_other_families_are_left_out():
+    counts = {"trainable": 900, "internal_trainable": 100, "full": 575050, "full_plus_adapters": 590000}
+    small = [row | {"counts": counts, "rank": 1} for row in sweep() if row["rank"] == 2]
+    found = budget_table.analyse(blocks_of([*sweep(), *small, make_row(init="binary")]))
+    assert [line["trained"] for line in found.numbers] == [900, 21774, 21774, 21774, 575050]
+    first, last = found.tables[0].lines[0], found.tables[0].lines[-1]
+    assert first[4:6] == ["900", "100"] and last[0] == "full training"
+
+
 def test_every_analysis_of_rows_has_tables_numbers_a_figure_and_a_place_on_the_page(tmp_path):
     made = [
         row | {"history": history([0.5, 0.9], [0.8, 0.7]), "epochs": 2, "beta": {"a": 0.9}} for row in sweep()
@@ -213,7 +223,7 @@ def test_every_analysis_of_rows_has_tables_numbers_a_figure_and_a_place_on_the_p
     made += [make_row(seed=seed, backbone_seed=scaffold, score=0.9 + seed / 1e3 + scaffold / 1e4)
              for seed in (42, 43) for scaffold in (1, 2)]  # fmt: skip
     blocks = blocks_of(made)
-    for name in ("statistics", "rank", "beta", "curves", "effects", "cost", "seeds"):
+    for name in ("statistics", "rank", "beta", "curves", "effects", "budget", "cost", "seeds"):
         module = import_module(ANALYSES[name][0])
         if name == "effects":
             blocks = blocks_of([*made, *(row | {"mode": "zero", "init": ""} for row in made if row["rank"])])

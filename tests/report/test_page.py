@@ -100,6 +100,18 @@ def test_runs_that_differ_in_their_seeds_are_listed_from_one_config(monkeypatch,
     assert (len(listed["runs"]), len(listed["configs"]), len(flattened)) == (5, 2, 2)
 
 
+def test_configs_that_hardly_differ_are_told_by_their_changes():
+    configs = [(1, 2, 3, 4, 5), (1, 2, 9, 4, 5), (7, 8), (6, 7, 8, 9, 1), (6, 7, 8, 9, 2)]
+    told = run_list.as_changes(configs)
+    assert told == [
+        [1, 2, 3, 4, 5],
+        {"of": 0, "at": {2: 9}},
+        [7, 8],
+        [6, 7, 8, 9, 1],
+        {"of": 3, "at": {4: 2}},
+    ]
+
+
 @needs_browser
 @pytest.mark.browser
 def test_page_loads_without_a_complaint_and_asks_the_network_for_nothing(browser, written):

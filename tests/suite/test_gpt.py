@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from hydra import initialize_config_dir
 from torch.nn import functional as F
 
 from lottalora.build import account_of
@@ -24,11 +25,13 @@ from lottalora.results import rows
 from lottalora.scaffold import draw
 from lottalora.scaffold import resample
 from lottalora.scaffold.layers import LottaLayer
+from lottalora.sweeps.cells import cells_of_overrides
 from lottalora.tasks.language import Language
 from lottalora.tasks.schedules import PerStep
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score
+from tests.suite.conftest import ROOT
 
 FULL = {
     "3M": 2_368_320,
@@ -110,6 +113,8 @@ def test_900m_parameters_are_counted_in_ten_seconds(composed):
         ("attention", "qkvo", "gate up down", ""),
         ("all", "qkvo gate up down", "", ""),
         ("mlp", "gate up down", "", "qkvo"),
+        ("mlp_alone", "gate up down", "qkvo", ""),
+        ("values", "v o", "q k gate up down", ""),
     ],
 )
 def test_a_place_says_what_is_adapted_frozen_and_dense(composed, place, adapted, frozen, kept):
@@ -129,9 +134,22 @@ def test_a_place_says_what_is_adapted_frozen_and_dense(composed, place, adapted,
     assert account.vectors_trained == 0  # norms
 
 
+def test_every_choice_of_matrices_trains_as_many_numbers():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cells, composer, _ = cells_of_overrides(["sweeps=which_matrices"])
+        accounts = [account_of(composer.config(cell.overrides)[0]) for cell in cells]
+    betas = {"attention": 24, "mlp_alone": 18, "all": 42, "values": 12}  # matrices of six layers
+    *adapted, head = (account.counts()["internal_trainable"] for account in accounts)
+    assert [count - number for count, number in zip(adapted, betas.values(), strict=True)] == [46080] * 4
+    assert head == 24
+
+
 def test_an_unknown_place_is_refused_with_the_known_ones(command):
     finished = command("model=gpt", "data=text", "model.place=attentoin", "dry_run=json")
-    assert finished.stderr == "error: Unknown model.place 'attentoin'. Known: attention, all, mlp.\n"
+    assert (
+        finished.stderr
+        == "error: Unknown model.place 'attentoin'. Known: attention, all, mlp, mlp_alone, values.\n"
+    )
 
 
 def test_a_dense_net_starts_as_transformers_start_it_and_computes_the_same(net_of):
@@ -285,7 +303,6 @@ with initialize_config_dir(CONF, version_base="1.3"):
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize("mode", ["scaffold", "baseline"])
 def test_a_net_is_built_in_little_more_than_the_memory_of_its_weights(mode):
-    from tests.suite.conftest import ROOT
 
     text = PEAK.replace("CONF", repr(str(ROOT / "conf"))).replace("MODE", repr(f"mode={mode}"))
     finished = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)

@@ -19,6 +19,7 @@ ANALYSES = {
         "lottalora.report.effects_table",
         "each option against the scaffold of its rank, paired",
     ),
+    "budget": ("lottalora.report.budget_table", "score against all trained parameters, embeddings included"),
     "cost": ("lottalora.report.cost_table", "FLOPs, memory and shipped bytes, predicted beside measured"),
     "seeds": ("lottalora.report.seeds_table", "the spread over scaffold seeds and over training seeds"),
     "gating": ("lottalora.report.gating_table", "what each scaffold of a gated net answers to each digit"),

@@ -17,6 +17,7 @@ from lottalora.report.section import Shown
 # name → its heading; those of OF_WEIGHTS need trained weights beside the rows
 OF_ROWS = {
     "rank": "The least rank that suffices",
+    "budget": "Score against all trained parameters",
     "effects": "What one option changes",
     "curves": "Learning curves",
     "seeds": "Scaffold seed against training seed",
@@ -29,8 +30,8 @@ OF_WEIGHTS = {
     "bytes": "Score against shipped bytes",
 }
 OVER_ALL = ("rank", "gating")  # these have one table over all blocks, or few runs
-DRAWN = {"curves": len(COLOURS)}  # curves of a picture
 LONGEST = 40  # lines of a table on the page; the analysis' own files hold all
+DRAWN = {"curves": len(COLOURS), "effects": LONGEST}  # analysis → arms of a block at most; others have all
 SAID = (
     "One figure and one table of each analysis, of the benchmark with the most runs; `python -m lottalora "
     "analyse NAME` writes all of its tables and figures, and its numbers as CSV."
@@ -72,7 +73,7 @@ def most_runs_first(blocks: list[Block]) -> list[Block]:
 
 def shortened(block: Block, name: str) -> Block:
     """The block with as many lines as the page draws of an analysis; an interval a point takes its time."""
-    return replace(block, lines=block.lines[: DRAWN.get(name, LONGEST)])
+    return replace(block, lines=block.lines[: DRAWN.get(name)])
 
 
 def stored(name: str, shown: Shown) -> tuple[Analysis, list[Block]] | None:

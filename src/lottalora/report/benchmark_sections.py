@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.benchmarks import NINE
@@ -36,11 +37,23 @@ FEWEST = 3  # runs, from which on a spread is stated
 
 def benchmark_sections(shown: Shown) -> list[Section]:
     """The nine, those that the paper has beside them, then what else was run."""
+    pairs = by_benchmark(shown.blocks)
+    return [section_of(pair, blocks, shown) for pair, blocks in sorted(pairs.items(), key=paper_order)]
+
+
+def by_benchmark(blocks: list[Block]) -> dict[tuple[str, str], list[Block]]:
+    """Model and data of each benchmark → its blocks; the nine are there in any case."""
     pairs = {(each.model, each.data): [] for each in NINE}
-    for block in shown.blocks:
+    for block in blocks:
         pair = (block.model, block.data)
         pairs.setdefault(STANDS_IN_FOR.get(pair, pair), []).append(block)
-    return [section_of(pair, blocks, shown) for pair, blocks in sorted(pairs.items(), key=paper_order)]
+    return pairs
+
+
+def main_blocks(blocks: list[Block]) -> list[Block]:
+    """The block of each benchmark that stands for it, in the order of the blocks."""
+    chosen = [main_block(pair, members) for pair, members in by_benchmark(blocks).items() if members]
+    return [block for block in blocks if any(block is each for each in chosen)]
 
 
 def paper_order(item: tuple) -> tuple:
@@ -104,6 +117,8 @@ def part_of(block: Block, shown: Shown) -> Part:
     """Return a block's pictures and table, for the folded part of a section."""
     picture = rank_picture(block, shown.name("rank_curve", block))
     families = families_picture(block, shown.name("families", block))
+    if families:  # one drawing for every screen: it is folded away
+        families = replace(families, panels=families.narrow, narrow=[])
     return Part(block.title, [each for each in (picture, families) if each], [full_table(block)])
 
 

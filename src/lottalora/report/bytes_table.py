@@ -155,15 +155,12 @@ def picture_of(block: Block, points: list[Point], name: str) -> Picture:
     caption = "each line: one run in fp32, bf16, fp16, int8 and int4, from right to left"
     if published is not None:
         legend.append(Mark("published", published[2], PUBLISHED_COLOUR, "*"))
-    panel = Panel(
-        partial(draw, block=block, points=points, published=published),
-        width=560,
-        height=360,
-        title=f"test {block.metric.label} against bytes",
-    )
+    drawing = partial(draw, block=block, points=points, published=published)
+    heading = f"test {block.metric.label} against bytes"
+    panels = [Panel(drawing, width, height, title=heading) for width, height in ((560, 360), (360, 300))]
     numbers = csv_text([columns(block, point) for point in points])
     title = f"{block.pair_title}, {block.size}: score against shipped bytes"
-    return Picture(name, title, caption, [panel], legend, numbers)
+    return Picture(name, title, caption, panels[:1], legend, numbers, narrow=panels[1:])
 
 
 def draw(pen: Pen, *, block: Block, points: list[Point], published: tuple[int, float, str] | None) -> None:

@@ -2,6 +2,7 @@
 
 from lottalora.analysis.result import Table
 from lottalora.analysis.statistics import interval
+from lottalora.report.benchmark_sections import main_blocks
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.section import Part
@@ -12,7 +13,8 @@ from lottalora.report.tables import share
 SAID = (
     "Seconds and memory are of these runs as they happened, on shared machines and several at a time: "
     "between two lines they are not comparable, and say nothing of which condition is faster. `make bench` "
-    "times conditions against each other in one measurement."
+    "times conditions against each other in one measurement; `lottalora analyse cost` has other sizes and "
+    "recipes."
 )
 HEADINGS = [
     "condition", "rank", "trainable", "% of full", "seconds (not comparable)",
@@ -22,7 +24,9 @@ HEADINGS = [
 
 def cost_sections(shown: Shown) -> list[Section]:
     """Return the page's section on cost."""
-    parts = [Part(block.title, tables=[cost_table(block)]) for block in shown.blocks if block.own]
+    parts = [
+        Part(block.title, tables=[cost_table(block)]) for block in main_blocks(shown.blocks) if block.own
+    ]
     return [Section("cost", "Cost", sentences=[SAID], parts=parts)]
 
 

@@ -24,7 +24,7 @@ def layer_picture(name: str, title: str, caption: str, label: str, lines: Iterab
     curves = {arm: {layer: mean(each) for layer, each in found.items()} for arm, found in values.items()}
     layers = list(dict.fromkeys(layer for curve in curves.values() for layer in curve))
     colours = {arm: COLOURS[place % len(COLOURS)] for place, arm in enumerate(curves)}
-    panel = Panel(partial(draw, layers=layers, curves=curves, colours=colours), width=480, title=label)
+    panel = Panel(partial(draw, layers=layers, curves=curves, colours=colours), title=label)
     legend = [Mark(arm, arm, colour, "line") for arm, colour in colours.items()]
     numbers = csv_text(
         [

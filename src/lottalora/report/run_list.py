@@ -27,8 +27,8 @@ OF_A_ROW = ("seed", "score", "seconds", "digest", "finished")
 def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str] = ()) -> dict:
     """All runs, with what many share told once, so that thousands of them stay small.
 
-    {"runs": one dict for each row, "lines": what its line shares, "pool": options, "configs": lists of places
-    in the pool, "made": device and commit, "base": address of the results}.
+    {"runs": one dict for each row, "lines": what its line shares, "pool": options, "configs": places in the
+    pool (see `as_changes`), "made": device and commit, "base": address of the results}.
     """
     pool: dict[str, int] = {}
     configs: dict[tuple[int, ...], int] = {}
@@ -53,10 +53,24 @@ def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str
         "runs": runs,
         "lines": lines,
         "pool": list(pool),
-        "configs": list(configs),
+        "configs": as_changes(list(configs)),
         "made": [json.loads(each) for each in made],
         "base": base,
     }
+
+
+def as_changes(configs: list[tuple[int, ...]]) -> list[list[int] | dict]:
+    """Lists of places; {"of": number of an earlier list, "at": {index: place}} for one much like it."""
+    told, whole = [], {}  # length → number and list of the last one told as a whole
+    for number, config in enumerate(configs):
+        of, like = whole.get(len(config), (number, ()))
+        at = {index: mine for index, (mine, its) in enumerate(zip(config, like, strict=False)) if mine != its}
+        if like and len(at) < len(config) / 4:
+            told.append({"of": of, "at": at})
+        else:
+            whole[len(config)] = number, config
+            told.append(list(config))
+    return told
 
 
 def marked(line: Line) -> list[tuple[bool, Row]]:

@@ -100,7 +100,7 @@ def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
     legend = [Mark(name, scaffold_words(name), colour, "line") for name, colour in colours.items()]
     legend.append(Mark("predicted", "2 √d σ with σ = 1/√d", GREY, "dashes"))
     caption = "one W_seed of each width, backbone seed 42, the family's default parameters"
-    panel = Panel(partial(draw_seeds, found=shown), width=480, title="σ₁ of W_seed against d")
+    panel = Panel(partial(draw_seeds, found=shown), title="σ₁ of W_seed against d")
     title = "Spectral norm of the scaffold"
     return [Picture("spectra_W_seed", title, caption, [panel], legend, csv_text(shown))]
 

@@ -50,7 +50,9 @@ SETTINGS = {
     "place=attention": "adapters in attention",
     "place=body_and_head": "adapted head",
     "place=body_and_head_with_bias": "adapted head with bias",
-    "place=mlp": "adapters in the MLPs",
+    "place=mlp": "adapters in the MLPs, attention dense",
+    "place=mlp_alone": "adapters in the MLPs, attention frozen",
+    "place=values": "adapters of values and outputs, queries and keys frozen",
     # changes of a recipe
     "data.augmentation.erasing=0": "no random erasing",
     "data.augmentation.mix=0": "no mixing of images",

@@ -128,6 +128,11 @@ function link(label, address) {
   return made;
 }
 
+function configOf(number) {
+  const told = payload.configs[number];
+  return Array.isArray(told) ? told : Object.assign([...payload.configs[told.of]], told.at);
+}
+
 function unfolded(run, id) {
   const line = document.createElement("tr");
   line.id = id;
@@ -140,7 +145,7 @@ function unfolded(run, id) {
   box.append(". Files: ", link("row", `${payload.base}/${run.folder}/${run.row}`));
   if (run.log) box.append(", ", link("log and checkpoint", `${payload.base}/${run.log}/`));
   const config = document.createElement("code");
-  config.textContent = payload.configs[run.config].map((option) => payload.pool[option]).join("\n");
+  config.textContent = configOf(run.config).map((option) => payload.pool[option]).join("\n");
   box.append(config);
   return line;
 }
