@@ -13,6 +13,7 @@ from lottalora import scaffold
 from lottalora.scaffold import FAMILIES
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import deviation
+from lottalora.scaffold import frozen
 from lottalora.scaffold import load
 from lottalora.scaffold import load_into
 from lottalora.scaffold import merge
@@ -385,3 +386,55 @@ def test_layers_without_end_are_refused(saved):
 def test_limit_can_be_raised(saved):
     with pytest.raises(ValueError, match="it has more than 100 numbers. Pass a larger limit="):
         load(saved[1], limit=100)
+
+
+class Once(nn.Module):
+    """Two layers and a buffer that no state holds, as the frequencies of rotary positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 5), nn.Linear(5, 2)
+        self.register_buffer("factor", torch.tensor(3.0), persistent=False)
+
+    def forward(self, x):
+        return self.head(self.factor * self.body(x))
+
+    @torch.no_grad()
+    def start(self, module):
+        if module is self:
+            self.factor.fill_(3.0)
+        else:
+            module.reset_parameters()
+
+
+def test_model_with_a_start_is_never_built_off_the_meta_device(monkeypatch, tmp_path):
+    monkeypatch.setattr(architectures, "ARCHITECTURES", {})
+    devices = []
+
+    def build():
+        devices.append(torch.get_default_device().type)
+        return Once()
+
+    register_architecture("once", build, start=Once.start)
+    net, x = Once(), torch.randn(3, 6)
+    wrap(net, Scaffold(rank=2, seed=4), keep=["head"])
+    nn.init.normal_(net.body.B)
+    save(net, tmp_path / "a.safetensors", architecture=("once", {}))
+    drawn = count_draws(monkeypatch)
+    state = torch.random.get_rng_state()
+    other = load(tmp_path / "a.safetensors")
+    assert devices == ["meta"] and drawn == [(5, 6)]
+    assert torch.equal(other(x), net(x))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def count_draws(monkeypatch):
+    """The shapes of all weights that are drawn from here on."""
+    shapes, fill = [], frozen.fill
+
+    def counted(W_seed, source):
+        shapes.append(tuple(W_seed.shape))
+        fill(W_seed, source)
+
+    monkeypatch.setattr(frozen, "fill", counted)
+    return shapes

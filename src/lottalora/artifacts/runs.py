@@ -69,7 +69,8 @@ def register_models() -> None:
     """Let artifacts name the nine models of the suite."""
     for name in TARGETS:
         if name not in ARCHITECTURES:
-            register_architecture(name, _builder(name), call=_caller(name))
+            start = _start if name == "gpt" else None
+            register_architecture(name, _builder(name), call=_caller(name), start=start)
 
 
 def save_run(
@@ -164,6 +165,11 @@ def _builder(name: str) -> Callable[..., nn.Module]:
         return net
 
     return build
+
+
+def _start(net: nn.Module, module: nn.Module) -> None:
+    """Initialise one module of a net that is built on the meta device."""
+    net.start(module)
 
 
 def _caller(name: str) -> Callable[..., Tensor] | None:

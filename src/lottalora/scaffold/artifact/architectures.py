@@ -21,18 +21,24 @@ class Architecture:
         name: by which artifacts name it.
         build: builds the model from keyword arguments of plain data.
         call: calls the model with tensors, for the stored probe.
+        start: initialises a module of a model on the meta device; None if `load` builds it where it is used.
     """
 
     name: str
     build: Callable[..., nn.Module]
     call: Callable[..., Tensor]
+    start: Callable[[nn.Module, nn.Module], None] | None
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register_architecture(
-    name: str, build: Callable[..., nn.Module], *, call: Callable[..., Tensor] | None = None
+    name: str,
+    build: Callable[..., nn.Module],
+    *,
+    call: Callable[..., Tensor] | None = None,
+    start: Callable[[nn.Module, nn.Module], None] | None = None,
 ) -> None:
     """Allow artifacts to name an architecture.
 
@@ -41,13 +47,15 @@ def register_architecture(
         build: builds the model from keyword arguments of plain data; it must not read files that they name.
         call: (model, *tensors) → output, for models that take something other than tensors; None calls the
             model itself.
+        start: (model, module) → None, to initialise the tensors that a module without a W_seed holds
+            directly, as `materialize` asks for. With it `load` never holds the plain model's dense weights.
 
     Raises:
         ValueError: another architecture has that name.
     """
     if name in ARCHITECTURES:
         raise ValueError(f"Architecture {name!r} is registered already.")
-    ARCHITECTURES[name] = Architecture(name, build, call or plain_call)
+    ARCHITECTURES[name] = Architecture(name, build, call or plain_call, start)
 
 
 def plain_call(model: nn.Module, *inputs: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.adapter import DTYPES
+from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import build
 from lottalora.scaffold.artifact.architectures import find_architecture
@@ -26,8 +28,10 @@ from lottalora.scaffold.artifact.saving import PROBE
 from lottalora.scaffold.artifact.saving import W_SEED
 from lottalora.scaffold.artifact.saving import state_names
 from lottalora.scaffold.artifact.zstd import decompress
+from lottalora.scaffold.backbone import materialize
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.frozen import is_untouched
 from lottalora.scaffold.identity import Fingerprint
 from lottalora.scaffold.identity import agree
 from lottalora.scaffold.matrices import dotted
@@ -118,8 +122,13 @@ def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
     with torch.device("meta"):
         twin = build(architecture, arguments, **bounds)
     _compare(twin, artifact)
+    drawn = all(matrix.family != LEARNED for matrix in artifact.header.matrices)
     with torch.random.fork_rng(devices=[]):  # the start values are replaced
+        if architecture.start is not None and drawn:  # matrix by matrix: the plain weights never exist
+            materialize(twin, start=partial(architecture.start, twin))
+            return _fill(twin, artifact).eval()
         model = build(architecture, arguments, **bounds)
+    _put(model, artifact.header)
     return _fill(model, artifact).eval()
 
 
@@ -139,6 +148,7 @@ def load_into(model: nn.Module, path: Path | str) -> nn.Module:
     if any(isinstance(module, Frozen) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: pass a plain one.")
     _compare(_twin_of(model), artifact)
+    _put(model, artifact.header)
     return _fill(model, artifact)
 
 
@@ -276,8 +286,7 @@ def _put(model: nn.Module, header: Header) -> None:
 
 @torch.no_grad()
 def _fill(model: nn.Module, artifact: Artifact) -> nn.Module:
-    """Wrap a model that was compared, draw every W_seed, and load the state."""
-    _put(model, artifact.header)
+    """Draw every W_seed of a wrapped model, unless it holds the draw already, and load the state."""
     layers = scaffold_layers(model)
     for matrix in artifact.header.matrices:
         layer, source = layers[matrix.name], matrix.source
@@ -288,7 +297,9 @@ def _fill(model: nn.Module, artifact: Artifact) -> nn.Module:
             layer.W_seed.copy_(artifact.stored[matrix.name])
         elif source is not None:
             assert layer.source is not None, "it was compared"
-            layer.redraw(replace(layer.source, seed=source.seed, redraw=source.redraw))
+            wanted = replace(layer.source, seed=source.seed, redraw=source.redraw)
+            if layer.source != wanted or not is_untouched(layer.W_seed):
+                layer.redraw(wanted)
     state = artifact.state | {name: artifact.state[tied] for name, tied in artifact.header.tied.items()}
     _cast(model, state)
     records = {dotted(name, "identity"): layer.identity for name, layer in layers.items()}
