@@ -70,7 +70,8 @@ def paper_order(item: tuple) -> tuple:
 def section_of(pair: tuple[str, str], blocks: list[Block], shown: Shown) -> Section:
     """Return the page's section of one benchmark."""
     title, anchor = pair_title(*pair), f"{pair[0]}-{pair[1]}"
-    short = title.partition(",")[0] if pair != ("vit_random", "flowers102") else "Random ViT"
+    of_data = title.partition(",")[0] if pair in BENCHMARKS else title  # two models may share their data
+    short = of_data if pair != ("vit_random", "flowers102") else "Random ViT"
     if not blocks:
         command = f"python run.py -m model={pair[0]} data={pair[1]} mode=baseline,scaffold"
         return Section(anchor, title, short, "not run yet", False, command=command)
