@@ -25,6 +25,9 @@ CASES = {  # name → inputs, outputs, rows, dtype
 
 def measure(name: str, rank: int, timing: Timing) -> list[Line]:
     columns, out, rows, dtype = CASES[name]
+    if dtype is torch.bfloat16 and timing.device == "cpu" and not has_bf16():
+        print(f"{name}: not measured, since this processor has no bf16 instructions.", flush=True)
+        return []
     torch.manual_seed(0)
     where = {"dtype": dtype, "device": timing.device}
     x = torch.randn(rows, columns, **where, requires_grad=True)
@@ -45,6 +48,12 @@ def measure(name: str, rank: int, timing: Timing) -> list[Line]:
     seconds = timing.take_turns(arms)
     arms["scaffold"]()
     return lines_of("layer", name, seconds, limit=limit, forms=str(ours[0].taken), megabytes=megabytes)
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices itself, by AVX-512 or AMX."""
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return supported
 
 
 def others(columns: int, out: int, rank: int) -> dict[str, nn.Module]:

@@ -284,8 +284,8 @@ def test_the_fast_path_runs_by_itself_and_shows_it():
 
 def test_each_size_takes_the_form_that_is_cheapest_for_it():
     tiny, small = layer(64, 128, rank=8), layer(128, 256, rank=8)
-    for made, form in ((tiny, Form.MERGE), (small, Form.ADD)):
-        made(torch.randn(128, made.in_features, requires_grad=True))
+    for made, rows, form in ((tiny, 128, Form.MERGE), (small, 128, Form.ACCUMULATE), (small, 16, Form.ADD)):
+        made(torch.randn(rows, made.in_features, requires_grad=True))
         assert made.taken is form
     dropping = layer(dropout=0.5).train()
     dropping(torch.randn(5, 32, requires_grad=True))

@@ -17,7 +17,12 @@ def blocks_of(x: Tensor, out: int) -> list[slice]:
         out: the number of outputs.
     """
     n, columns = x.shape
-    rows = max(FEWEST, VALUES // max(columns + out, 1))
+    rows = rows_of_a_block(out, columns)
     if n < 2 * rows or x.device.type != "cpu":
         return [ALL]
     return [slice(first, first + rows) for first in range(0, n, rows)]
+
+
+def rows_of_a_block(out: int, columns: int) -> int:
+    """How many rows a block has; fewer than twice as many are one block."""
+    return max(FEWEST, VALUES // max(columns + out, 1))

@@ -16,7 +16,8 @@ On a CPU three things count besides the number of operations; all were measured:
   and a block goes through all products before the next one does.
 - Low-rank products are written as (n, r), the long side first, and B is copied into its transpose before dh
   meets it: other ways to write them take up to twice as long.
-- A small layer costs as much by its number of calls as by its arithmetic, so no call is made in vain.
+- A small layer costs as much by its number of calls as by its arithmetic, so no call is made in vain: few
+  rows of a layer that is trained as usual go through `straight`.
 
 Letters: n rows of x or of a block of it, r rank; m as above.
 """
@@ -29,7 +30,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from lottalora.scaffold import straight
 from lottalora.scaffold.blocks import blocks_of
+from lottalora.scaffold.blocks import rows_of_a_block
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.dropout import draw_masks
 from lottalora.scaffold.dropout import joined
@@ -38,6 +41,7 @@ from lottalora.scaffold.dropout import zero_some_
 Maybe = Tensor | None
 Saved = tuple[Maybe, Tensor, Maybe, Maybe, Maybe, Maybe, Maybe]
 PAIR = "A and B come together"
+TRAINED = (False, True, True, True)  # which of W, β, A and B need a gradient, nearly always
 
 
 class How(NamedTuple):
@@ -136,6 +140,7 @@ class Context(FunctionCtx):
     """What the forward pass of `Fused` leaves for the backward pass: x, W, β, A, B, t and W x, and `how`."""
 
     how: How
+    factor: float | None  # β, where the layer went through `straight`
     needs_input_grad: tuple[bool, ...]
     saved_tensors: Saved
 
@@ -156,9 +161,11 @@ class Fused(Function):
     ) -> Tensor:
         """h, (*, in) → (*, out); the arguments are those of `linear`."""
         wants_x, _, wants_beta, wants_A, wants_B, _, _ = ctx.needs_input_grad
+        ctx.how, ctx.factor = how, None
         first = wants_beta and not wants_x  # no g is made for dx, so dβ comes from W x
+        if ctx.needs_input_grad[1:5] == TRAINED and _is_straight(x, W, beta, A, B, bias, how):
+            return _straight_output(ctx, x, W, beta, A, B, bias, keep_Wx=first)
         h, t, Wx = _output(x, W, beta, A, B, bias, how, keep_Wx=first)
-        ctx.how = how
         needs_x = wants_A or wants_B or (wants_beta and not first)
         saved: Saved = (x if needs_x else None, W, beta, A, B, t if wants_B else None, Wx)
         ctx.save_for_backward(*saved)  # type: ignore[arg-type]  # None is allowed, its docstring says
@@ -167,10 +174,62 @@ class Fused(Function):
     @staticmethod
     def backward(ctx: Context, dh: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, W, β, A, B and b, from dh, (*, out)."""
+        if ctx.factor is not None and not torch.is_grad_enabled():
+            return _straight_gradients(ctx, ctx.factor, dh)
         if not torch.is_autocast_enabled(dh.device.type):
             return _gradients(ctx.needs_input_grad, ctx.how, dh, *ctx.saved_tensors)
         with torch.autocast(dh.device.type, enabled=False):
             return _gradients(ctx.needs_input_grad, ctx.how, dh, *ctx.saved_tensors)
+
+
+def _is_straight(
+    x: Tensor,
+    W: Tensor,
+    beta: Tensor | None,
+    A: Tensor | None,
+    B: Tensor | None,
+    bias: Tensor | None,
+    how: How,
+) -> bool:
+    """Whether a layer of which all is trained, and in one dtype, has its rows in one block on a CPU."""
+    if beta is None or A is None or B is None or how.form is not Form.ACCUMULATE or x.device.type != "cpu":
+        return False
+    dtype, (out, columns) = x.dtype, W.shape
+    alike = W.dtype is dtype and beta.dtype is dtype and A.dtype is dtype and B.dtype is dtype
+    one_block = x.numel() < 2 * columns * rows_of_a_block(out, columns)
+    return alike and one_block and dtype.itemsize >= 4 and (bias is None or bias.dtype is dtype)
+
+
+def _straight_output(
+    ctx: Context,
+    x: Tensor,
+    W: Tensor,
+    beta: Tensor | None,
+    A: Tensor | None,
+    B: Tensor | None,
+    bias: Tensor | None,
+    *,
+    keep_Wx: bool,
+) -> Tensor:
+    """h, (*, out), by `straight`; what the backward pass needs is saved."""
+    assert beta is not None and A is not None and B is not None, "all are trained"
+    rows, how = _flat(x), ctx.how
+    ctx.factor = beta.item()
+    mask = straight.mask_of(rows, how.dropout, how.seed)
+    h, t, Wx = straight.output(rows, W, ctx.factor, A, B, bias, how.scale, mask, keep_Wx=keep_Wx)
+    ctx.save_for_backward(x, W, beta, A, B, t, Wx)  # type: ignore[arg-type]  # None is allowed
+    return h.view(*x.shape[:-1], len(W))
+
+
+def _straight_gradients(ctx: Context, factor: float, dh: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of a layer that went through `straight`, in the order of Fused.forward's arguments."""
+    x, W, _, A, B, t, Wx = ctx.saved_tensors
+    assert x is not None and A is not None and B is not None and t is not None, "all are trained"
+    rows, dh = _flat(x), _flat(dh)
+    mask = straight.mask_of(rows, ctx.how.dropout, ctx.how.seed)
+    dx, dbeta, dA, dB = straight.gradients(dh, rows, W, factor, A, B, t, Wx, ctx.how.scale, mask)
+    dx = None if dx is None else dx.view(x.shape)
+    return dx, None, dbeta, dA, dB, dh.sum(0) if ctx.needs_input_grad[5] else None, None
 
 
 def _output(
