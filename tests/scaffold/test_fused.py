@@ -118,6 +118,17 @@ def test_dropout_is_one_mask_forward_and_backward(beta, probability, rows):
     torch.testing.assert_close(gradients(h, made), gradients(expected, made))
 
 
+@pytest.mark.parametrize("rows", [200, 8000])  # one block and several
+def test_dropout_takes_an_input_that_lies_transposed(rows):
+    made = parts(rows=(rows,), columns=64)
+    results = []
+    for x in (made["x"], made["x"].detach().T.contiguous().T.requires_grad_()):
+        torch.manual_seed(0)
+        h = fused.linear(**made | {"x": x}, scale=1.5, form=Form.ACCUMULATE, dropout=0.3)
+        results.append((h, *torch.autograd.grad(h.square().sum(), [x, made["A"], made["B"]])))
+    torch.testing.assert_close(*results)
+
+
 def test_dropout_can_be_differentiated_twice():
     made = parts(0.5, rows=(4,))
 

@@ -56,6 +56,11 @@ def joined(masks: Sequence[Tensor | None], blocks: Sequence[slice], like: Tensor
     return whole
 
 
+def dropped(x: Tensor, mask: Tensor | None) -> Tensor:
+    """m ⊙ x as a contiguous tensor of its own, whatever way x lies in memory; x itself without a mask."""
+    return x if mask is None else zero_some_(x.clone(memory_format=torch.contiguous_format), mask)
+
+
 def zero_some_(x: Tensor, mask: Tensor) -> Tensor:
     """Zero the values of x, contiguous, that its mask leaves out, in place.
 

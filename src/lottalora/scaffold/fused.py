@@ -35,6 +35,7 @@ from lottalora.scaffold.blocks import blocks_of
 from lottalora.scaffold.blocks import rows_of_a_block
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.dropout import draw_masks
+from lottalora.scaffold.dropout import dropped
 from lottalora.scaffold.dropout import joined
 from lottalora.scaffold.dropout import zero_some_
 
@@ -292,7 +293,7 @@ def _accumulated_rows(
     t: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The same of some rows, in the memory of h and t if that is given; W, A and B come transposed."""
-    t = torch.mm(x if mask is None else zero_some_(x.clone(), mask), A, out=t)
+    t = torch.mm(dropped(x, mask), A, out=t)
     if bias is None:
         return torch.mm(t, B, out=h).addmm_(x, W, beta=how.scale, alpha=factor), t
     return torch.addmm(bias, t, B, alpha=how.scale, out=h).addmm_(x, W, alpha=factor), t
@@ -390,7 +391,7 @@ class Backward(NamedTuple):
             return None if g is None else self._finished(g, None, mask), dbeta, None, None
         u = F.linear(dh, self.tall) if wants_x or wants_A else None  # (n, r)
         if x is not None and (wants_A or (wants_B and t is None)):
-            x = x if mask is None else zero_some_(x.clone(), mask)
+            x = dropped(x, mask)
         if wants_A and u is not None and x is not None:
             dA = self._scaled(u.T @ x)
         if wants_B:
@@ -420,7 +421,7 @@ def _masked(x: Tensor, out: int, how: How) -> Tensor:
         return x
     blocks = blocks_of(x, out)
     mask = joined(list(draw_masks(x, blocks, how.dropout, how.seed)), blocks, x)
-    return x if mask is None else zero_some_(x.clone(), mask)
+    return dropped(x, mask)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lottalora.scaffold.blocks import ALL
 from lottalora.scaffold.dropout import draw_masks
+from lottalora.scaffold.dropout import dropped
 from lottalora.scaffold.dropout import zero_some_
 
 
@@ -41,7 +42,7 @@ def output(
         mask: m, or None.
         keep_Wx: whether x needs no gradient, so that dβ comes from W x.
     """
-    t = (x if mask is None else zero_some_(x.clone(), mask)) @ A.T
+    t = dropped(x, mask) @ A.T
     if keep_Wx:
         Wx = x @ W.T
         if bias is None:
@@ -75,8 +76,7 @@ def gradients(
     else:
         dbeta = (dh * Wx).sum()
     u = dh @ B.T.contiguous().T  # as it lies, B takes up to twice as long
-    given = x if mask is None else zero_some_(x.clone(), mask)
-    dA, dB = u.T @ given, (t.T @ dh).T
+    dA, dB = u.T @ dropped(x, mask), (t.T @ dh).T
     if scale != 1:
         dA.mul_(scale)
         dB.mul_(scale)
