@@ -32,7 +32,8 @@ from lottalora.scaffold.families import SCALINGS
 
 MakeBlock = Callable[..., str]
 MAKERS: dict[str, MakeBlock] = {}
-SELECTORS = ("recipe", "metric", "init", "adapter", "alpha", "place")  # KEY=VALUE words of a marker
+OPTIONS = ("place", "fresh")  # of a line, as it is written there
+SELECTORS = ("recipe", "metric", "init", "adapter", "alpha", *OPTIONS)  # KEY=VALUE words of a marker
 
 
 def fills(make: MakeBlock) -> MakeBlock:
@@ -284,8 +285,8 @@ def find(
         lines = [line for line in lines if not line.adapter]
     if "alpha" in options:
         lines = [line for line in lines if line.alpha == float(options["alpha"])]
-    elif "place" in options:
-        lines = [line for line in lines if line.options == f"place={options['place']}"]
+    elif named := [f"{key}={options[key]}" for key in OPTIONS if key in options]:
+        lines = [line for line in lines if line.options == ", ".join(named)]
     elif len(lines) > 1:
         lines = [line for line in lines if not line.options]
     if len(lines) != 1:
