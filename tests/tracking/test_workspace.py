@@ -58,7 +58,7 @@ def test_each_benchmark_has_a_view_of_its_runs_alone(views):
 def test_view_holds_the_recovery_table_of_the_report(views):
     (table,) = panels_of(views[1])["Recovery, from the rows"]
     assert "| full training | – | – | 1 | 98.38 | 100.0 |" in table["config"]["value"]
-    assert "| scaffold | normal_0.1 | 2 | 1 | 93.00 | 94.5 |" in table["config"]["value"]
+    assert "| scaffold | N(0, 0.1²) | 2 | 1 | 93.00 | 94.5 |" in table["config"]["value"]
 
 
 def test_rank_curve_shows_the_score_of_the_row_over_its_rank(views):
