@@ -21,7 +21,8 @@ from lottalora.results.rows import Row
 PRIVATE = ("paths.", "data.root")
 OF_A_RUN = ("seed", "backbone_seed", "scaffold.seed")
 OF_A_LINE = ("model", "size", "mode", "init", "rank", "alpha", "recipe", "metric")
-OF_A_ROW = ("seed", "score", "seconds", "digest", "finished")
+OF_A_ROW = ("seed", "digest", "finished")
+DIGITS = 8  # of a score, which is a float32 number mostly
 
 
 def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str] = ()) -> dict:
@@ -96,13 +97,20 @@ def entry(block: Block, row: Row, counted: bool, results: Path) -> dict:
     """What a run has for itself; what says nothing is left out."""
     path = rows.path_of(row, results)
     made = {key: row[key] for key in OF_A_ROW} | {
-        "removed": removed_score(row),
+        "score": shortened(row["score"]),
+        "seconds": round(row["seconds"], 1),
+        "removed": shortened(removed_score(row)),
         "recovery": recovery_of(block, row),
         "older": not counted,
         "row": quote(path.name),
         "log": log_of(path.relative_to(results), results),
     }
     return {key: value for key, value in made.items() if value not in (None, "", False)}
+
+
+def shortened(score: float | None) -> float | None:
+    """The score to DIGITS significant digits, for thousands of them stand on one page."""
+    return None if score is None else float(f"{score:.{DIGITS}g}")
 
 
 def recovery_of(block: Block, row: Row) -> float | None:
