@@ -33,6 +33,12 @@ class Benchmark:
     alpha: Callable[[int], float] = lambda rank: rank
     variants: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> str:
+        """Our size for the variant that is shown."""
+        ours = [size for size, variant in self.variants.items() if variant == self.variant]
+        return ours[0].partition("+")[0] if ours else self.variant
+
     def variant_of(self, size: str) -> str:
         """Return the paper's variant for one of our sizes."""
         return self.variants.get(size, size)

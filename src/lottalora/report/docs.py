@@ -109,7 +109,7 @@ def headline(blocks: list[Block]) -> str:
     head = ["benchmark", "", "trained, % of full", "test score", "recovery, %", "paper"]
     lines = []
     for benchmark in NINE:
-        block = paper_block(blocks, benchmark.model, benchmark.data, benchmark.variant)
+        block = paper_block(blocks, benchmark.model, benchmark.data, benchmark.size)
         if block is None or block.baseline is None:
             continue
         chosen = [line for line in protocol_lines(block) if line.rank in (1, 8, 32)]

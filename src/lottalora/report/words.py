@@ -28,7 +28,7 @@ SETTINGS = {
     "alpha": "α = {}",
     "dora": "DoRA",
     "dropout": "adapter dropout {}",
-    "fresh=False": "the same scaffolds at every step",
+    "fresh=False": "fixed ones",
     "freeze": "other layers frozen",
     "keep": "other layers dense",
     "layer_norm": "LayerNorm",
