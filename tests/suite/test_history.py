@@ -77,7 +77,7 @@ def test_points_of_an_epoch_are_evenly_spaced_and_one_where_there_are_epochs_eno
     assert max(due(7, 1)) < 7  # fewer batches than points: one after each
 
 
-@pytest.mark.parametrize("points", [1, 199, 200, 201, 400, 777])
+@pytest.mark.parametrize("points", [1, 199, 200, 201, 218, 243, 400, 777])
 def test_long_histories_are_thinned_evenly_and_keep_their_last_point(points):
     kept = thinned(list(range(points)))
     assert len(kept) == min(points, 200)

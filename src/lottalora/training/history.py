@@ -156,8 +156,8 @@ def thinned(column: list[float]) -> list[float]:
     """At most `POINTS` of them, at even distances, and the last."""
     if len(column) <= POINTS:
         return column
-    step = len(column) / POINTS
-    return [column[math.ceil(step * point) - 1] for point in range(1, POINTS + 1)]
+    count = len(column)  # in whole numbers: as a fraction the last place may come out one too far
+    return [column[-(-count * point // POINTS) - 1] for point in range(1, POINTS + 1)]
 
 
 def rounded(column: list[float]) -> list[float]:
