@@ -363,6 +363,19 @@ def test_half_precision_never_rounds_the_composed_matrix():
     assert ours.taken is Form.ACCUMULATE
 
 
+def test_backward_inside_autocast_computes_in_the_dtype_of_the_forward_pass():
+    net = nn.Sequential(nn.Linear(300, 200))
+    wrap(net, Scaffold(rank=4))
+    nn.init.normal_(net[0].B, std=0.1)
+    x, dh, found = torch.randn(64, 300, requires_grad=True), torch.randn(64, 200), []
+    for inside in (False, True):
+        with fused_as("accumulate"):
+            h = net(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            found.append(torch.autograd.grad(h, [x, net[0].A, net[0].B, net[0].beta], dh))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_autocast_gives_the_gradients_of_the_reference():
     ours = layer(bias=False)
     x = torch.randn(40, 32, requires_grad=True)

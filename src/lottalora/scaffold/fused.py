@@ -175,12 +175,17 @@ class Fused(Function):
     @staticmethod
     def backward(ctx: Context, dh: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, W, β, A, B and b, from dh, (*, out)."""
-        if ctx.factor is not None and not torch.is_grad_enabled():
-            return _straight_gradients(ctx, ctx.factor, dh)
         if not torch.is_autocast_enabled(dh.device.type):
-            return _gradients(ctx.needs_input_grad, ctx.how, dh, *ctx.saved_tensors)
+            return _backward(ctx, dh)
         with torch.autocast(dh.device.type, enabled=False):
-            return _gradients(ctx.needs_input_grad, ctx.how, dh, *ctx.saved_tensors)
+            return _backward(ctx, dh)
+
+
+def _backward(ctx: Context, dh: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients as the forward pass went; those that are differentiated again go the general way."""
+    if ctx.factor is not None and not torch.is_grad_enabled():
+        return _straight_gradients(ctx, ctx.factor, dh)
+    return _gradients(ctx.needs_input_grad, ctx.how, dh, *ctx.saved_tensors)
 
 
 def _is_straight(
