@@ -16,6 +16,28 @@ from lottalora.report.picture import Picture
 Curves = Mapping[str, Mapping[str, float]]  # arm → layer → value
 
 
+def layer_pictures(
+    lines: Iterable[Mapping], name: str, key: str, *, title: str, caption: str, label: str
+) -> list[Picture]:
+    """A picture for each block of an analysis of kept weights.
+
+    Args:
+        lines: its numbers.
+        name: of the analysis, the first word of the files' names.
+        key: of the quantity in a line.
+        title: what follows the task in a title.
+        caption: below the picture.
+        label: of the quantity's axis.
+    """
+    blocks: dict[str, list[Mapping]] = {}
+    for line in lines:
+        blocks.setdefault(line["block"], []).append(line | {"value": line[key]})
+    return [
+        layer_picture(f"{name}_{found[0]['name']}", f"{found[0]['task']}: {title}", caption, label, found)
+        for found in blocks.values()
+    ]
+
+
 def layer_picture(name: str, title: str, caption: str, label: str, lines: Iterable[Mapping]) -> Picture:
     """Return the picture of lines with `arm`, `layer` and `value`, averaged over what is left."""
     values: dict[str, dict[str, list[float]]] = {}

@@ -21,7 +21,7 @@ from lottalora.report.kept_runs import first_examples
 from lottalora.report.kept_runs import kept_lines
 from lottalora.report.kept_runs import score_again
 from lottalora.report.kept_runs import seen_by_layers
-from lottalora.report.layer_picture import layer_picture
+from lottalora.report.layer_picture import layer_pictures
 from lottalora.report.least_rank_table import task_of
 from lottalora.report.names import plain_name
 from lottalora.report.picture import Picture
@@ -84,13 +84,8 @@ def layers_of(block: Block, line: Line, row: Row, kept: Kept) -> list[dict]:
 
 def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
     """For each block: the frozen path's share of every layer's output, a curve an arm."""
-    made = []
-    for title in dict.fromkeys(line["block"] for line in found.numbers):
-        lines = [line | {"value": line["frozen_share"]} for line in found.numbers if line["block"] == title]
-        name = f"paths_{lines[0]['name']}"
-        made.append(layer_picture(name, f"{lines[0]['task']}: frozen path and adapter path", CAPTION,
-                                  "share of the frozen path", lines))  # fmt: skip
-    return made
+    words = {"title": "frozen path and adapter path", "caption": CAPTION, "label": "share of the frozen path"}
+    return layer_pictures(found.numbers, "paths", "frozen_share", **words)
 
 
 CAPTION = "‖β W_seed x‖² as a share of the squares of both paths, on test data; mean over seeds"

@@ -21,7 +21,7 @@ from lottalora.report.kept_runs import COMMAND
 from lottalora.report.kept_runs import first_examples
 from lottalora.report.kept_runs import kept_lines
 from lottalora.report.kept_runs import seen_by_layers
-from lottalora.report.layer_picture import layer_picture
+from lottalora.report.layer_picture import layer_pictures
 from lottalora.report.least_rank_table import task_of
 from lottalora.report.names import plain_name
 from lottalora.report.picture import Picture
@@ -110,13 +110,8 @@ def text(value: float | None) -> str:
 
 def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
     """For each block: CKA against depth, a curve an arm."""
-    made = []
-    for title in dict.fromkeys(line["block"] for line in found.numbers):
-        lines = [line | {"value": line["cka"]} for line in found.numbers if line["block"] == title]
-        name = f"similarity_{lines[0]['name']}"
-        made.append(layer_picture(name, f"{lines[0]['task']}: similarity to full training", CAPTION,
-                                  "linear CKA", lines))  # fmt: skip
-    return made
+    words = {"title": "similarity to full training", "caption": CAPTION, "label": "linear CKA"}
+    return layer_pictures(found.numbers, "similarity", "cka", **words)
 
 
 CAPTION = "similarity of each layer's outputs to those of full training, on test data; mean over seeds"
