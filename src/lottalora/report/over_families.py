@@ -20,8 +20,6 @@ STARTED = "full_from_scaffold"  # the table's full training starts from each fam
 SWEEPS = {"full": "table3_full", "scaffold": "table3"}
 
 Place = tuple[str, str, str, int | None, str]  # model, size, condition, rank, family
-
-
 Scores = Mapping[int, float]  # by seed
 
 

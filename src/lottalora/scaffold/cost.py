@@ -10,9 +10,7 @@ import torch
 
 from lottalora.scaffold.blocks import rows_of_a_block
 
-SKINNY = (
-    3.0  # a product with one side of r runs at a third of the rate of a wide one: measured, AVX2, float32
-)
+SKINNY = 3.0  # a product with a side of r runs at a third of the rate of a wide one: measured, AVX2, float32
 PASS = 24.0  # wide operations in the time in which one number is read or written
 CALLS = 2e7  # wide operations in the time that a function in Python takes over a graph of PyTorch's: measured
 STRAIGHT = 2e6  # the same for `straight`, which has no more calls than the graph has
