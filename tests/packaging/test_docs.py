@@ -87,11 +87,35 @@ def test_a_changed_row_makes_a_page_stale_and_writing_brings_it_up_to_date(tmp_p
         ("score mlp mnist", "the marker `score mlp mnist` has missing a required argument: 'size'"),
         ("score mlp mnist tiny full", "no rows of mlp on mnist, tiny, recipe paper"),
         ("score mlp mnist medium scaffold 4", "0 lines of the rows are mlp mnist medium scaffold 4"),
+        (
+            "score mlp mnist medium scaffold 8 recipe=modified optimizer.lr=0.1",
+            "no rows of mlp on mnist, medium, recipe modified, optimizer.lr=0.1",
+        ),
     ],
 )
 def test_a_marker_that_cannot_be_filled_is_refused_in_one_line(marker, said):
     with pytest.raises(ValueError, match=said):
         docs_pages.fill(f"<!-- rows: {marker} --><!-- /rows -->", blocks_of([make_row(), make_baseline()]))
+
+
+def fill_score(rows_at_hand, *words):
+    marker = " ".join(("score mlp mnist medium scaffold 8", *words))
+    text = docs_pages.fill(f"<!-- rows: {marker} --><!-- /rows -->", blocks_of(rows_at_hand))
+    return float(re.search(r">([\d.]+) %", text)[1])
+
+
+def test_marker_takes_the_least_changed_table_and_names_what_else_it_wants():
+    """A table of another learning rate stands under the same name; the first of them is not good enough."""
+    named = {"recipe": "2-epochs", "changed": {"trainer.epochs": 2}}
+    faster = named | {"changed": {"optimizer.lr": 0.01, "trainer.epochs": 2}}
+    at_hand = [make_row(score=0.5, **faster), make_row(score=0.6, **named)]
+    assert fill_score(at_hand, "recipe=2-epochs") == 60
+    assert fill_score(at_hand, "recipe=2-epochs", "optimizer.lr=0.01") == 50
+    at_hand.append(make_row(score=0.7, device="a GPU, bf16-mixed", **named))
+    assert fill_score(at_hand, "recipe=2-epochs", "precision=bf16-mixed") == 70
+    assert fill_score(at_hand, "recipe=2-epochs", "precision=32-true") == 60
+    with pytest.raises(ValueError, match="2 tables of rows of mlp on mnist, medium, recipe 2-epochs"):
+        fill_score(at_hand, "recipe=2-epochs")
 
 
 def test_a_folder_without_markers_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from lottalora.report.beta import arms_of
 from lottalora.report.blocks import blocks_of
+from lottalora.report.grouping import row_options
 from lottalora.report.tables import notes
 from lottalora.report.tables import recovery_csv
 from tests.rows.factory import make_baseline
@@ -124,6 +125,13 @@ def test_both_trainable_shares_are_given():
 def test_difference_from_the_paper_is_ours_minus_theirs():
     (line,) = lines_of([make_row(score=0.970)])
     assert line.difference == pytest.approx(0.002)
+
+
+def test_runs_of_one_named_recipe_are_told_apart_by_what_they_changed():
+    named = {"recipe": "2-epochs", "changed": {"trainer.epochs": 2}}
+    faster = named | {"changed": {"trainer.epochs": 2, "optimizer.lr": 0.01}}
+    assert row_options(make_row(**named)) == "trainer.epochs=2"
+    assert row_options(make_row(**faster)) == "trainer.epochs=2, optimizer.lr=0.01"
 
 
 @pytest.mark.parametrize(

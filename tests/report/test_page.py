@@ -4,6 +4,7 @@ import html
 import json
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_verdict_states_recovery_with_rank_and_n_beside_the_paper(written):
 
 def test_payload_is_json_and_holds_every_readable_row(written):
     payload = re.search(r'id="payload">(.*?)</script>', written.read_text(), re.DOTALL)[1]
-    assert len(json.loads(payload)["runs"]) == 8
+    assert len(json.loads(payload)["runs"]["rows"]) == 8
 
 
 def test_runs_that_differ_in_their_seeds_are_listed_from_one_config(monkeypatch, tmp_path):
@@ -126,10 +127,25 @@ def test_sections_follow_the_papers_order_by_their_proper_names(written):
     assert "mlp on mnist" not in written.read_text()
 
 
+def as_dicts(table):
+    return [dict(zip(table["keys"], values, strict=True)) for values in table["rows"]]
+
+
+def row_file(line, run):
+    """As page.js makes it."""
+    before, after = line["file"]
+    return f"{line['folder']}/{before}s{run['seed']}{after}-{run['digest']}.json"
+
+
 def test_page_of_the_repositorys_rows_is_small_and_tells_every_story(tmp_path):
     found, problems = rows.read_all(ROOT / "results")
     text = page(blocks_of(found), problems, ROOT / "results", tmp_path, "lottalora report")
     assert len(text.encode()) <= 1.5e6
+    payload = json.loads(re.search(r'id="payload">(.*?)</script>', text, re.DOTALL)[1])
+    lines, runs = (as_dicts(payload[name]) for name in ("lines", "runs"))
+    assert {unquote(row_file(lines[run["line"]], run)) for run in runs} == {
+        path.relative_to(ROOT / "results").as_posix() for path in ROOT.glob("results/rows/*/*/*.json")
+    }
     sections = re.findall(r'<section id="(\w+)-(\w+)".*?</section>', text, re.DOTALL)
     assert len(sections) >= 10
     assert text.count('<p class="story">') >= 9
@@ -145,7 +161,9 @@ def test_page_of_5000_rows_stays_below_3_megabytes(tmp_path):
         for row in found
     ][:5000]
     text = page(blocks_of(many), [], tmp_path, tmp_path, "lottalora report")
-    assert len(json.loads(re.search(r'id="payload">(.*?)</script>', text, re.DOTALL)[1])["runs"]) == 5000
+    assert (
+        len(json.loads(re.search(r'id="payload">(.*?)</script>', text, re.DOTALL)[1])["runs"]["rows"]) == 5000
+    )
     assert len(text.encode()) <= 3e6
 
 

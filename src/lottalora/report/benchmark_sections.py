@@ -68,7 +68,7 @@ def paper_order(item: tuple) -> tuple:
 
 
 def section_of(pair: tuple[str, str], blocks: list[Block], shown: Shown) -> Section:
-    """Return the page's section of one benchmark."""
+    """The page's section of one benchmark; of further scores those of its main runs (the CSV has all)."""
     title, anchor = pair_title(*pair), f"{pair[0]}-{pair[1]}"
     of_data = title.partition(",")[0] if pair in BENCHMARKS else title  # two models may share their data
     short = of_data if pair != ("vit_random", "flowers102") else "Random ViT"
@@ -82,7 +82,9 @@ def section_of(pair: tuple[str, str], blocks: list[Block], shown: Shown) -> Sect
     families = families_picture(main, shown.name("families", main))
     pictures = [each for each in (picture, families) if each]
     parts = [Part(f"All {len(main.lines)} lines of {main.title}", tables=[full_table(main)])]
-    parts += [part_of(block, shown) for block in blocks if block is not main]
+    parts += [
+        part_of(each, shown) for each in blocks if each is not main and (each.own or same_runs(each, main))
+    ]
     return Section(
         anchor, title, short, state_of(main), not is_shortened(main),
         sentences=[" ".join(told)] * bool(told) + agreement(main),

@@ -3,7 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
 from statistics import fmean
+from statistics import median
+from types import MappingProxyType
 
 from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.benchmarks import NINE
@@ -33,7 +36,8 @@ from lottalora.scaffold.families import SCALINGS
 MakeBlock = Callable[..., str]
 MAKERS: dict[str, MakeBlock] = {}
 OPTIONS = ("place", "fresh")  # of a line, as it is written there
-SELECTORS = ("recipe", "metric", "init", "adapter", "alpha", *OPTIONS)  # KEY=VALUE words of a marker
+OF_THE_BLOCK = ("recipe", "metric", "precision")
+SELECTORS = (*OF_THE_BLOCK, "init", "adapter", "alpha", *OPTIONS)  # KEY=VALUE words of a marker
 
 
 def fills(make: MakeBlock) -> MakeBlock:
@@ -92,6 +96,24 @@ def beta(blocks: list[Block], model: str, data: str, size: str) -> str:
     values = [value for line in lines for run in line.runs for value in run["beta"].values()]
     values = [value for value in values if value is not None]
     return f"{min(values):.2f} and {max(values):.2f}"
+
+
+@fills
+def median_beta(
+    blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str, *rest: str
+) -> str:
+    """The median of a line's β, over its layers and runs."""
+    _, line = find(blocks, model, data, size, condition, rank, *rest)
+    return f"{median(beta for run in line.runs for beta in run['beta'].values()):.3f}"
+
+
+@fills
+def decay_alone(
+    blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str, *rest: str
+) -> str:
+    """What weight decay alone makes of a β of 1 in a line's runs."""
+    _, line = find(blocks, model, data, size, condition, rank, *rest)
+    return f"{fmean(run['beta_decay'] for run in line.runs):.3f}"
 
 
 @fills
@@ -267,11 +289,16 @@ def evidence_counts(blocks: list[Block]) -> str:
 def find(
     blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str, *rest: str
 ) -> tuple[Block, Line]:
-    """The one line that is asked for: of the paper's recipe and scaffold unless said otherwise."""
+    """The one line that is asked for: of the paper's recipe and scaffold unless said otherwise.
+
+    A key with a dot is what the training changed in its recipe, such as optimizer.lr=0.003.
+    """
     options = dict(word.split("=", 1) for word in rest)
+    changed = {key: options.pop(key) for key in list(options) if "." in key}
     if unknown := options.keys() - SELECTORS:
         raise ValueError(f"Unknown {', '.join(sorted(unknown))} in a marker. Known: {', '.join(SELECTORS)}.")
-    block = find_block(blocks, model, data, size, options.get("recipe", "paper"), options.get("metric"))
+    of_the_block = {key: options[key] for key in OF_THE_BLOCK if key in options}
+    block = find_block(blocks, model, data, size, **of_the_block, changed=changed)
     wanted = None if rank == "-" else int(rank)
     lines = [line for line in block.lines if (line.condition, line.rank) == (condition, wanted)]
     init = options.get("init")
@@ -297,15 +324,36 @@ def find(
 
 
 def find_block(
-    blocks: list[Block], model: str, data: str, size: str, recipe: str = "paper", metric: str | None = None
+    blocks: list[Block],
+    model: str,
+    data: str,
+    size: str,
+    recipe: str = "paper",
+    metric: str | None = None,
+    precision: str | None = None,
+    changed: Mapping[str, str] = MappingProxyType({}),
 ) -> Block:
-    """Return the block of these names; raise ValueError if there is none."""
-    found = [block for block in blocks if (block.model, block.data, block.size) == (model, data, size)]
-    found = [block for block in found if block.recipe == recipe]
-    found = [block for block in found if block.own or block.metric.name.replace(" ", "_") == metric]
-    found = [block for block in found if not metric or block.metric.name.replace(" ", "_") == metric]
-    if not found:
-        raise ValueError(f"no rows of {model} on {data}, {size}, recipe {recipe}.")
+    """Return the block of these names, of several the one that changed least in its recipe.
+
+    Raises:
+        ValueError: there is none, or two that changed as little.
+    """
+    found = [
+        block
+        for block in blocks
+        if (block.model, block.data, block.size, block.recipe) == (model, data, size, recipe)
+        and (block.metric.name.replace(" ", "_") == metric or (block.own and not metric))
+        and precision in (None, block.precision or "32-true")
+        and all(str(block.changed.get(key)) == value for key, value in changed.items())
+    ]
+    found = [block for block in found if block.own] or found
+    least = min((len(block.changed) for block in found), default=0)
+    found = [block for block in found if len(block.changed) == least]
+    if len(found) != 1:
+        number = f"{len(found)} tables of" if found else "no"
+        asked = ", ".join((f"recipe {recipe}", *(f"{key}={value}" for key, value in changed.items())))
+        titles = "".join(f"\n  {block.title}" for block in found)
+        raise ValueError(f"{number} rows of {model} on {data}, {size}, {asked}.{titles}")
     return found[0]
 
 

@@ -191,9 +191,7 @@ def scaffold_options(row: Row) -> dict:
 
 def row_options(row: Row) -> str:
     """What tells a run from others of its mode, init and rank: adapter, scaffold, changes of its recipe."""
-    named = own_options(row)
-    if row["recipe"] == "modified":
-        named |= changed_of_training(row)
+    named = own_options(row) | changed_of_training(row)
     words = [word for word in adapter_of(row).split("+") if word]
     return ", ".join([*words, *(f"{key}={value}" for key, value in named.items())])
 

@@ -25,6 +25,7 @@ from lottalora.report.names import block_names
 from lottalora.report.page_svg import panel_svg
 from lottalora.report.palette import VARIABLES
 from lottalora.report.picture import Picture
+from lottalora.report.run_list import as_table
 from lottalora.report.run_list import run_list
 from lottalora.report.section import Shown
 from lottalora.report.sections import sections_of
@@ -85,7 +86,7 @@ def page(
         filters={key: distinct(runs, key) for key in FILTERS},
         problems=[problem.replace(f"{results}/", "") for problem in problems],
         origin=origin(runs, command, blocks),
-        payload=as_json(listed),
+        payload=as_json(listed | {name: as_table(listed[name]) for name in ("runs", "lines")}),
         style=own_file("page.css"),
         script=script,
         hashes=[sha256(script)],

@@ -17,6 +17,8 @@ from lottalora.report.tables import notes
 DEFAULT = ("condition", "rank", "n", "score", "recovery", "share", "paper", "difference")
 MOST = 8  # columns that a page of text has room for
 LONGEST = 40  # lines likewise
+WIDEST = 40  # letters of a column that stays on one line, where the table is wider than the page
+FLOATS = 12  # tables, after which they are set: LaTeX holds some fifty back and then gives up
 SIZES = ((75, r"\small"), (90, r"\footnotesize"), (math.inf, r"\scriptsize"))  # by letters across a table
 HEAD = r"""% Lines of booktabs.sty where the document loads it, plain ones otherwise.
 \providecommand{\toprule}{\hline}
@@ -33,7 +35,12 @@ def latex(blocks: Iterable[Block], columns: Sequence[str] = DEFAULT) -> str:
     """
     check(columns)
     labels: dict[str, int] = {}
-    return "\n\n".join([HEAD, *(each for block in blocks for each in tables(block, columns, labels))]) + "\n"
+    parts = [HEAD]
+    for number, text in enumerate(each for block in blocks for each in tables(block, columns, labels)):
+        if number and number % FLOATS == 0:
+            parts.append(r"\clearpage")
+        parts.append(text)
+    return "\n\n".join(parts) + "\n"
 
 
 def check(columns: Sequence[str]) -> None:
@@ -70,10 +77,14 @@ def table(
     )
     places = [COLUMNS.index(name) for name in columns]
     head = [headings(block.metric)[place] for place in places]
-    letters = "".join("l" if place < LEFT else "r" for place in places)
     texts = [[found[place] for place in places] for found in (chosen(line, block, columns) for line in lines)]
     body = [line_text(each) for each in texts]
-    size = next(name for most, name in SIZES if letters_across([head, *texts]) <= most)
+    widths = [max(map(len, column)) for column in zip(head, *texts, strict=True)]
+    size = next(name for most, name in SIZES if sum(widths) <= most)
+    folds = WIDEST if size == SIZES[-1][1] else math.inf
+    letters = "".join(
+        letter_of(place, wide=width > folds) for place, width in zip(places, widths, strict=True)
+    )
     return "\n".join(
         [
             r"\begin{table}",
@@ -93,9 +104,11 @@ def table(
     )
 
 
-def letters_across(texts: list[list[str]]) -> int:
-    """Return the width of a table in letters."""
-    return sum(max(map(len, column)) for column in zip(*texts, strict=True))
+def letter_of(place: int, wide: bool) -> str:
+    """How the column at a place of COLUMNS is set: numbers to the right, words in lines if they are wide."""
+    if place >= LEFT:
+        return "r"
+    return r"p{0.38\linewidth}" if wide else "l"
 
 
 def chosen(line: Line, block: Block, columns: Sequence[str]) -> list[str]:

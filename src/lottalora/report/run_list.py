@@ -28,8 +28,9 @@ DIGITS = 8  # of a score, which is a float32 number mostly
 def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str] = ()) -> dict:
     """All runs, with what many share told once, so that thousands of them stay small.
 
-    {"runs": one dict for each row, "lines": what its line shares, "pool": options, "configs": places in the
-    pool (see `as_changes`), "made": device and commit, "base": address of the results}.
+    {"runs": one dict for each row, "lines": what its line shares, its file's name as what stands before and
+    after the seed, "pool": options, "configs": places in the pool (see `as_changes`), "made": device and
+    commit, "base": address of the results}.
     """
     pool: dict[str, int] = {}
     configs: dict[tuple[int, ...], int] = {}
@@ -60,6 +61,12 @@ def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str
     }
 
 
+def as_table(entries: list[dict]) -> dict:
+    """Dicts with their keys told once: {"keys": names, "rows": their values, None for one it lacks}."""
+    keys = list(dict.fromkeys(key for each in entries for key in each))
+    return {"keys": keys, "rows": [[each.get(key) for key in keys] for each in entries]}
+
+
 def as_changes(configs: list[tuple[int, ...]]) -> list[list[int] | dict]:
     """Lists of places; {"of": number of an earlier list, "at": {index: place}} for one much like it."""
     told, whole = [], {}  # length → number and list of the last one told as a whole
@@ -81,14 +88,16 @@ def marked(line: Line) -> list[tuple[bool, Row]]:
 
 def line_entry(block: Block, row: Row, results: Path) -> dict:
     """What the runs of one line share; what says nothing is left out."""
-    metric = block.metric
+    metric, path = block.metric, rows.path_of(row, results)
+    before, _, after = path.stem.removesuffix(f"-{row['digest']}").rpartition(f"s{row['seed']}")
     made = {key: row[key] for key in OF_A_LINE} | {
         "data": row["data"] + (f" ({block.stand_in.removeprefix('built-in ')})" if block.stand_in else ""),
         "share": round(100 * row["counts"]["trainable"] / row["counts"]["full"], 5),
         "trainable": row["counts"]["trainable"],
         "options": row_options(row),
         "shown": [metric.scale, metric.decimals, f" {metric.unit}" if metric.unit else ""],
-        "folder": quote(rows.path_of(row, results).parent.relative_to(results).as_posix()),
+        "folder": quote(path.parent.relative_to(results).as_posix()),
+        "file": [quote(before), quote(after)],
     }
     return {key: value for key, value in made.items() if value not in (None, "")}
 
@@ -102,7 +111,6 @@ def entry(block: Block, row: Row, counted: bool, results: Path) -> dict:
         "removed": shortened(removed_score(row)),
         "recovery": recovery_of(block, row),
         "older": not counted,
-        "row": quote(path.name),
         "log": log_of(path.relative_to(results), results),
     }
     return {key: value for key, value in made.items() if value not in (None, "", False)}

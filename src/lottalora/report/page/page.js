@@ -70,7 +70,10 @@ const heads = [...table.querySelectorAll("th[data-key]")];
 const keys = heads.map((head) => head.dataset.key);
 const WORDS = ["model", "size", "data", "mode", "init", "recipe", "options", "device", "digest", "metric", "state"];
 const scoreText = (run, score) => (score * run.shown[0]).toFixed(run.shown[1]);
-payload.runs = payload.runs.map((run) => ({...payload.lines[run.line], ...payload.made[run.made], ...run}));
+const entries = ({keys, rows}) => rows.map((values) =>
+  Object.fromEntries(keys.map((key, place) => [key, values[place]]).filter(([, value]) => value !== null)));
+const lines = entries(payload.lines);
+payload.runs = entries(payload.runs).map((run) => ({...lines[run.line], ...payload.made[run.made], ...run}));
 payload.runs.forEach((run) => {
   const numbers = ["rank", "alpha", "seed"].filter((key) => key in run).map((key) => `${key}=${run[key]}`);
   const said = WORDS.map((key) => run[key] ?? "").join(" ").replaceAll(",", " ");
@@ -142,7 +145,8 @@ function unfolded(run, id) {
   const box = inside.appendChild(document.createElement("div"));
   box.append(`${run.digest}, finished ${run.finished}, commit ${run.commit || "–"}, ${run.metric}`);
   if (run.older) box.append(". Older row of a seed that was run again: in no mean");
-  box.append(". Files: ", link("row", `${payload.base}/${run.folder}/${run.row}`));
+  const file = `${run.file[0]}s${run.seed}${run.file[1]}-${run.digest}.json`;
+  box.append(". Files: ", link("row", `${payload.base}/${run.folder}/${file}`));
   if (run.log) box.append(", ", link("log and checkpoint", `${payload.base}/${run.log}/`));
   const config = document.createElement("code");
   config.textContent = configOf(run.config).map((option) => payload.pool[option]).join("\n");
