@@ -193,6 +193,43 @@ def test_compiled_without_a_break_it_computes_the_same():
     torch.testing.assert_close(compiled(X), net(X))
 
 
+def lose_memory(net):
+    net[0]._buffers["W_seed"] = torch.full((8, 8), 7.0)
+
+
+def assign_from_meta(net):
+    state = net.state_dict()
+    net.to("meta")
+    net.load_state_dict(state, assign=True)
+
+
+@pytest.mark.parametrize("lose", [lose_memory, assign_from_meta])
+def test_lost_weight_is_drawn_before_it_is_compiled(lose):
+    net = trained(wrapped())
+    expected, compiled = net(X), torch.compile(net, backend="eager", fullgraph=True)
+    for _ in range(2):  # before the first graph, and after it
+        lose(net)
+        torch.testing.assert_close(compiled(X), expected)
+
+
+def test_weights_passed_to_a_compiled_net_are_used_and_left_alone():
+    net, given = trained(wrapped()), {"0.W_seed": torch.ones(8, 8)}
+    expected = torch.func.functional_call(net, given, (X,))
+    compiled = torch.compile(net, backend="eager")
+    torch.testing.assert_close(torch.func.functional_call(compiled, given, (X,)), expected)
+    assert torch.equal(given["0.W_seed"], torch.ones(8, 8))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_lost_weight_is_drawn_before_it_is_traced():
+    net = trained(wrapped())
+    expected = net(X)
+    lose_memory(net)
+    traced = torch.jit.trace(net, X)
+    torch.testing.assert_close(traced(X), expected)
+    assert "copy_" not in str(traced.inlined_graph)
+
+
 # Names of streams
 
 

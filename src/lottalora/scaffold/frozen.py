@@ -6,10 +6,12 @@ W_seed again: at once if it is notified, or else at the next forward pass. Value
 drawn W_seed in place are kept, since they are taken to be intended; `verify` reports them.
 """
 
+import contextlib
 import os
 import sys
 import types
 from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from typing import NamedTuple
@@ -130,16 +132,17 @@ class Frozen(nn.Module):
         """
         self.source = source
         W_seed = self.W_seed
-        if not W_seed.is_meta:
-            if drawn is None:
-                fill(W_seed, source)
-            else:
-                to_local(W_seed).copy_(drawn)
-            if not is_shared_out(W_seed):
-                mark(W_seed, source)
-            self._clear_padding()
-        self._write_record()
-        self._settle()
+        with _untraced():
+            if not W_seed.is_meta:
+                if drawn is None:
+                    fill(W_seed, source)
+                else:
+                    to_local(W_seed).copy_(drawn)
+                if not is_shared_out(W_seed):
+                    mark(W_seed, source)
+                self._clear_padding()
+            self._write_record()
+            self._settle()
 
     def check(self, x: Tensor) -> None:
         """Draw W_seed again if it may have lost its values; every forward pass starts with this.
@@ -154,9 +157,12 @@ class Frozen(nn.Module):
             ValueError: the layer is on the meta device and x is not, or a W_seed that was given has lost its
                 values.
         """
+        if torch.compiler.is_compiling():
+            self._check_while_compiling()
+            return
         W_seed = self.W_seed
         absent = W_seed.is_meta and not x.is_meta
-        if torch.compiler.is_compiling() or (self.source is None and not self._lost and not absent):
+        if self.source is None and not self._lost and not absent:
             return
         if self._is_drawn(W_seed) and not absent:
             return
@@ -172,9 +178,30 @@ class Frozen(nn.Module):
                 "This layer is on the meta device: call materialize(model), or model.to_empty(device=…)."
             )
         if absent:  # a state was assigned to a model on the meta device
-            self.W_seed = W_seed = torch.empty_like(W_seed, device=x.device)
-        if self.source is not None and self._may_draw(W_seed) and not _inside_functional_call():
-            self.redraw(self.source)
+            self.W_seed = torch.empty_like(W_seed, device=x.device)
+        self._restore()
+
+    def _check_while_compiling(self) -> None:
+        """Draw a lost W_seed while dynamo makes the graph; drawing is no part of the graph.
+
+        `torch.export` without dynamo hides the tensors of the module, so nothing can be done there.
+        """
+        if self.source is not None and torch.compiler.is_dynamo_compiling():
+            self._restore()
+            _ = hasattr(self.W_seed, "drawn")  # dynamo guards it: without the mark, the graph is made again
+
+    def _restore(self) -> bool:
+        """Draw W_seed again if it has lost its mark. It returns True, since dynamo wants a constant."""
+        source, W_seed = self.source, self.W_seed
+        if source is None or self._is_drawn(W_seed) or not self._may_draw(W_seed):
+            return True
+        if not _inside_functional_call():
+            self.redraw(source)
+        return True
+
+    # Dynamo calls it instead of tracing it. torch.compiler.assume_constant_result does the same, and imports
+    # dynamo, which takes seconds.
+    _restore._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see above
 
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of the float32 draw, or of the present bits of a W_seed that was given."""
@@ -358,6 +385,7 @@ class Frozen(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         if not self.W_seed.is_meta:
+            self._restore()
             self._write_record(self.fingerprint())
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
@@ -374,6 +402,14 @@ class Frozen(nn.Module):
         if any(key.startswith(prefix) for key in state_dict):
             state_dict[f"{prefix}identity"] = self._buffers["identity"]  # states of before format 1 have none
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+        if local_metadata.get("assign_to_params_buffers") and isinstance(given, Tensor):
+            self._leave_meta(given.device)
+
+    def _leave_meta(self, device: torch.device) -> None:
+        """Draw a W_seed that is on the meta device, after a state was assigned to this module."""
+        absent = type(self.W_seed) is Tensor and self.W_seed.is_meta
+        if self.source is not None and absent and device.type != "meta":
+            self.W_seed = torch.empty_like(self.W_seed, device=device)
 
 
 def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
@@ -381,6 +417,18 @@ def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
     values = torch.tensor(list(os.urandom(16)), dtype=like.dtype, device=like.device)
     moved = fn(values)
     return torch.equal(moved.cpu().double(), values.cpu().double())
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """A context manager under which `torch.jit.trace` records nothing: drawing is no part of the graph."""
+    state = torch._C._get_tracing_state()
+    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # not in torch's stubs
+    set_state(None)
+    try:
+        yield
+    finally:
+        set_state(state)
 
 
 def _inside_functional_call() -> bool:
