@@ -200,11 +200,15 @@ def test_family_with_one_reading_has_no_scaling():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"std": "wide"}, "std of init family 'normal' must be a number, got 'wide'"),
+        ({"std": "wide"}, "std of init family 'normal' must be a number, int or float, got 'wide'"),
+        ({"std": None}, "std of init family 'normal' must be a number, int or float, got None"),
+        ({"std": True}, "std of init family 'normal' must be a number, int or float, got True"),
+        ({"std": math.nan}, "std of init family 'normal' must be a finite number, got nan"),
+        ({"fan_in": 1}, "fan_in of init family 'normal' must be true or false, got 1"),
         ({"fan_in": "no"}, "fan_in of init family 'normal' must be true or false, got 'no'"),
     ],
 )
-def test_text_in_the_place_of_a_number_is_refused(parameters, message):
+def test_value_of_another_kind_is_refused(parameters, message):
     with pytest.raises(ValueError, match=message):
         Scaffold(rank=1, parameters=parameters)
 
@@ -224,6 +228,12 @@ def test_scale_that_standardising_would_cancel_is_refused(name, parameters):
 def test_clip_that_is_no_positive_number_is_refused(name, clip):
     with pytest.raises(ValueError, match="clip must be a finite number above 0, got"):
         sample(name, clip=clip)
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, math.nan])
+def test_rate_that_is_not_positive_is_refused(rate):
+    with pytest.raises(ValueError, match="rate must be a number above 0, got"):
+        sample("exponential", rate=rate, scaling="literal")
 
 
 def test_second_family_of_one_name_is_refused():

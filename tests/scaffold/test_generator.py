@@ -124,6 +124,24 @@ def test_rows_outside_the_matrix_are_refused():
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": (3, 0)}, r"shape must be \(out, in\), two whole numbers above 0, got \(3, 0\)"),
+        ({"shape": (3,)}, "shape must be"),
+        ({"shape": (3, 4), "stack": 2}, r"stack must divide the rows of \(3, 4\), got 2"),
+    ],
+)
+def test_source_of_no_matrix_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Source(0, "layer", **options)
+
+
+def test_whole_numbers_are_not_drawn():
+    with pytest.raises(ValueError, match=r"must be a floating-point dtype, .*got torch.int8"):
+        draw(Source(0, "layer", (3, 4)), dtype=torch.int8)
+
+
+@pytest.mark.parametrize(
     "change", [{"seed": 2}, {"name": "b"}, {"shape": (64, 32)}, {"family": "cauchy"}, {"redraw": 1}]
 )
 def test_streams_that_differ_in_one_part_are_independent(change):

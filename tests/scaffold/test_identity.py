@@ -407,6 +407,39 @@ def test_state_of_another_model_is_refused_in_one_line_and_nothing_is_loaded(sav
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (lambda: wrapped(rank=3), r"'0' has other adapters: it has A of shape \(3, 8\); this model has A of"),
+        (lambda: wrapped(train_beta=False), "'0' has other adapters: it has no beta; this model has beta"),
+        (build, "is that of the model before wrap, as it has '0.weight': load it before wrap"),
+    ],
+    ids=["another rank", "without β", "before wrap"],
+)
+def test_state_with_other_adapters_is_refused_in_one_line_and_nothing_is_loaded(saved, message):
+    net = wrapped()
+    before, state = copy.deepcopy(net.state_dict()), trained(saved()).state_dict()
+    with pytest.raises(ValueError, match=message) as error:
+        net.load_state_dict(state)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_vectors_of_a_plain_state_are_loaded_without_a_warning_if_that_is_asked_for():
+    net, plain = wrapped(), trained(build())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "0.weight" in net.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    assert torch.equal(net[0].bias, plain[0].bias)
+
+
+def test_record_survives_a_cast_of_the_whole_state():
+    state = {name: value.bfloat16() for name, value in wrapped().state_dict().items()}
+    wrapped().load_state_dict(state)
+    with pytest.raises(ValueError, match="another scaffold"):
+        wrapped(seed=2).load_state_dict(state)
+
+
 def test_parts_of_a_state_are_loaded_if_that_is_asked_for():
     net, part = trained(wrapped()), wrapped()
     state = {name: value for name, value in net.state_dict().items() if name.startswith("0.")}

@@ -14,6 +14,7 @@ from lottalora.scaffold import Source
 from lottalora.scaffold import convolution as convolutions
 
 DOUBLE = torch.float64
+SOURCE = Source(0, "layer", (4, 3))
 CONVOLUTIONS = {1: (nn.Conv1d, LottaConv1d), 2: (nn.Conv2d, LottaConv2d), 3: (nn.Conv3d, LottaConv3d)}
 
 
@@ -160,6 +161,25 @@ def test_weight_that_is_no_single_matrix_is_refused():
         linear(out=16, residual=True).weight.sum()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LottaLinear(torch.ones(3), Adapter()), r"matrix, \(out, in\), got float32 of shape \(3,\)"),
+        (lambda: LottaLinear(torch.ones(3, 3).long(), Adapter()), "floating-point matrix, .* got int64"),
+        (lambda: LottaLinear(torch.ones(3, 3), Adapter(), bias=torch.ones(4)), r"shape \(3,\), got \(4,\)"),
+        (lambda: LottaLinear(torch.ones(3, 3), Adapter(), source=SOURCE), r"draws, \(4, 3\), got \(3, 3\)"),
+        (lambda: setattr(linear(), "W_seed", torch.ones(2, 2)), r"shape \(8, 16\), got one of \(2, 2\)"),
+        (
+            lambda: setattr(linear(), "W_seed", nn.Parameter(torch.ones(8, 16))),
+            "frozen, so it takes a tensor",
+        ),
+    ],
+)
+def test_frozen_weight_of_another_kind_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_residual_needs_as_many_outputs_as_inputs():
     with pytest.raises(ValueError, match="as many outputs as inputs, got 16 → 8"):
         linear(residual=True)
@@ -289,6 +309,11 @@ def test_residual_around_a_convolution_that_changes_the_shape_is_refused():
         ({"rank": True}, "rank must be a whole number"),
         ({"alpha": 0.0}, "alpha must be above 0"),
         ({"alpha": float("nan")}, "alpha must be above 0"),
+        ({"alpha": "8"}, "alpha must be a number, int or float, got '8'"),
+        ({"alpha": True}, "alpha must be a number"),
+        ({"dropout": None}, "dropout must be a number"),
+        ({"train_beta": "false"}, "train_beta must be True or False, got 'false'"),
+        ({"dora": 1}, "dora must be True or False, got 1"),
         ({"A_init": "ones"}, "A_init must be 'kaiming', 'normal' or 'zeros', got 'ones'"),
         ({"A_init": "zeros"}, "A and B both at 0 never get a gradient"),
         ({"B_init": "ones"}, "B_init must be 'zeros' or 'kaiming', got 'ones'"),

@@ -253,6 +253,8 @@ def test_rnn_cannot_be_frozen_either():
         ({"keep": KEEP, "freeze": ["head"]}, "head.weight is named both in keep= and in freeze="),
         ({"keep": "head"}, "keep takes a list of patterns, got the text 'head'"),
         ({"keep": ["*"]}, "No weight is left to adapt"),
+        ({"keep": None}, "keep takes a list of patterns, got None"),
+        ({"keep": [nn.Linear(2, 2)]}, "classes of nn.Module, got an object of type Linear"),
     ],
 )
 def test_pattern_that_makes_no_sense_is_refused(arguments, message):
@@ -265,6 +267,7 @@ def test_pattern_that_makes_no_sense_is_refused(arguments, message):
     [
         ({"family": "kaming_normal"}, "Unknown init family 'kaming_normal'. Known: kaiming_normal"),
         ({"parameters": {"sdt": 0.1}}, "'normal' has no parameter 'sdt'. It has: std, fan_in"),
+        ({"parameters": None}, "parameters must be a dict, such as {'std': 0.1}, got None"),
         ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
         ({"bias": "none"}, "bias must be 'trained' or 'frozen', got 'none'"),
     ],
@@ -272,6 +275,21 @@ def test_pattern_that_makes_no_sense_is_refused(arguments, message):
 def test_scaffold_refuses_what_has_no_meaning(options, message):
     with pytest.raises(ValueError, match=message):
         Scaffold(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, Scaffold()), "wrap takes a model, an nn.Module, got None"),
+        ((nn.Linear, Scaffold()), "wrap takes a model, an nn.Module, got the class Linear"),
+        ((nn.Linear(2, 2), Scaffold), "Scaffold, for example Scaffold.rank=8., got the class Scaffold"),
+        ((nn.Linear(2, 2), {"rank": 2}), "Scaffold.rank=8., got an object of type dict"),
+        ((nn.ReLU(), Scaffold()), "has no weight matrix, so there is nothing to adapt"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        wrap(*arguments)
 
 
 def test_dora_on_nothing_is_refused():

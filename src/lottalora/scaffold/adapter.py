@@ -61,6 +61,7 @@ class Adapter:
             raise ValueError(f"rank must be a whole number, 0 or more, got {self.rank!r}.")
         if self.rank < 0:
             raise ValueError(f"rank must be 0 or more, got {self.rank}.")
+        self._check_types()
         if self.alpha is not None and not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be above 0, or None for alpha = rank, got {self.alpha!r}.")
         if self.A_init not in ("kaiming", "normal", "zeros"):
@@ -77,6 +78,15 @@ class Adapter:
             raise ValueError(
                 f"adapter_dtype must be None or one of {', '.join(DTYPES)}, got {self.adapter_dtype!r}."
             )
+
+    def _check_types(self) -> None:
+        for name, value in (("alpha", self.alpha), ("dropout", self.dropout)):
+            no_number = isinstance(value, bool) or not isinstance(value, int | float)
+            if no_number and not (name == "alpha" and value is None):
+                raise ValueError(f"{name} must be a number, int or float, got {value!r}.")
+        for name in ("rslora", "dora", "residual", "layer_norm", "train_beta"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}.")
 
     def dtype_beside(self, model: torch.dtype) -> torch.dtype:
         """The dtype of A, B, β and m in a model of the given dtype."""
@@ -119,6 +129,8 @@ class Scaffold(Adapter):
 
     def __post_init__(self) -> None:
         Adapter.__post_init__(self)
+        if not isinstance(self.parameters, Mapping):
+            raise ValueError(f"parameters must be a dict, such as {{'std': 0.1}}, got {self.parameters!r}.")
         if self.family == LEARNED:
             if self.parameters:
                 raise ValueError(f"Learned weights have no parameter {next(iter(self.parameters))!r}.")

@@ -2,9 +2,6 @@
 
 import contextlib
 import math
-import sys
-import types
-import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,21 +13,21 @@ from torch import nn
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.matrices import tensors_of
+from lottalora.scaffold.places import described
 from lottalora.scaffold.seeds import check_seed
-
-NAMES = 3  # of layers, in a message
 
 
 def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]:
     """The layers that hold a W_seed, by dotted name, each once.
 
     Raises:
-        ValueError: the model has no such layer.
+        ValueError: the model has no such layer, or it is no model.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"A model is wanted, an nn.Module, got {described(model)}.")
     found = {name: m for name, m in model.named_modules() if isinstance(m, LottaLayer | FrozenEmbedding)}
     if not found:
         raise ValueError("This model has no scaffold: call lottalora.scaffold.wrap first.")
@@ -88,64 +85,6 @@ def verify(model: nn.Module) -> list[str]:
         ValueError: the model has no scaffold.
     """
     return [name for name, layer in scaffold_layers(model).items() if layer.differs()]
-
-
-def check_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Refuse a state of another scaffold before any of it is loaded; `wrap` registers this hook.
-
-    Args:
-        model: the wrapped model.
-        state: the state to load.
-        prefix: what the names in the state begin with.
-
-    Raises:
-        ValueError: a layer's record is damaged, has another format, or belongs to another scaffold; or
-            strict=True and the state has records of other layers.
-    """
-    records = {key: each for key, each in state.items() if key.startswith(prefix) and _is_record(key, each)}
-    every = model.named_modules(remove_duplicate=False)  # a tied layer by each of its names
-    layers = {
-        f"{prefix}{name}.identity" if name else f"{prefix}identity": (name, layer)
-        for name, layer in every
-        if isinstance(layer, LottaLayer | FrozenEmbedding)
-    }
-    for key, (name, layer) in layers.items():
-        if key in records and not records[key].is_meta:
-            layer.compare(Identity.from_tensor(records[key], name), name)
-    known = {id(layer) for key, (_, layer) in layers.items() if key in records}
-    missing = [key for key, (_, layer) in layers.items() if id(layer) not in known]
-    differing = [*missing, *(key for key in records if key not in layers)]
-    if records and differing and _is_strict():
-        _refuse_another_model(differing, prefix)
-    owns = (key.removesuffix("identity") for key in missing)
-    if any(f"{own}{each}" in state for own in owns for each in ("A", "beta", "bias")):
-        warnings.warn(
-            "This checkpoint does not say which scaffold it belongs to, as it is older than format 1: it is "
-            "taken on trust that it is this model's.",
-            stacklevel=3,
-        )
-
-
-def _is_record(key: str, value: object) -> bool:
-    return key.rpartition(".")[2] == "identity" and isinstance(value, Tensor) and value.dtype is torch.uint8
-
-
-def _is_strict() -> bool:
-    """Whether `load_state_dict` was called with strict=True, which it does not tell its hooks."""
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not nn.Module.load_state_dict.__code__:
-        frame = frame.f_back
-    return frame is not None and bool(frame.f_locals["strict"])
-
-
-def _refuse_another_model(keys: list[str], prefix: str) -> None:
-    names = [key.removeprefix(prefix).removesuffix("identity").rstrip(".") for key in keys]
-    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-    raise ValueError(
-        f"The state belongs to another model, or to one with other layers on the scaffold: they differ in "
-        f"{', '.join(map(repr, names[:NAMES]))}{more}. Wrap the model as the one that was saved, or pass "
-        "strict=False."
-    )
 
 
 def _sources(model: nn.Module) -> list[tuple[LottaLayer | FrozenEmbedding, Source]]:
@@ -221,6 +160,8 @@ def materialize(
         ValueError: a module on the meta device has no `reset_parameters`, or a W_seed that was given, not
             drawn. The model is unchanged then.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"A model is wanted, an nn.Module, got {described(model)}.")
     on_meta = {name: m for name, m in model.named_modules() if any(t.is_meta for t in tensors_of(m))}
     helpless = [name for name, m in on_meta.items() if not _can_start(m, start)]
     if helpless:

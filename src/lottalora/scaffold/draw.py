@@ -42,7 +42,8 @@ class Source:
             distribution.
 
     Raises:
-        ValueError: `seed` or `redraw` is not a whole number in 0 … 2⁶⁴ − 1.
+        ValueError: `seed` or `redraw` is not a whole number in 0 … 2⁶⁴ − 1, `shape` is not that of a matrix,
+            or `stack` does not divide its rows.
     """
 
     seed: int
@@ -56,6 +57,11 @@ class Source:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_seed(self.redraw, "redraw")
+        pair = isinstance(self.shape, tuple | list) and len(self.shape) == 2
+        if not pair or not all(_counts(number) for number in self.shape):
+            raise ValueError(f"shape must be (out, in), two whole numbers above 0, got {self.shape!r}.")
+        if not _counts(self.stack) or self.shape[0] % self.stack:
+            raise ValueError(f"stack must divide the rows of {self.shape}, got {self.stack!r}.")
 
     def with_seed(self, seed: int) -> "Source":
         """The source of the same layer under another backbone seed."""
@@ -65,6 +71,11 @@ class Source:
     def exact(self) -> bool:
         """Whether the drawn bits are the same on every machine."""
         return find_family(self.family).exact
+
+
+def _counts(number: object) -> bool:
+    """Whether it is a whole number above 0."""
+    return isinstance(number, int) and not isinstance(number, bool) and number > 0
 
 
 def draw(source: Source, rows: tuple[int, int] | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -82,8 +93,11 @@ def draw(source: Source, rows: tuple[int, int] | None = None, dtype: torch.dtype
         The matrix, (out, in), or the block, (last + 1 − first, in).
 
     Raises:
-        ValueError: the family or a parameter of it is unknown, or the rows are outside the matrix.
+        ValueError: the family or a parameter of it is unknown, the rows are outside the matrix, or the dtype
+            holds whole numbers only.
     """
+    if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype.is_complex):
+        raise ValueError(f"dtype must be a floating-point dtype, for example torch.float32, got {dtype!r}.")
     out, columns = source.shape
     distribution = distribution_of(source.family, (out // source.stack, columns), source.parameters)
     if distribution.finish:  # every entry depends on the whole matrix, so a block needs all rows

@@ -113,12 +113,17 @@ def distribution_of(name: str, shape: Shape, parameters: Mapping[str, Parameter]
         parameters: the parameters that differ from the family's defaults.
 
     Raises:
-        ValueError: the family is unknown; it has no such parameter; a parameter is text instead of a number;
-            the scaling is unknown; or a parameter would have no effect, since standardising cancels it.
+        ValueError: the family is unknown; it has no such parameter; a parameter is text instead of a number,
+            or not finite; the scaling is unknown; or a parameter would have no effect, since standardising
+            cancels it.
     """
     chosen = find_family(name)
     _check(chosen, parameters)
-    return chosen.distribution(shape, **parameters)
+    distribution = chosen.distribution(shape, **parameters)
+    for key, value in parameters.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key} of init family {name!r} must be a finite number, got {value!r}.")
+    return distribution
 
 
 def _check(chosen: Family, parameters: Mapping[str, Parameter]) -> None:
@@ -131,8 +136,8 @@ def _check(chosen: Family, parameters: Mapping[str, Parameter]) -> None:
             raise ValueError(
                 f"Unknown scaling {value!r} of init family {name!r}. Known: {', '.join(SCALINGS)}."
             )
-        if isinstance(value, str) and not isinstance(defaults[key], str):
-            wanted = "true or false" if isinstance(defaults[key], bool) else "a number"
+        if not _is_like(value, defaults[key]):
+            wanted = "true or false" if isinstance(defaults[key], bool) else "a number, int or float"
             raise ValueError(f"{key} of init family {name!r} must be {wanted}, got {value!r}.")
     if (defaults | dict(parameters)).get("scaling") != "standardised":
         return
@@ -142,6 +147,13 @@ def _check(chosen: Family, parameters: Mapping[str, Parameter]) -> None:
                 f"{key}={parameters[key]!r} has no effect on init family {name!r} if scaling='standardised'. "
                 f"Leave out {key}, or choose scaling='multiplied' or 'literal'."
             )
+
+
+def _is_like(value: object, default: Parameter) -> bool:
+    """Whether a parameter's value has the type of its default: text, true or false, or a number."""
+    if isinstance(default, str | bool):
+        return isinstance(value, type(default))
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def find_family(name: str) -> Family:
@@ -312,6 +324,8 @@ def beta(shape: Shape, bound: float = 0.1, scaling: str = "standardised") -> Dis
 @family()
 def exponential(shape: Shape, rate: float = 10.0, scaling: str = "standardised") -> Distribution:
     """Exponential(rate) minus its mean 1/rate: never below −1/rate, standard deviation 1/rate."""
+    if not rate > 0:
+        raise ValueError(f"rate must be a number above 0, got {rate}.")
     return Distribution(
         quantiles("exponential") - np.float32(1), _scale(scaling, shape, literal=1 / rate, std=1.0)
     )

@@ -105,6 +105,7 @@ class Frozen(nn.Module):
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:
         super().__init__()
+        _refuse_no_matrix(W_seed, source)
         self._parameters = WithoutWeight(self._parameters)
         self.source = source
         self._lost = False  # whether a given W_seed has lost its values
@@ -266,6 +267,8 @@ class Frozen(nn.Module):
     def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:  # any object; typed as nn.Module's
         if name == "weight":
             refuse_assignment(name)
+        if name == "W_seed" and isinstance(value, Tensor) and "W_seed" in self._buffers:
+            _refuse_another_kind(value, self.W_seed)
         super().__setattr__(name, value)
         if name == "W_seed" and type(value) is Tensor:
             self._lost = False
@@ -410,6 +413,32 @@ class Frozen(nn.Module):
         absent = type(self.W_seed) is Tensor and self.W_seed.is_meta
         if self.source is not None and absent and device.type != "meta":
             self.W_seed = torch.empty_like(self.W_seed, device=device)
+
+
+def _refuse_no_matrix(W_seed: Tensor, source: Source | None) -> None:
+    """Refuse a W_seed, of any shape, that is no matrix, or another one than its source draws.
+
+    Raises:
+        ValueError: it is.
+    """
+    shape = tuple(W_seed.shape)
+    if len(shape) != 2 or not (W_seed.is_floating_point() or W_seed.is_complex()):
+        kind = str(W_seed.dtype).removeprefix("torch.")
+        raise ValueError(f"W_seed must be a floating-point matrix, (out, in), got {kind} of shape {shape}.")
+    if source is not None and shape != tuple(source.shape):
+        raise ValueError(f"W_seed must have the shape that its source draws, {source.shape}, got {shape}.")
+
+
+def _refuse_another_kind(value: Tensor, W_seed: Tensor) -> None:
+    """Refuse to replace W_seed, (out, in), by a parameter, which would be trained, or by another shape.
+
+    Raises:
+        ValueError: it is.
+    """
+    if isinstance(value, nn.Parameter):
+        raise ValueError("W_seed is frozen, so it takes a tensor and no nn.Parameter.")
+    if value.shape != W_seed.shape:
+        raise ValueError(f"W_seed has the shape {tuple(W_seed.shape)}, got one of {tuple(value.shape)}.")
 
 
 def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:

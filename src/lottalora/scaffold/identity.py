@@ -102,7 +102,7 @@ class Identity:
         """Read a record from a state.
 
         Args:
-            record: the bytes, (length,) uint8, as `to_tensor` gives them.
+            record: the bytes, (length,), as `to_tensor` gives them; a cast of the whole state keeps them.
             layer: the layer's name, for the message.
 
         Raises:
@@ -110,7 +110,7 @@ class Identity:
         """
         damaged = f"The scaffold's record of layer {layer!r} is damaged: take another copy of the checkpoint."
         try:
-            read = json.loads(record.detach().cpu().numpy().tobytes())
+            read = json.loads(record.detach().cpu().to(torch.uint8).numpy().tobytes())
             version = read["format"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(damaged) from error

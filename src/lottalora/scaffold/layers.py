@@ -64,6 +64,8 @@ class LottaLayer(Frozen):
         super().__init__(W_seed, source)
         out, columns = W_seed.shape
         self.adapter = adapter
+        if bias is not None and bias.shape != (out,):
+            raise ValueError(f"The bias must have the shape ({out},), got {tuple(bias.shape)}.")
         if isinstance(bias, nn.Parameter) or bias is None:
             self.register_parameter("bias", bias)
         else:
@@ -259,7 +261,7 @@ class LottaLinear(LottaLayer):
     def __init__(
         self, W_seed: Tensor, adapter: Adapter, *, bias: Tensor | None = None, source: Source | None = None
     ) -> None:
-        out, columns = W_seed.shape
+        out, columns = W_seed.shape[0], W_seed.shape[-1]
         if adapter.residual and out != columns:
             raise ValueError(f"residual=True needs as many outputs as inputs, got {columns} → {out}.")
         norm = nn.LayerNorm(out, device=W_seed.device, dtype=W_seed.dtype) if adapter.layer_norm else None

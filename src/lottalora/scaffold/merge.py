@@ -5,7 +5,6 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.attention import SplitAttention
-from lottalora.scaffold.backbone import check_state
 from lottalora.scaffold.compose import PREFIX
 from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import composed_weights
@@ -23,6 +22,7 @@ from lottalora.scaffold.merged import swap_content
 from lottalora.scaffold.plain import plain_attention
 from lottalora.scaffold.plain import plain_layer
 from lottalora.scaffold.set_aside import restore
+from lottalora.scaffold.state import check_state
 
 
 @torch.no_grad()

@@ -141,11 +141,24 @@ def _listed(kind: str, patterns: Given) -> list[str | type[nn.Module]]:
         text = shown(patterns)
         what = "text" if isinstance(patterns, str) else "class"
         raise ValueError(f"{kind} takes a list of patterns, got the {what} {text}: write {kind}=[{text}].")
+    if not isinstance(patterns, Iterable):
+        raise ValueError(f"{kind} takes a list of patterns, got {described(patterns)}.")
     patterns = list(patterns)
     for given in patterns:
         if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, nn.Module)):
-            raise ValueError(f"{kind} takes names, shell patterns and classes of nn.Module, got {given!r}.")
+            raise ValueError(
+                f"{kind} takes names, shell patterns and classes of nn.Module, got {described(given)}."
+            )
     return patterns
+
+
+def described(value: object) -> str:
+    """A value of the wrong kind, in one line."""
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"an object of type {type(value).__name__}"
 
 
 def shown(given: str | type[nn.Module]) -> str:

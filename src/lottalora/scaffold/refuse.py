@@ -6,11 +6,24 @@ from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
+from lottalora.scaffold.places import described
 from lottalora.scaffold.places import shown
 
 PARALLEL = ("DistributedDataParallel", "FullyShardedDataParallel")
 OURS = {"A", "B", "beta", "magnitude", "W_seed", "identity", "norm"}  # in a layer of ours
 NAMES = 4  # weights of one class that a message names
+
+
+def refuse_what_is_no_model(model: object, scaffold: object) -> None:
+    """Refuse arguments of `wrap` that are of another kind.
+
+    Raises:
+        ValueError: they are.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"wrap takes a model, an nn.Module, got {described(model)}.")
+    if not isinstance(scaffold, Scaffold):
+        raise ValueError(f"wrap takes a Scaffold, for example Scaffold(rank=8), got {described(scaffold)}.")
 
 
 def refuse_what_cannot_be(
@@ -26,7 +39,8 @@ def refuse_what_cannot_be(
 
     Raises:
         ValueError: a matrix that is not kept cannot be adapted or frozen, is empty or of another dtype, or
-            its layer has a tensor with a name of ours; every matrix is kept; or DoRA would start from W = 0.
+            its layer has a tensor with a name of ours; there is no matrix, or every one is kept; or DoRA
+            would start from W = 0.
     """
     for matrix in matrices:
         reason = None if place_of[matrix.name] == "keep" else _obstacle(matrix)
@@ -35,6 +49,8 @@ def refuse_what_cannot_be(
     left = [m for m in matrices if place_of[m.name] != "keep" and way_of[m.name] is None]
     if left:
         raise ValueError(_left_dense(left))
+    if not matrices:
+        raise ValueError("This model has no weight matrix, so there is nothing to adapt.")
     if all(place == "keep" for place in place_of.values()):
         raise ValueError("No weight is left to adapt: keep= covers all of them.")
     if scaffold.dora and scaffold.family == "zeros" and scaffold.B_init == "zeros":

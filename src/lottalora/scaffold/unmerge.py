@@ -4,14 +4,15 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from lottalora.scaffold.backbone import check_state
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.compose import compose
 from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.merged import prints
 from lottalora.scaffold.merged import redrawn
 from lottalora.scaffold.merged import swap_content
+from lottalora.scaffold.places import described
 from lottalora.scaffold.set_aside import change
+from lottalora.scaffold.state import check_state
 
 
 @torch.no_grad()
@@ -29,6 +30,8 @@ def unmerge(model: nn.Module, merged: Merged) -> None:
         ValueError: the model was changed since `merge`, or `merged` was used already. The model is unchanged
             then.
     """
+    if not isinstance(merged, Merged):
+        raise ValueError(f"unmerge takes what merge returned, got {described(merged)}.")
     _refuse_changed(model, merged)
     modules = dict(model.named_modules())
     for name, held in merged.modules.items():

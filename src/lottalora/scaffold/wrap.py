@@ -17,7 +17,6 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.attention import SplitAttention
-from lottalora.scaffold.backbone import check_state
 from lottalora.scaffold.compose import Layout
 from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import compose as compose_weights
@@ -39,8 +38,10 @@ from lottalora.scaffold.matrices import is_vector
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_parallel
 from lottalora.scaffold.refuse import refuse_what_cannot_be
+from lottalora.scaffold.refuse import refuse_what_is_no_model
 from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.set_aside import change
+from lottalora.scaffold.state import check_state
 from lottalora.scaffold.streams import stream_names
 from lottalora.scaffold.tied_keys import follow_ties
 from lottalora.scaffold.tied_keys import tie_what_has_no_values
@@ -102,10 +103,11 @@ def wrap(
         The account of every parameter.
 
     Raises:
-        ValueError: a matrix can be neither adapted nor frozen and is not kept; a pattern matches nothing; a
-            weight is named in both keep= and freeze=; a layer cannot have an option; the model is on a
-            scaffold already, or in DDP or FSDP; or inference mode is on.
+        ValueError: an argument is of another kind; a matrix can be neither adapted nor frozen and is not
+            kept; a pattern matches nothing; a weight is named in both keep= and freeze=; a layer cannot have
+            an option; the model is on a scaffold already, or in DDP or FSDP; or inference mode is on.
     """
+    refuse_what_is_no_model(model, scaffold)
     if torch.is_inference_mode_enabled():
         raise ValueError(
             "What is made under torch.inference_mode() cannot be trained: call wrap outside of it "
