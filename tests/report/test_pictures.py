@@ -216,6 +216,18 @@ def test_shortened_run_never_counts_in_the_headline():
     assert bests(blocks_of([*rows, *rank_sweep(score=0.5)]))[0].counts
 
 
+def test_headline_takes_the_main_shortened_runs_and_not_the_luckiest():
+    """A test run of one rank, in which all arms are as bad as each other, would recover more."""
+    longer = {"recipe": "5-epochs", "changed": {"trainer.epochs": 5}}
+    shorter = {"recipe": "1-epoch", "changed": {"trainer.epochs": 1}}
+    rows = [make_row(rank=rank, score=0.8, **longer) for rank in (2, 4)] + [
+        make_baseline(score=0.9, **longer)
+    ]
+    rows += [make_row(score=0.3, **shorter), make_baseline(score=0.3, **shorter)]
+    best = bests(blocks_of(rows))[0]
+    assert (best.block.recipe, round(best.line.recovery, 3)) == ("5-epochs", 0.889)
+
+
 def test_numbers_of_the_picture_are_written_beside_it(tmp_path):
     paths = save(rank_picture(block_of(rank_sweep()), "curve"), tmp_path)
     assert [path.name for path in paths] == ["curve.png", "curve.svg", "curve.csv"]

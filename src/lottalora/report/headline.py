@@ -9,6 +9,7 @@ from lottalora.analysis.benchmarks import Benchmark
 from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.paper import numbers
 from lottalora.analysis.recovery import recovery
+from lottalora.report.benchmark_sections import main_block
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
@@ -78,13 +79,14 @@ def bests(blocks: list[Block]) -> list[Best]:
 
 
 def best_of(benchmark: Benchmark, metric: str, blocks: list[Block]) -> Best:
-    """The best rank under the paper's protocol, at the paper's size if it was run; else of what there is."""
+    """The best rank under the paper's protocol, at the paper's size if it was run; else of the main runs."""
     pair = (benchmark.model, benchmark.data)
     mine = [b for b in blocks if pair in ((b.model, b.data), STANDS_IN_FOR.get((b.model, b.data)))]
     mine = [b for b in mine if b.metric.paper_name == metric or (b.own and metric == benchmark.metric)]
     kept = [b for b in mine if not is_shortened(b) and b.metric.paper_name == metric]
     sized = [b for b in kept if benchmark.variant_of(b.size) == benchmark.variant]
-    groups = [[(b, line) for b in group for line in recovered(b)] for group in (sized, kept, mine)]
+    main = [main_block(pair, mine)] if mine else []
+    groups = [[(b, line) for b in group for line in recovered(b)] for group in (sized, kept, main)]
     found = next((group for group in groups if group), [])
     block, line = max(found, key=lambda pair: pair[1].recovery, default=(None, None))
     variant = benchmark.variant
