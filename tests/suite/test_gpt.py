@@ -85,13 +85,21 @@ def test_a_baseline_trains_every_parameter_and_the_embedding_once(composed, size
     assert account.trainable == account.full == FULL[size]
 
 
-def test_golf_has_the_frozen_and_trained_weights_of_its_public_entry(composed):
-    words = ["model.size=golf", "model.place=all", "init=orthogonal", "rank=32", "adapter.train_beta=false"]
-    account = account_of(composed("model=gpt", "data=text", *words))
+@pytest.mark.parametrize(
+    ("words", "matrices", "frozen", "adapters", "dense"),
+    [
+        (["golf", "model.place=all", "init=orthogonal", "rank=32"], 66, 25_952_256, 2_703_360, 0),
+        (["golf_mlp", "model.place=mlp", "rank=160"], 24, 18_874_368, 12 * 655_360, 9_437_184),
+    ],
+)
+def test_golf_has_the_weights_of_its_public_entry(composed, words, matrices, frozen, adapters, dense):
+    given = ["data.vocabulary=1024", "adapter.train_beta=false", f"model.size={words[0]}", *words[1:]]
+    account = account_of(composed("model=gpt", "data=text", *given))
     adapted = [entry for entry in account.entries if entry.place == "adapt"]
-    assert len(adapted) == 11 * 6
-    assert sum(entry.frozen for entry in adapted) == 25_952_256
-    assert account.internal_trainable == sum(entry.trained for entry in adapted) == 2_703_360
+    assert len(adapted) == matrices
+    assert sum(entry.frozen for entry in adapted) == frozen
+    assert sum(entry.trained for entry in adapted) == adapters
+    assert account.trainable == adapters + dense + 1024 * 512
 
 
 def test_mlp_without_a_gate_is_two_matrices_with_a_squared_relu():

@@ -12,6 +12,7 @@ from lottalora.data.batches import packed as module
 from lottalora.data.batches.packed import packed_once
 from lottalora.data.batches.tokens import BLOCK
 from lottalora.data.batches.tokens import TokenBatches
+from lottalora.data.sources.byte_pairs import trained_once
 from lottalora.data.sources.documents import find_source
 from lottalora.data.text import LocalText
 from lottalora.data.text import WikiText2
@@ -226,6 +227,57 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(text, tokenizer, tmp_path)
     tokenizer.save(str(tmp_path / "llama2-32000" / "tokenizer.json"))
     with pytest.raises(ValueError, match="has a vocabulary of 556 entries, not the 32,000 of TinyLlama"):
         local(text(train="ab"), tmp_path).read()
+
+
+WORDS = "a rose is a rose is a rose; an orchard has roses and rows of trees \r\n <s> ä€😀"
+
+
+def test_a_tokenizer_of_the_text_is_that_of_its_training_part_alone_and_loses_no_byte(text):
+    place = text(train=WORDS, valid="v", test=WORDS.swapcase())
+    tokenizer = trained_once(find_source(place), 280)
+    assert tokenizer.get_vocab_size() == 280
+    for given in (WORDS, WORDS.swapcase(), "", "\x00 \t\n"):
+        tokens = tokenizer.encode(given).ids
+        assert tokens[0] == 0 and 0 not in tokens[1:]  # <s> in the text is text
+        assert tokenizer.decode(tokens[1:], skip_special_tokens=False) == given
+    text(valid="other", test="parts")
+    assert trained_once(find_source(place), 280).get_vocab() == tokenizer.get_vocab()
+    text(train="xyzzy " * 9 + WORDS)
+    assert trained_once(find_source(place), 280).get_vocab() != tokenizer.get_vocab()
+
+
+def test_a_tokenizer_of_the_text_is_trained_once(text, monkeypatch):
+    source, made = find_source(text(train=WORDS, valid="v", test="t")), []
+    from lottalora.data.sources import byte_pairs
+
+    train = byte_pairs.train
+    monkeypatch.setattr(byte_pairs, "train", lambda *given: made.append(1) or train(*given))
+    first, again = (trained_once(source, 280) for _ in range(2))
+    assert len(made) == 1 and first.to_str() == again.to_str()
+    assert again.encode("<s>").ids[1:] != [0]
+    trained_once(source, 270)
+    assert len(made) == 2
+
+
+def test_a_vocabulary_is_what_the_spec_says_and_bytes_are_those_of_the_text(text, tmp_path):
+    place = text(train="\n\n".join([WORDS] * 9), valid="vä", test="tst€")
+    data = local(place, tmp_path, vocabulary=280)
+    assert data.spec.out_dim == 280
+    assert data.spec.chance == pytest.approx(np.log(280))
+    splits = data.read()
+    assert splits.test.text_bytes == 6 and splits.validation.text_bytes == 3
+    assert max(part.tokens.max() for part in (splits.train, splits.validation, splits.test)) < 280
+
+
+@pytest.mark.parametrize("vocabulary", [256, 65_537, 1e3, True, "1024"])
+def test_a_vocabulary_that_no_tokenizer_has_is_refused(tmp_path, vocabulary):
+    with pytest.raises(ValueError, match="data.vocabulary must be null, for Llama's 32,000 entries, or a"):
+        local(None, tmp_path, vocabulary=vocabulary)
+
+
+def test_a_text_too_short_for_its_vocabulary_is_refused(text):
+    with pytest.raises(ValueError, match="makes 25. entries, and data.vocabulary=1024. Add text, or type a"):
+        trained_once(find_source(text(train="ab", valid="v", test="t")), 1024)
 
 
 @pytest.mark.parametrize("files", [{"train": ""}, {"train": " \n\n \n"}, {"train": "a\n\nb", "test": "c"}])

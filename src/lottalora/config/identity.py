@@ -18,6 +18,7 @@ from lottalora.results.schema import chosen
 IDENTITY = {
     "model", "model.size", "model.depth", "model.shortcut", "model.place",
     "data", "data.split", "data.variant", "data.name", "data.hold_out", "data.out_of_class",
+    "data.vocabulary",
     "mode", "init", "rank", "seed", "backbone_seed",
     "adapter.rslora", "adapter.A_init", "adapter.B_init", "adapter.dora", "adapter.residual",
     "adapter.layer_norm", "resample.scaffolds", "resample.fresh",

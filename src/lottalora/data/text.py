@@ -1,10 +1,14 @@
 """Text for language models: WikiText, or a text of the user's."""
 
+from __future__ import annotations
+
 import math
 import re
 from abc import ABC
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +16,17 @@ from lottalora.data.batches.packed import Packed
 from lottalora.data.batches.packed import packed_once
 from lottalora.data.batches.tokens import BLOCK
 from lottalora.data.batches.tokens import TokenSplits
+from lottalora.data.sources.byte_pairs import checked_vocabulary
+from lottalora.data.sources.byte_pairs import trained_once
 from lottalora.data.sources.documents import Source
 from lottalora.data.sources.documents import find_source
 from lottalora.data.sources.hub import read_tokenizer
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
 from lottalora.downloads import ensure
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 TOKENIZER = "llama2-32000"
 PUBLISHED = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"  # on the hub, with the same tokenizer
@@ -70,8 +79,11 @@ class Text(ABC):
 
     def _real(self) -> dict[str, Packed]:
         source = self.source()
-        tokenizer = read_tokenizer(self.tokenizers / TOKENIZER, repository=PUBLISHED, vocabulary=VOCABULARY)
-        return packed_once(source, tokenizer)
+        return packed_once(source, self.tokenizer_of(source))
+
+    def tokenizer_of(self, _: Source) -> Tokenizer:
+        """Llama's, unless a subclass takes one that is made from the text."""
+        return read_tokenizer(self.tokenizers / TOKENIZER, repository=PUBLISHED, vocabulary=VOCABULARY)
 
     @abstractmethod
     def source(self) -> Source:
@@ -159,6 +171,7 @@ class LocalText(Text):
     Args:
         root: the file or folder.
         name: what rows call this text.
+        vocabulary: how many entries the tokenizer has that is trained on the training part; None: Llama's.
         tokenizers, batch_size, tokens, sample: as of `Text`.
     """
 
@@ -173,10 +186,14 @@ class LocalText(Text):
         batch_size: int,
         tokens: int | None = None,
         sample: bool = False,
+        vocabulary: int | None = None,
     ) -> None:
         super().__init__(
             root=root, tokenizers=tokenizers, batch_size=batch_size, tokens=tokens, sample=sample
         )
+        self.vocabulary = checked_vocabulary(vocabulary)
+        if vocabulary is not None:
+            self.spec = replace(Text.spec, out_dim=vocabulary, chance=math.log(vocabulary))
         if name is not None and not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
             raise ValueError(
                 f"data.name must be a word of letters, digits, _ and -, got {name!r}: rows and their folder "
@@ -191,6 +208,11 @@ class LocalText(Text):
                 "texts. Type data.root=PATH data.name=WORD."
             )
         return find_source(Path(self.root))
+
+    def tokenizer_of(self, source: Source) -> Tokenizer:
+        if self.vocabulary is None:
+            return super().tokenizer_of(source)
+        return trained_once(source, self.vocabulary)
 
 
 def made_parts() -> dict[str, Packed]:

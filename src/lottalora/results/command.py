@@ -44,6 +44,8 @@ def settings_of(row: Row) -> Iterator[tuple[str, Any]]:
     if own_text:
         yield from (("data.root", "FOLDER"), ("data.name", row["data"]))
     yield from ((f"data.{key}", data[key]) for key in ("split", "variant") if key in data)
+    if data.get("vocabulary"):
+        yield "data.vocabulary", data["vocabulary"]
     if data.get("out_of_class"):
         yield "data.out_of_class", True
     if data.get("hold_out") is False:

@@ -38,18 +38,17 @@ def read_once(name: str, folders: Sequence[Path], make: Callable[[], Arrays]) ->
                 return dict(kept)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             continue
-    arrays = make()
-    keep(name, folders, arrays)
+    arrays, buffer = make(), io.BytesIO()
+    np.savez(buffer, **arrays)
+    keep(name, folders, buffer.getvalue())
     return arrays
 
 
-def keep(name: str, folders: Sequence[Path], arrays: Arrays) -> None:
-    """Write the arrays to the first folder that can be written; warn where none can."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+def keep(name: str, folders: Sequence[Path], content: bytes) -> None:
+    """Write a file to the first folder that can be written; warn where none can."""
     for folder in folders:
         try:
-            write_whole(folder / name, buffer.getvalue())
+            write_whole(folder / name, content)
             return
         except OSError:
             continue
