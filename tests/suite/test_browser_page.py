@@ -1,5 +1,6 @@
 """The page that rebuilds a network in a browser computes what Python computes."""
 
+import base64
 import json
 import re
 
@@ -12,9 +13,11 @@ from lottalora.cli.main import main
 from lottalora.models.mlp import MLP
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import load
+from lottalora.scaffold import read
 from lottalora.scaffold import save
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
+from lottalora.scaffold.artifact.container import from_bytes
 from tests.report.browser import Browser
 from tests.report.browser import find_chromium
 
@@ -29,7 +32,7 @@ def digits(count=100):
     return ((pixels - 4.884) / 6.017)[:, None]
 
 
-def saved(path, arguments=MNIST, data="mnist", keep=("head",), family="normal", **options):
+def saved(path, arguments=MNIST, data="mnist", keep=("head",), family="normal", stored=None, **options):
     torch.manual_seed(0)
     net = MLP(**arguments)
     wrap(net, Scaffold(rank=8, seed=2**64 - 1, family=family, **options), keep=keep)
@@ -39,7 +42,7 @@ def saved(path, arguments=MNIST, data="mnist", keep=("head",), family="normal", 
     register_models()
     probe = [torch.rand(2, *arguments["in_shape"])]
     about = {"architecture": ("mlp", arguments), "provenance": {"data": data}, "probe": probe}
-    save(net, path, **about, metrics={"test accuracy": 0.9})
+    save(net, path, **about, metrics={"test accuracy": 0.9}, **(stored or {}))
     return net.eval()
 
 
@@ -65,6 +68,24 @@ def test_page_is_small_and_needs_nothing_else(tmp_path):
     text = (tmp_path / "net.html").read_text()
     assert len(text) <= 250_000
     assert not re.search(r"""(src|href)=|url\(|https?://|import\(|fetch\(""", text)
+
+
+@pytest.mark.parametrize("zstandard", [False, True])
+def test_page_of_mnists_net_in_int8_is_smaller_and_its_seal_is_of_what_it_holds(tmp_path, zstandard):
+    path = tmp_path / "net.safetensors"
+    saved(path, stored={"precision": "int8", "zstandard": zstandard})
+    assert main(["page", str(path)]) == 0
+    text = (tmp_path / "net.html").read_text()
+    assert len(text) <= 100_000
+    held = base64.b64decode(re.search(r'id="artifact">([^<]*)<', text)[1])
+    sealed = from_bytes(bytearray(held))  # checks the seal
+    state = read(path).state
+    codes = [name for name, tensor in sealed.tensors.items() if tensor.dtype == torch.int8]
+    assert len(codes) == 9 and "zstandard" not in sealed.tensors
+    for name in codes:
+        scales = sealed.tensors[f"scale/{name}"].float().repeat_interleave(32)[: state[name].numel()]
+        assert torch.equal(state[name].flatten(), scales * sealed.tensors[name].flatten())
+    assert (held == path.read_bytes()) is not zstandard
 
 
 @needs_browser
@@ -198,5 +219,25 @@ def test_net_of_8_by_8_digits_with_an_adapted_head_runs(opened, tmp_path, family
     found = torch.tensor(browser.run(f"lottalora.then((l) => {json.dumps(x)}.map(l.logits))"))
     with torch.no_grad():
         expected = load(tmp_path / "net.safetensors")(torch.tensor(x).view(9, 1, 8, 8))
+    assert (found - expected).abs().max() < 1e-4
+    assert browser.complaints() == []
+
+
+@needs_browser
+@pytest.mark.browser
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8", "int4"])
+def test_page_of_a_compressed_net_computes_what_python_loads(opened, tmp_path, precision):
+    browser = opened[2]
+    stored = {"precision": precision, "zstandard": precision in ("fp16", "int8")}
+    saved(tmp_path / "net.safetensors", SMALL, "digits", stored=stored)
+    assert main(["page", str(tmp_path / "net.safetensors")]) == 0
+    reopen(browser, tmp_path / "net.html")
+    assert browser.run("lottalora.then((l) => l.good)") is True
+    about = browser.run("document.getElementById('about').textContent")
+    assert ("shipped as a Zstandard frame" in about) is stored["zstandard"]
+    x = [[round(value, 6) for value in each.flatten().tolist()] for each in digits()]
+    found = torch.tensor(browser.run(f"lottalora.then((l) => {json.dumps(x)}.map(l.logits))"))
+    with torch.no_grad():
+        expected = load(tmp_path / "net.safetensors")(torch.tensor(x).view(-1, 1, 8, 8))
     assert (found - expected).abs().max() < 1e-4
     assert browser.complaints() == []

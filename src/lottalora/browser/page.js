@@ -97,20 +97,48 @@ async function unpack({ table, multipliers }) {
   return { table: new Float32Array(words.buffer), multipliers };
 }
 
-// The file.
+// The file. A BF16 is the upper half of a float32's bits; int8 and int4 have a scale for each group of numbers.
+
+const ARRAYS = { F32: Float32Array, BF16: Uint16Array, F16: Uint16Array, I8: Int8Array, U8: Uint8Array };
+
+function fromBf16(words) {
+  return new Float32Array(Uint32Array.from(words, (word) => word << 16).buffer);
+}
+
+function fromFp16(words) {
+  return Float32Array.from(words, (word) => {
+    const exponent = (word >> 10) & 31, fraction = (word & 1023) / 1024;
+    const size = exponent ? (1 + fraction) * 2 ** (exponent - 15) : fraction * 2 ** -14;
+    return word & 0x8000 ? -size : size;
+  });
+}
+
+function decode({ name, shape, precision, group }, stored) {
+  const { values } = stored[name];
+  if (precision === "bf16") return fromBf16(values);
+  if (precision === "fp16") return fromFp16(values);
+  const scales = fromBf16(stored[`scale/${name}`].values), length = shape.reduce((a, b) => a * b, 1);
+  const half = (i) => (((values[i >> 1] >> (i & 1 ? 4 : 0)) & 15) ^ 8) - 8;
+  const code = precision === "int4" ? half : (i) => values[i];
+  return Float32Array.from({ length }, (_, i) => scales[Math.floor(i / group)] * code(i));
+}
 
 function readFile(bytes) {
   const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
   const head = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
-  const metadata = head.__metadata__;
+  const metadata = head.__metadata__, header = JSON.parse(metadata.lottalora);
   delete head.__metadata__;
-  const tensors = {};
+  const stored = {}, tensors = {};
   for (const [name, { dtype, shape, data_offsets: [first, last] }] of Object.entries(head)) {
-    if (dtype !== "F32") continue;
-    const values = new Float32Array(bytes.slice(8 + length + first, 8 + length + last).buffer);
-    tensors[name] = { shape, values };
+    if (!ARRAYS[dtype]) continue;
+    const values = new ARRAYS[dtype](bytes.slice(8 + length + first, 8 + length + last).buffer);
+    stored[name] = { shape, values };
+    if (dtype === "F32") tensors[name] = stored[name];
   }
-  return { header: JSON.parse(metadata.lottalora), tensors, seal: metadata.seal, length };
+  for (const record of header.compressed ?? []) {
+    tensors[record.name] = { shape: record.shape, values: decode(record, stored) };
+  }
+  return { header, tensors, seal: metadata.seal, length };
 }
 
 async function isSealed(bytes, seal, length) {
@@ -345,7 +373,9 @@ async function main() {
   $("state").textContent = good
     ? `✓ Drawn and checked in ${Math.round(performance.now() - began)} ms: seal and ${weights.length} matrices are equal.`
     : "✗ This file is not what was saved: do not trust its answers.";
-  $("about").textContent = `${settings.name}, ${count(bytes.length)} bytes, sealed by ${seal}. `
+  const { shipped } = settings;
+  const frame = shipped ? ` It was shipped as a Zstandard frame, ${count(shipped.bytes)} bytes, sealed by ${shipped.seal}.` : "";
+  $("about").textContent = `${settings.name}, ${count(bytes.length)} bytes, sealed by ${seal}.${frame} `
     + Object.entries(header.metrics).map(([name, value]) => `${name} ${value.toFixed(4)}`).join(", ");
   addArm("With its scaffold", weights);
   addArm("Without it (W = 0)", null);

@@ -12,6 +12,7 @@ import numpy as np
 from lottalora.scaffold import Artifact
 from lottalora.scaffold import read
 from lottalora.scaffold.artifact.header import MatrixRecord
+from lottalora.scaffold.artifact.zstd import without_frame
 from lottalora.scaffold.families import distribution_of
 
 DIGITS = {  # data set → mean and deviation of its pixels from 0 to 1, and the box that its digits fill
@@ -51,11 +52,6 @@ def refuse(artifact: Artifact) -> None:
             f"A page runs an mlp trained on {' or '.join(DIGITS)}, and this artifact is {name} on {data}. "
             "Make one: lottalora run model=mlp data=mnist rank=8 artifact=true."
         )
-    if header.compressed:
-        raise ValueError(
-            f"A page reads fp32, and this artifact is {header.compressed[0].precision}: save it without "
-            "precision."
-        )
     for matrix in header.matrices:
         reason = obstacle(matrix)
         if reason:
@@ -81,6 +77,7 @@ def to_html(artifact: Artifact, path: Path) -> str:
     html, css, js = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     settings = {
         "name": path.name,
+        "shipped": shipped_as(artifact),
         "data": DIGITS[artifact.header.provenance["data"]],
         "tables": tables_of(artifact),
         "examples": examples_of(artifact),
@@ -89,10 +86,17 @@ def to_html(artifact: Artifact, path: Path) -> str:
         "/*STYLE*/": css,
         "/*SCRIPT*/": js,
         "/*SETTINGS*/": json.dumps(settings, separators=(",", ":")).replace("<", "\\u003c"),
-        "/*ARTIFACT*/": base64.b64encode(path.read_bytes()).decode(),
+        "/*ARTIFACT*/": base64.b64encode(without_frame(path)).decode(),
     }.items():
         html = html.replace(mark, content)
     return html
+
+
+def shipped_as(artifact: Artifact) -> dict[str, Any] | None:
+    """Seal and size of a file whose frame the page holds decompressed; None for any other file."""
+    if artifact.header.zstandard is None:
+        return None
+    return {"seal": artifact.sealed.seal, "bytes": artifact.sealed.size}
 
 
 def tables_of(artifact: Artifact) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """All tensors of an artifact as one Zstandard frame, whose size is bounded before it is decompressed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -8,8 +10,11 @@ from torch import Tensor
 
 from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.container import lay_out
+from lottalora.scaffold.artifact.container import read
 from lottalora.scaffold.artifact.container import tensors_in
+from lottalora.scaffold.artifact.container import to_bytes
 from lottalora.scaffold.artifact.header import FrameRecord
+from lottalora.scaffold.artifact.header import Header
 
 FRAME = "zstandard"  # name of the tensor of bytes that holds the frame
 LEVEL = 19
@@ -56,6 +61,25 @@ def decompress(record: FrameRecord, tensors: Mapping[str, Tensor]) -> dict[str, 
     except zstandard.ZstdError as error:
         raise damaged(f"its Zstandard frame cannot be read ({error})") from None
     return tensors_in(record.tensors, memoryview(bytearray(data)))
+
+
+def without_frame(path: Path | str) -> bytes:
+    """The bytes of a file without its Zstandard frame: header and tensors are the same, and the seal is new.
+
+    Args:
+        path: what `save` wrote. A file that has no frame is returned as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: the package zstandard is missing.
+        ValueError: the file is damaged.
+    """
+    sealed = read(path)
+    header = Header.from_json(sealed.header)
+    if header.zstandard is None:
+        return Path(path).read_bytes()
+    tensors = decompress(header.zstandard, sealed.tensors)
+    return to_bytes(tensors, replace(header, zstandard=None).to_json())
 
 
 def _most(frame: int) -> int:
