@@ -8,6 +8,8 @@ from lottalora.models.gpt import GPT
 from lottalora.scaffold import Adapters
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import materialize
+from lottalora.scaffold import resample
+from lottalora.scaffold import scaffolds_per_row
 from lottalora.scaffold import wrap
 from lottalora.scaffold.backbone import scaffold_layers
 
@@ -140,3 +142,51 @@ def test_net_that_reads_a_weight_is_refused_in_a_mixed_batch():
     with adapters.per_row(["a"]), pytest.raises(ValueError, match="reads the weight of a layer"):
         model(torch.randn(1, 6))
     assert model(torch.randn(1, 6)).shape == (1, 3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": "frozen"}, {"train_beta": False}, {"layer_norm": True}, {"family": "orthogonal"}]
+)
+@pytest.mark.parametrize("axes", [(), (3,)])
+def test_each_row_passes_through_its_scaffold_with_one_adapter(options, axes):
+    model, x, numbers = wrapped(**options), torch.randn(4, *axes, 6), (2, 0, 2, 7)
+    for name, parameter in model.named_parameters():
+        if name.endswith((".B", ".beta")):
+            nn.init.normal_(parameter)
+    with scaffolds_per_row(model, numbers):
+        mixed = model(x)
+    for i, number in enumerate(numbers):
+        resample(model, number)
+        torch.testing.assert_close(mixed[i : i + 1], model(x[i : i + 1]))
+    resample(model, 0)
+    assert not torch.allclose(mixed[0], model(x)[0])
+
+
+def test_gradients_of_rows_on_several_scaffolds_reach_the_one_adapter():
+    model, x, numbers = wrapped(), torch.randn(4, 6), (1, 2, 1, 3)
+    nn.init.normal_(model[0].B)
+    with scaffolds_per_row(model, numbers):
+        model(x).sum().backward()
+    found = model[0].A.grad.clone()
+    model.zero_grad()
+    for i, number in enumerate(numbers):
+        resample(model, number)
+        model(x[i : i + 1]).sum().backward()
+    torch.testing.assert_close(found, model[0].A.grad)
+
+
+def test_scaffolds_that_rows_cannot_have_are_refused():
+    dora = wrapped(dora=True)
+    refused = pytest.raises(ValueError, match="Layer '0' cannot take another scaffold")
+    with refused, scaffolds_per_row(dora, [1]):
+        pass
+    model = wrapped()
+    with scaffolds_per_row(model, [1, 2]):
+        with pytest.raises(ValueError, match="The batch has 3 rows, and scaffolds are named for 2"):
+            model(torch.randn(3, 6))
+        with pytest.raises(ValueError, match="reads the weight of a layer"):
+            model[0].weight.sum()
+    with pytest.raises(ValueError, match="redraw must be"), scaffolds_per_row(model, [-1]):
+        pass
+    assert model(torch.randn(3, 6)).shape == (3, 3)

@@ -42,6 +42,8 @@ from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.path import fused_as
 from lottalora.scaffold.path import paths_taken
 from lottalora.scaffold.path import set_fused
+from lottalora.scaffold.regenerate import regenerated
+from lottalora.scaffold.scaffolds_per_row import scaffolds_per_row
 from lottalora.scaffold.several import Adapters
 from lottalora.scaffold.shards import shard
 from lottalora.scaffold.unmerge import unmerge
@@ -79,9 +81,11 @@ __all__ = [
     "paths_taken",
     "read",
     "register_architecture",
+    "regenerated",
     "register_layer",
     "resample",
     "save",
+    "scaffolds_per_row",
     "set_backbone_seed",
     "set_fused",
     "shard",

@@ -1,0 +1,63 @@
+"""Inference without W_seed in memory: each layer draws it when it is called, and drops it afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.frozen import Frozen
+
+
+@contextmanager
+def regenerated(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside the block one W_seed at a time is in memory: each call of a layer draws it.
+
+    The outputs are the same to the bit. No gradients are computed inside. At the end every W_seed is drawn
+    once more, where it was. A layer whose weight the net reads in place of calling it keeps its W_seed from
+    then on.
+
+    Args:
+        model: a model that `wrap` has wrapped, with its tensors where they are to be.
+
+    Raises:
+        ValueError: a W_seed cannot be drawn at each call: it was given, is trained or sharded, was written
+            to, or is of a family that factorises the whole matrix.
+    """
+    layers = scaffold_layers(model)
+    for name, layer in layers.items():
+        reason = obstacle(layer)
+        if reason:
+            raise ValueError(f"W_seed of layer {name!r} cannot be drawn at each call: {reason}.")
+    devices = {name: layer.W_seed.device for name, layer in layers.items()}
+    hooks = [layer.register_forward_hook(drop) for layer in layers.values()]
+    try:
+        for layer in layers.values():
+            drop(layer)
+        with torch.no_grad():
+            yield model
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for name, layer in layers.items():
+            layer.W_seed = torch.empty_like(layer.W_seed, device=devices[name])  # which draws it
+
+
+def obstacle(layer: Frozen) -> str | None:
+    """Why the W_seed of a layer has to stay in memory; None if it can be drawn at each call."""
+    W_seed = layer.W_seed
+    if layer.source is None:
+        return "it was given, and no seed gives it back"
+    if type(W_seed) is not torch.Tensor or W_seed.is_meta:
+        return "it is trained, sharded or on the meta device"
+    if not layer.source.exact:
+        return f"family {layer.source.family} factorises the whole matrix, which takes too long"
+    if layer.differs():
+        return "it was written to"
+    return None
+
+
+def drop(layer: Frozen, *_: object) -> None:
+    """Leave W_seed without memory; `Frozen.check` draws it in the next call."""
+    layer.W_seed = torch.empty_like(layer.W_seed, device="meta")

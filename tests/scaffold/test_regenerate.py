@@ -1,0 +1,87 @@
+"""Without W_seed in memory the outputs are the same to the bit, and at the end all is as before."""
+
+import pytest
+import torch
+from torch import nn
+
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import regenerated
+from lottalora.scaffold import verify
+from lottalora.scaffold import wrap
+from lottalora.scaffold.backbone import scaffold_layers
+
+
+def wrapped(family="normal", **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 6, padding_idx=2), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
+    wrap(model, Scaffold(rank=2, family=family, **options), keep=["3"], freeze=["0"])
+    nn.init.normal_(model[1].B)
+    return model.eval()
+
+
+def held(model):
+    return [name for name, layer in scaffold_layers(model).items() if not layer.W_seed.is_meta]
+
+
+@pytest.mark.parametrize("family", ["normal", "sparse_normal"])
+def test_outputs_are_equal_to_the_bit_and_one_w_seed_at_a_time_is_in_memory(family):
+    model, x, seen = wrapped(family), torch.tensor([[1, 2, 3], [0, 8, 2]]), []
+    hooks = [layer.register_forward_hook(lambda *_: seen.append(held(model)), prepend=True)
+             for layer in scaffold_layers(model).values()]  # fmt: skip
+    before = {name: layer.W_seed.clone() for name, layer in scaffold_layers(model).items()}
+    expected = model(x)
+    seen.clear()
+    with regenerated(model):
+        assert held(model) == []
+        found = [model(x) for _ in range(2)]
+        assert held(model) == []
+    assert seen == [["0"], ["1"]] * 2
+    assert all(torch.equal(each, expected) and not each.requires_grad for each in found)
+    assert verify(model) == []
+    for name, layer in scaffold_layers(model).items():
+        assert torch.equal(layer.W_seed, before[name])
+    for hook in hooks:
+        hook.remove()
+    model(x).sum().backward()
+    assert model[1].A.grad is not None
+
+
+def test_a_net_that_reads_its_weights_computes_the_same():
+    torch.manual_seed(0)
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    wrap(model, Scaffold(rank=2))
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad():
+        expected = model.eval()(x, x, x)[0]
+    with regenerated(model):
+        assert torch.equal(model(x, x, x)[0], expected)
+    assert verify(model) == []
+
+
+def test_an_error_inside_leaves_the_model_whole():
+    model = wrapped()
+    with pytest.raises(IndexError), regenerated(model):
+        model(torch.tensor([99]))
+    assert held(model) == ["0", "1"] and verify(model) == []
+
+
+@torch.no_grad()
+def test_a_w_seed_that_no_call_can_draw_is_refused_with_the_reason():
+    def refused(model, reason):
+        before = held(model)
+        with pytest.raises(ValueError, match=f"cannot be drawn at each call: {reason}"), regenerated(model):
+            pass
+        assert held(model) == before
+
+    refused(wrapped("orthogonal"), "family orthogonal factorises the whole matrix")
+    written = wrapped()
+    written[1].W_seed[0, 0] = 5
+    refused(written, "it was written to")
+    thawed = wrapped()
+    W_seed = thawed[1].W_seed
+    del thawed[1].W_seed
+    thawed[1].W_seed = nn.Parameter(W_seed.clone())
+    refused(thawed, "it is trained, sharded or on the meta device")
+    given = wrapped()
+    given[1].source = None
+    refused(given, "it was given, and no seed gives it back")
