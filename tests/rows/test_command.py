@@ -21,6 +21,8 @@ TYPED = [
     "model=distilbert data=imdb mode=baseline trainer.clip=null data.sample=true recipe_name=short",
     "model=gpt data=text data.root=x data.name=novels mode=resample_epoch model.place=all "
     "optimizer._target_=torch.optim.Adam",
+    "model=gpt data=text data.root=x data.name=novels data.vocabulary=1024 "
+    "model.size=golf_mlp model.place=mlp trainer.average=ema",
     "model=vit data=flowers102 mode=lora rank=4",
 ]
 

@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
-from lottalora.tasks.ema import EMA
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import wrap
+from lottalora.tasks.averages import EMA
+from lottalora.tasks.averages import averages_of
+from lottalora.tasks.classification import Classification
 from lottalora.tasks.mixed_classification import MixedClassification
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
@@ -91,6 +95,73 @@ def test_the_state_of_the_average_is_its_weights_and_their_number_of_steps():
     other.load_state_dict(average.state_dict())
     assert other.steps == 7
     assert torch.equal(other.weights[0], torch.ones(2))
+
+
+class Stop(Callback):
+    """End the process, as it were, after a step."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise RuntimeError("stopped")
+
+
+def on_scaffold(folder, average, *, stop=None, accumulate=1, epochs=3):
+    """Train an MLP on a scaffold for three epochs of three batches; the weights kept, and all on the way."""
+    torch.manual_seed(0)
+    net = MLP((1, 8, 8), 10, hidden=[16], dropout=0.0)
+    wrap(net, Scaffold(rank=2), keep=["head"])
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    made = Classification(
+        net, Digits.spec, optimizer, partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
+    )
+    plan = TrainerSettings(
+        epochs=epochs, accelerator="cpu", average=average, accumulate=accumulate, checkpoint_every=0
+    )
+    watch, splits = Watch(), Digits(batch_size=420).read()
+    fit(made, splits, plan, seed=0, higher_is_better=True, folder=folder, callbacks=[watch, Stop(stop)])
+    return watch, made.state_dict()
+
+
+def test_swa_is_the_mean_over_the_steps_of_the_last_quarter(tmp_path):
+    watch, _ = on_scaffold(tmp_path, "swa", epochs=4)  # 12 steps; the first nine are not averaged
+    assert torch.equal(watch.validated[0], watch.trained[3])
+    assert torch.equal(watch.validated[1], watch.trained[6])
+    torch.testing.assert_close(watch.validated[3], sum(watch.trained[10:13]) / 3)
+    assert not torch.equal(watch.trained[12], watch.trained[11])
+
+
+def test_ema_of_the_trainer_is_the_average_with_its_warm_up(tmp_path):
+    watch, _ = on_scaffold(tmp_path, "ema")
+    torch.testing.assert_close(watch.validated[-1], averaged(watch.trained, 0.999))
+
+
+@pytest.mark.parametrize(("average", "stop", "accumulate"), [("ema", 1, 1), ("swa", 8, 1), ("ema", 3, 2)])
+def test_a_stopped_run_goes_on_to_the_same_average_to_the_bit(tmp_path, average, stop, accumulate):
+    watch, whole = on_scaffold(tmp_path / "whole", average, accumulate=accumulate)
+    with pytest.raises(RuntimeError, match="stopped"):
+        on_scaffold(tmp_path / "parts", average, accumulate=accumulate, stop=stop)
+    rest, again = on_scaffold(tmp_path / "parts", average, accumulate=accumulate)
+    assert torch.equal(rest.validated[-1], watch.validated[-1])
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_without_a_validation_part_the_average_of_the_last_step_is_kept(tmp_path):
+    net, watch, splits = task(average=0.9), Watch(), Digits(batch_size=420).read()
+    object.__setattr__(splits, "validation_batches", lambda: None)
+    fit(net, splits, TrainerSettings(epochs=1, accelerator="cpu"), seed=0, higher_is_better=True,
+        folder=tmp_path, callbacks=[watch])  # fmt: skip
+    assert watch.validated == []
+    torch.testing.assert_close(head(net), averaged(watch.trained, 0.9))
+
+
+def test_an_average_of_a_net_with_batch_normalisation_is_refused():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    with pytest.raises(ValueError, match="trainer.average=swa averages weights, and this net has batch norm"):
+        averages_of("swa", net)
+    assert averages_of(None, net) == []
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])

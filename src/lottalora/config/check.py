@@ -53,6 +53,7 @@ CHOICES = {
     "adapter.layer_norm": (True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("ddp", "fsdp"),
+    "trainer.average": (None, "ema", "swa"),
     "trainer.decay": ("all", "all_but_beta", "matrices"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
 }
@@ -191,9 +192,13 @@ def check_choices(cfg: DictConfig) -> None:
     for key, known in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if not any(value is each or (value == each and isinstance(value, str)) for each in known):
-            raise ValueError(
-                f"{key} must be {' or '.join(str(each).lower() for each in known)}, got {value!r}."
-            )
+            words = ["null" if each is None else str(each).lower() for each in known]
+            raise ValueError(f"{key} must be {' or '.join(words)}, got {value!r}.")
+    if cfg.trainer.average and cfg.task.get("average"):
+        raise ValueError(
+            f"task.average={cfg.task.average} averages the weights already. Type trainer.average=null, or "
+            "task.average=null."
+        )
     if cfg.trainer.decay != "all" and not cfg.optimizer.get("weight_decay"):
         raise ValueError(
             f"trainer.decay={cfg.trainer.decay} keeps parameters out of weight decay, and there is none. "

@@ -16,6 +16,7 @@ ALLOWED = {  # key → the values that an ensemble can have; None: also where th
     "scaffold.dora": (None, False),
     "task.average": (None,),
     "trainer.accumulate": (1,),
+    "trainer.average": (None,),
     "trainer.precision": ("32-true", "auto"),
     "trainer.devices": (1,),
 }

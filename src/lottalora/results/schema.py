@@ -67,7 +67,7 @@ class Row(TypedDict):
 
 # What was not a choice when the first rows were written. It is part of a digest only where it is not this.
 DIGEST_DEFAULTS = {
-    "data": {"hold_out": True},
+    "data": {"hold_out": True, "vocabulary": None},
     "scaffold": {
         "rslora": False,
         "A_init": "kaiming",
@@ -85,6 +85,7 @@ DIGEST_DEFAULTS = {
         "min_delta": 0.0,
         "precision": "32-true",
         "decay": "all",
+        "average": None,
     },
     "run": {"resample": None, "budget": None, "thaw": None},
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from pytorch_lightning import Callback
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch import nn
@@ -80,6 +81,10 @@ class Task(LightningModule, ABC):
     def further_scores(self) -> dict[str, float]:
         """Measure further scores of the trained weights, after the test: name → value."""
         return {}
+
+    def averages(self) -> list[Callback]:
+        """Return what averages the trained weights in training; see `lottalora.tasks.averages`."""
+        return []
 
     def trained(self) -> list[nn.Parameter]:
         """Return the parameters that the optimizer updates: all but a sharded W_seed."""

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from lottalora.data.spec import DataSpec
+from lottalora.tasks.averages import EMA
 from lottalora.tasks.base import MakeOptimizer
 from lottalora.tasks.base import MakeSchedule
 from lottalora.tasks.base import Step
 from lottalora.tasks.base import Task
-from lottalora.tasks.ema import EMA
 
 
 class MixedClassification(Task):
@@ -41,7 +41,7 @@ class MixedClassification(Task):
         self.average = average
         self.flip = flip
 
-    def configure_callbacks(self) -> list[Callback]:
+    def averages(self) -> list[Callback]:
         return [] if self.average is None else [EMA(self.average)]
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Step:

@@ -16,6 +16,7 @@ from pytorch_lightning import Trainer
 from lottalora.data.splits import Splits
 from lottalora.distributed.collectives import barrier
 from lottalora.distributed.shard import device_settings
+from lottalora.tasks.averages import averages_of
 from lottalora.tasks.base import Task
 from lottalora.tasks.weight_decay import BetaDecay
 from lottalora.training.checkpoints import Best
@@ -46,6 +47,7 @@ class TrainerSettings:
         min_delta: what counts as better for `patience`.
         precision: of the steps, in Lightning's words; auto: bf16-mixed on a GPU that has it, else 32-true.
         decay: what weight decay acts on: all, all_but_beta or matrices.
+        average: of the trained weights, which is validated, kept and tested: ema, swa; None for none.
         accelerator: auto, cpu or gpu.
         checkpoint_every: seconds between two writings of what is needed to go on.
     """
@@ -57,6 +59,7 @@ class TrainerSettings:
     min_delta: float = 0.0
     precision: str = "32-true"
     decay: str = "all"
+    average: str | None = None
     accelerator: str = "auto"
     checkpoint_every: float = 60
 
@@ -113,7 +116,8 @@ def fit(
     )
     task.decay = settings.decay
     beta_decay, resume, history = BetaDecay(), Resume(folder, every=settings.checkpoint_every), History(best)
-    trainer = trainer_of(settings, folder, [history, resume, beta_decay, *callbacks, best])
+    averages = [*task.averages(), *averages_of(settings.average, task.net)]
+    trainer = trainer_of(settings, folder, [*averages, history, resume, beta_decay, *callbacks, best])
     diverged = False
     try:
         trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
