@@ -18,6 +18,7 @@ from lottalora.scaffold import Account
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import materialize
 from lottalora.scaffold import set_fused
+from lottalora.scaffold import share_ranks
 from lottalora.scaffold import wrap
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.backbone import scaffold_layers
@@ -49,7 +50,7 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
         init_weights(net)
         return net, Account.of_dense(net)
     check_rank(net, cfg.scaffold.rank)
-    scaffold = Scaffold(**OmegaConf.to_container(cfg.scaffold, resolve=True))
+    scaffold = scaffold_of(cfg, net)
     if scaffold.family == LEARNED:  # it keeps the values that the net has
         init_weights(net)
     drawn = cfg.trainer.devices == 1 or cfg.trainer.strategy == "ddp"  # by fsdp each process draws its rows
@@ -57,6 +58,17 @@ def build(cfg: DictConfig, spec: DataSpec) -> tuple[nn.Module, Account]:
     init_weights(net, drawn=drawn)
     set_fused(net, cfg.fused)
     return net, thaw(net, account) if cfg.get("thaw") else account
+
+
+def scaffold_of(cfg: DictConfig, net: nn.Module) -> Scaffold:
+    """The settings of the net's scaffold, with a rank for each matrix where the ranks are not equal."""
+    settings = OmegaConf.to_container(cfg.scaffold, resolve=True)
+    by = settings.pop("ranks")
+    scaffold = Scaffold(**settings)
+    if by == "equal":
+        return scaffold
+    ranks = share_ranks(net, scaffold, by, keep=list(cfg.model.keep), freeze=list(cfg.model.freeze))
+    return replace(scaffold, ranks=ranks)
 
 
 def thaw(net: nn.Module, account: Account) -> Account:

@@ -51,6 +51,17 @@ def test_a_head_on_a_scaffold_trains_its_adapter_in_place_of_its_weights(compose
         assert "body.1.bias" not in dict(net.named_parameters())
 
 
+@pytest.mark.parametrize(
+    ("by", "ranks"), [("first", [5, 4, 2, 1]), ("last", [2, 4, 7, 10]), ("spectral", [5, 4, 2, 1])]
+)
+def test_ranks_by_layer_train_no_more_than_one_rank_for_all(composed, by, ranks):
+    """Spectral: σ(√out + √in) of a normal matrix, so here the first layers lead as well."""
+    with torch.device("meta"):
+        _, account = build(composed("data=mnist", "rank=4", f"adapter.ranks={by}"), MNIST.spec)
+    assert [entry.rank for entry in account.entries if entry.place == "adapt"] == ranks
+    assert TRAINABLE["medium", 4] - 784 - 512 < account.trainable <= TRAINABLE["medium", 4]
+
+
 def test_a_thawed_scaffold_trains_what_it_drew(composed):
     cfg = composed("model=mlp", "data=digits", "model.size=tiny", "rank=2", "mode=thawed")
     frozen = composed("model=mlp", "data=digits", "model.size=tiny", "rank=2")

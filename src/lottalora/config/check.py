@@ -51,6 +51,7 @@ CHOICES = {
     "adapter.dora": (True, False),
     "adapter.residual": (True, False),
     "adapter.layer_norm": (True, False),
+    "adapter.ranks": ("equal", "first", "last", "spectral"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("ddp", "fsdp"),
     "trainer.average": (None, "ema", "swa"),

@@ -76,6 +76,7 @@ DIGEST_DEFAULTS = {
         "dora": False,
         "residual": False,
         "layer_norm": False,
+        "ranks": "equal",
         "train_beta": True,
     },
     "trainer": {

@@ -42,6 +42,7 @@ from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.path import fused_as
 from lottalora.scaffold.path import paths_taken
 from lottalora.scaffold.path import set_fused
+from lottalora.scaffold.ranks import share_ranks
 from lottalora.scaffold.regenerate import regenerated
 from lottalora.scaffold.scaffolds_per_row import scaffolds_per_row
 from lottalora.scaffold.several import Adapters
@@ -89,6 +90,7 @@ __all__ = [
     "set_backbone_seed",
     "set_fused",
     "shard",
+    "share_ranks",
     "unmerge",
     "verify",
     "without_scaffold",

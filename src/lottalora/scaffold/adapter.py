@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import torch
 
@@ -116,6 +119,8 @@ class Scaffold(Adapter):
             generator.
         bias: whether the biases of adapted layers are "trained", or "frozen" at their present values. The
             paper's benchmarks differ in this.
+        ranks: name or shell pattern → rank of the matrices that it matches, instead of `rank`; a name wins
+            over a pattern, and the first of several patterns counts. `share_ranks` makes one.
 
     Raises:
         ValueError: a value outside its stated range, or an unknown family or parameter; the message lists the
@@ -126,6 +131,7 @@ class Scaffold(Adapter):
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     seed: int = 0
     bias: str = "trained"
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Adapter.__post_init__(self)
@@ -139,3 +145,16 @@ class Scaffold(Adapter):
         check_seed(self.seed)
         if self.bias not in ("trained", "frozen"):
             raise ValueError(f"bias must be 'trained' or 'frozen', got {self.bias!r}.")
+        if not isinstance(self.ranks, Mapping):
+            raise ValueError(f"ranks must be a dict, such as {{'*.mlp.*': 4}}, got {self.ranks!r}.")
+        for pattern, rank in self.ranks.items():
+            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+                raise ValueError(f"ranks must be whole numbers, 1 or more, got {rank!r} for {pattern!r}.")
+
+    def of(self, names: Sequence[str]) -> "Scaffold":
+        """The settings of the matrix of these names, which is more than one where it is tied."""
+        pattern = next((name for name in names if name in self.ranks), None)
+        if pattern is None:
+            matching = (each for each in self.ranks if any(fnmatchcase(name, each) for name in names))
+            pattern = next(matching, None)
+        return self if pattern is None else replace(self, rank=self.ranks[pattern])

@@ -1,5 +1,9 @@
 """The checks that `wrap` makes before it changes anything; the message has the argument to paste."""
 
+import difflib
+import fnmatch
+from collections.abc import Sequence
+
 from torch import nn
 
 from lottalora.scaffold.adapter import DTYPES
@@ -57,6 +61,24 @@ def refuse_what_cannot_be(
         raise ValueError(
             "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
         )
+
+
+def refuse_unused_ranks(adapted: Sequence[Sequence[str]], scaffold: Scaffold) -> None:
+    """Refuse a key of `scaffold.ranks` that no adapted matrix has.
+
+    Args:
+        adapted: all names of each adapted matrix.
+        scaffold: the settings.
+
+    Raises:
+        ValueError: a key matches none.
+    """
+    names = [name for each in adapted for name in each]
+    for pattern in scaffold.ranks:
+        if pattern not in names and not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, names, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"ranks: {pattern!r} matches no adapted matrix.{meant}")
 
 
 def _obstacle(matrix: Matrix) -> str | None:

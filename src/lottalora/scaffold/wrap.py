@@ -37,6 +37,7 @@ from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import is_vector
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_parallel
+from lottalora.scaffold.refuse import refuse_unused_ranks
 from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.refuse import refuse_what_is_no_model
 from lottalora.scaffold.replaced import Replaced
@@ -122,6 +123,7 @@ def wrap(
     place_of = {m.name: "keep" if m.fixed else places.of(m.names) for m in matrices}
     way_of = {m.name: _way(m, place_of[m.name], places.composes(m.names)) for m in matrices}
     refuse_what_cannot_be(matrices, place_of, way_of, scaffold)
+    refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
     _try_classes(matrices, place_of, way_of)
 
     full = sum(p.numel() for p in model.parameters())
@@ -153,7 +155,8 @@ def _convert_all(
         if place == "keep":
             entries.append(kept(matrix))
         else:
-            entries.append(_convert(matrix, place, way, scaffold, drawn, composed, streams))
+            own = scaffold.of(matrix.names)
+            entries.append(_convert(matrix, place, way, own, drawn, composed, streams))
     for owner, weights in composed.values():
         compose_weights(owner, weights)
     return entries

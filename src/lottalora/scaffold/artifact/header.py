@@ -207,7 +207,11 @@ class Header:
             ValueError: a setting is missing, unknown or outside its range.
         """
         settings = settings_of(Scaffold()) | self.scaffold  # a later version's fields have their defaults
-        hints = get_type_hints(Scaffold) | {"seed": str, "parameters": dict[str, float | bool | str]}
+        hints = get_type_hints(Scaffold) | {
+            "seed": str,
+            "parameters": dict[str, float | bool | str],
+            "ranks": dict[str, int],
+        }
         _check_types(settings, hints, "its scaffold")
         seed = to_seed(settings.pop("seed"), "scaffold")
         return Scaffold(**settings, seed=seed)
@@ -316,4 +320,5 @@ def _is_plain(value: object) -> bool:
 def settings_of(scaffold: Scaffold) -> dict[str, Plain]:
     """The fields of a scaffold as plain data."""
     settings = {each.name: getattr(scaffold, each.name) for each in fields(scaffold)}
-    return settings | {"parameters": dict(scaffold.parameters), "seed": str(scaffold.seed)}
+    as_dicts = {"parameters": dict(scaffold.parameters), "ranks": dict(scaffold.ranks)}
+    return settings | as_dicts | {"seed": str(scaffold.seed)}
