@@ -8,6 +8,7 @@ import pytest
 from hydra import compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 
 from tests import commands
 
@@ -50,8 +51,10 @@ def typed(monkeypatch):
         def make(*words: str):
             whole = compose("config", overrides=list(words), return_hydra_config=True)
             whole.hydra.job.config_name = "config"
-            HydraConfig.instance().set_config(whole)
-            return compose("config", overrides=list(words))
+            HydraConfig.instance().set_config(whole)  # keeps a copy of Hydra's part
+            with open_dict(whole):
+                del whole["hydra"]
+            return whole
 
         yield make
     HydraConfig.instance().cfg = held

@@ -98,7 +98,16 @@ def test_a_typed_parameter_of_the_init_holds_for_every_init(cells):
     assert [cell.plain["scaffold"]["parameters"]["fan_in"] for cell in found] == [True] * 3
 
 
-def test_a_plan_of_all_families_composes_two_and_builds_one_net_for_each_rank(monkeypatch):
+def test_cells_that_differ_in_init_and_rank_are_those_that_are_composed_one_by_one(cells):
+    initialised = GlobalHydra.instance().hydra
+    master = initialised.compose_config("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    composer = Composer(initialised.config_loader, master, jobs=True)
+    found = cells("data=mnist", "init=normal,binary,cauchy", "rank=2,-1,4")
+    assert [cell.problem is None for cell in found] == 3 * [True, False, True]
+    assert found == [composer.composed_cell(cell.overrides) for cell in found]
+
+
+def test_a_plan_of_all_families_composes_and_builds_one_net_for_each_rank(monkeypatch):
     composed, built = [], []
     compose_cell, account_of = Composer.composed_cell, build.account_of
     monkeypatch.setattr(
@@ -106,7 +115,7 @@ def test_a_plan_of_all_families_composes_two_and_builds_one_net_for_each_rank(mo
     )
     monkeypatch.setattr(build, "account_of", lambda cfg: built.append(cfg) or account_of(cfg))
     assert plan(["sweeps=table3", "model.size=tiny"])["runs"] == 335
-    assert len(composed) == 1 + 3 * 2  # full training, and two families at each of three ranks
+    assert len(composed) == 1 + 3 + 1  # full training, a family at each of three ranks, another at the first
     assert len(built) <= 1 + 3
 
 

@@ -40,10 +40,13 @@ def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
     # Before torch is imported: OpenMP threads that spin while they wait slow small models a hundred times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import hydra
+    from hydra._internal.hydra import Hydra
 
     from lottalora.errors import one_line_errors
 
     sys.argv = [sys.argv[0], *arguments]  # where Hydra reads them
+    if mode_is_by_flag(arguments):
+        Hydra.get_mode = no_mode
     with one_line_errors(CONF):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
@@ -57,6 +60,16 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         (flags if is_flag or (takes_value and "=" not in word) else overrides).append(word)
         takes_value = is_flag and word in WITH_VALUE
     return flags + overrides
+
+
+def mode_is_by_flag(arguments: Sequence[str]) -> bool:
+    """Whether -m alone says if there are many runs: no word reaches hydra.mode, which no file of conf sets."""
+    flags = {word for word in arguments if word.startswith("-")}
+    return flags <= {"-m", "--multirun"} and not any("hydra.mode" in word for word in arguments)
+
+
+def no_mode(*_: object, **__: object) -> None:
+    """What Hydra finds for hydra.mode by composing the whole config, before it composes it for the run."""
 
 
 def job(cfg: "DictConfig") -> None:

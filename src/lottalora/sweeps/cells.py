@@ -20,6 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
+from omegaconf import base
 from omegaconf import open_dict
 from omegaconf import read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -74,12 +75,14 @@ class Composer:
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig, *, jobs: bool = False) -> None:
+        remember_interpolations()
         self.loader = loader
         self.master = master
         self.jobs = jobs
         self.of_groups: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self.of_any_seed: dict[tuple[str, ...], Cell] = {}
-        self.of_inits: dict[tuple[str, ...], list[tuple[str, Cell]]] = {}  # of the first two inits
+        self.of_inits: dict[tuple[str, ...], tuple[str, Cell]] = {}  # the first init's
+        self.alike: dict[tuple[str, ...], bool] = {}  # whether a second init differed from it in itself alone
         self.parse = functools.lru_cache(maxsize=None)(OverridesParser.create(loader).parse_override)
         self.family_of = functools.lru_cache(maxsize=None)(self.load_family)
         self.is_group = functools.lru_cache(maxsize=None)(lambda key: bool(loader.get_group_options(key)))
@@ -110,7 +113,7 @@ class Composer:
 
         An unknown key or choice is raised, and a setting that no ensemble has; a value that is not allowed is
         noted. Of cells that differ in their seed alone one is composed, with ANY_SEED in its place; of those
-        that differ in their init alone, two are.
+        that differ in their init alone one is, and at the first rank a second.
         """
         seeds = [int(found[1]) for word in overrides if (found := SEED.fullmatch(word))]
         if len(seeds) != 1 or seeds[0] >= 2**64:
@@ -126,19 +129,23 @@ class Composer:
         return replace(cell, overrides=tuple(overrides), identity=identity, plain=plain)
 
     def cell_of_init(self, overrides: tuple[str, ...]) -> Cell:
-        """A cell, made from that of another init where two inits show that their cells differ in it alone."""
+        """A cell, made from that of another init where it was seen that their cells differ in it alone."""
         inits = [word.partition("=")[2] for word in overrides if word.startswith("init=")]
         others = tuple(word for word in overrides if not word.startswith("init="))
-        first = self.of_inits.setdefault(others, [])
         if len(inits) != 1 or any(word.startswith(("init.", "scaffold.")) for word in others):
             return self.composed_cell(overrides)
-        if len(first) == 2 and (family := self.family_of(inits[0])):
-            (_, one), (name, other) = first
-            if with_init(one, name, self.family_of(name), other.overrides) == other:
-                return with_init(one, inits[0], family, overrides)
+        if others not in self.of_inits:
+            self.of_inits[others] = (inits[0], self.composed_cell(overrides))
+            return self.of_inits[others][1]
+        family, first = self.family_of(inits[0]), self.of_inits[others][1]
+        at_any_rank = tuple(word for word in others if not word.startswith("rank="))
+        if not family or not first.plain.get("scaffold"):  # as of a cell with a problem
+            return self.composed_cell(overrides)
+        made = with_init(first, inits[0], family, overrides)
+        if self.alike.get(at_any_rank):
+            return made
         cell = self.composed_cell(overrides)
-        if len(first) < 2:
-            first.append((inits[0], cell))
+        self.alike.setdefault(at_any_rank, made == cell)
         return cell
 
     def load_family(self, init: str) -> dict:
@@ -171,10 +178,14 @@ class Composer:
         )
 
 
+@functools.cache
+def remember_interpolations() -> None:
+    """Have OmegaConf parse a `${…}` once in this process: it reads each anew, by a grammar written in Python."""
+    base.parse = functools.lru_cache(maxsize=None)(base.parse)
+
+
 def with_init(cell: Cell, init: str, family: dict, overrides: tuple[str, ...]) -> Cell:
     """The same cell with another init: the family and parameters of its scaffold, and its name."""
-    if cell.problem or not cell.plain["scaffold"]:
-        return cell
     plain = cell.plain | {"scaffold": cell.plain["scaffold"] | family}
     identity = cell.identity | {"digest": digest_of(plain), "init": init}
     return replace(cell, overrides=overrides, identity=identity, plain=plain)
