@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 DEMO := results/demo
 SMOKE := results/smoke
 # The exact versions, and not a range: then pip takes torch's CPU build where that is what the index offers.
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+# Nothing is compiled ahead: Python compiles what it imports, which is a small part.
+INSTALL := $(BIN)/python -m pip install --no-compile --disable-pip-version-check --progress-bar off \
            -c constraints.txt torch==2.13.0 torchvision==0.28.0
 SETUP_FILES := pyproject.toml constraints.txt scripts/repair_torchvision.py
 
@@ -17,7 +18,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test slow lint report docs smoke bench clean
+.PHONY: help install demo test slow lint lint-style lint-imports lint-types report docs smoke bench clean
 
 help:  ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +33,8 @@ demo: $(VENV)/suite.stamp  ## baseline and scaffold at four ranks and three seed
 	$(BIN)/python -m lottalora page "$$(ls -t $(DEMO)/artifacts/*.safetensors | head -n 1)" --out $(DEMO)/network.html
 
 # Two workers, a file of tests on one of them: tests that share a fixture, and all of Slurm, stay together.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# tests/conftest.py says which files begin first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/test.stamp  ## run the tests, but for the slow ones
 	$(PYTEST) -m "not slow"
@@ -40,10 +42,16 @@ test: $(VENV)/test.stamp  ## run the tests, but for the slow ones
 slow: $(VENV)/test.stamp  ## run the slow tests
 	$(PYTEST) -m slow
 
-lint: $(VENV)/test.stamp  ## check style, formatting, imports and the types of the library
+lint: lint-style lint-imports lint-types  ## check style, formatting, imports and the types of the library
+
+lint-style: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-imports: $(VENV)/test.stamp
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+lint-types: $(VENV)/test.stamp
 	$(BIN)/python -m mypy
 
 report: $(VENV)/suite.stamp  ## make tables and figures from results/rows

@@ -12,8 +12,6 @@ from lottalora.scaffold import merge
 from lottalora.scaffold import unmerge
 from lottalora.scaffold import wrap
 
-pytestmark = pytest.mark.slow
-
 SCAFFOLD = Scaffold(rank=2, seed=11, family="kaiming_uniform")
 
 
@@ -72,9 +70,10 @@ TRANSFORMERS = {
     "t5": {"vocab_size": 19, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2},
 }
 MODELS = [("torch.nn", name) for name in LAYERS]
+MODELS += [("transformers", name) for name in TRANSFORMERS]
 MODELS += [("torchvision", name) for name in TORCHVISION]
 MODELS += [("timm", name) for name in TIMM]
-MODELS += [("transformers", name) for name in TRANSFORMERS]
+SLOW = {*TORCHVISION[:4], "test_byobnet", "test_convnext", "test_nfnet", "test_vit2", "test_vit4"}
 
 
 def build(library, name):
@@ -132,7 +131,10 @@ def test_there_are_forty_of_them():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("library", "name"), MODELS)
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [pytest.param(*model, marks=[pytest.mark.slow] if model[1] in SLOW else []) for model in MODELS],
+)
 def test_model_trains_copies_loads_and_merges(library, name):
     net, given = wrapped(library, name), inputs(library, name)
     randomize(net)

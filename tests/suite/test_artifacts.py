@@ -74,7 +74,6 @@ def test_every_model_has_an_architecture():
     assert MODELS.keys() == artifacts.TARGETS.keys() and len(MODELS) == 9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_model_comes_back_to_the_bit(composed, tmp_path, name):
     pair, example = MODELS[name]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 import time
 from functools import partial
@@ -31,6 +30,7 @@ from lottalora.tasks.schedules import PerStep
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score
+from tests import commands
 from tests.suite.conftest import ROOT
 
 FULL = {
@@ -313,7 +313,7 @@ with initialize_config_dir(CONF, version_base="1.3"):
 def test_a_net_is_built_in_little_more_than_the_memory_of_its_weights(mode):
 
     text = PEAK.replace("CONF", repr(str(ROOT / "conf"))).replace("MODE", repr(f"mode={mode}"))
-    finished = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    finished = commands.run("-c", text)
     assert finished.returncode == 0, finished.stderr
     assert float(finished.stdout) < 1.2
 

@@ -192,7 +192,6 @@ def test_a_run_on_the_stand_in_learns(command, tmp_path, mode):
     assert row["alpha"] == (16 if mode == "scaffold" else None)
 
 
-@pytest.mark.slow
 class TestRealReviews:
     pytestmark = real
 

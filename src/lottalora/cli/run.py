@@ -63,7 +63,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def mode_is_by_flag(arguments: Sequence[str]) -> bool:
-    """Whether -m alone says if there are many runs: no word reaches hydra.mode, which no file of conf sets."""
+    """Whether -m alone says if there are many runs: no word sets hydra.mode, as no file of conf does."""
     flags = {word for word in arguments if word.startswith("-")}
     return flags <= {"-m", "--multirun"} and not any("hydra.mode" in word for word in arguments)
 

@@ -180,7 +180,7 @@ class Composer:
 
 @functools.cache
 def remember_interpolations() -> None:
-    """Have OmegaConf parse a `${…}` once in this process: it reads each anew, by a grammar written in Python."""
+    """Have OmegaConf parse each `${…}` once in this process, and not whenever it reads one."""
     base.parse = functools.lru_cache(maxsize=None)(base.parse)
 
 

@@ -1,0 +1,33 @@
+"""The order in which files of tests begin."""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+# The files that take longest: two workers share out the files, and neither is to end alone with one of these.
+FIRST = (
+    "slurm/test_slurm.py",
+    "packaging/test_benchmarks.py",
+    "suite/test_bad_input.py",
+    "packaging/test_readme.py",
+    "suite/test_devices.py",
+    "suite/test_gpt.py",
+    "suite/test_resampling.py",
+    "sweeps/test_sweep.py",
+    "sweeps/test_cells.py",
+    "packaging/test_wheel.py",
+    "report/test_page.py",
+    "report/test_pictures.py",
+    "suite/test_config.py",
+    "suite/test_export.py",
+    "tracking/test_loggers.py",
+    "scaffold/test_frameworks.py",
+    "scaffold/test_models.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(str(item.path.relative_to(TESTS)), len(places)))
