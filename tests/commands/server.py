@@ -2,8 +2,8 @@
 
 Nothing but imports happens in the server: no thread is started, no number drawn, nothing composed by Hydra. A
 command's process leaves the loop and runs the script at the top level of this one, so that its traceback, its
-exit code, its `atexit` functions and its threads are as in a process started cold. Where nothing went wrong it
-then ends at once: taking apart all that was imported is no part of any test, and took half a second each.
+exit code, its `atexit` functions and its threads are as in a process started cold. Where nothing went wrong
+it then ends at once: taking apart all that was imported is no part of any test, and took half a second.
 """
 
 import atexit

@@ -1,8 +1,10 @@
 """The files of conf/, and what identifies a run."""
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from lottalora.cli.run import mode_is_by_flag
 from lottalora.config.identity import changes
 from lottalora.config.identity import digest
 from lottalora.config.identity import identify
@@ -151,3 +153,10 @@ def test_a_baseline_has_no_rank_alpha_init_or_backbone_seed(typed):
 def test_alpha_is_the_rank_unless_it_is_typed(typed):
     assert identify(typed("rank=4"))["alpha"] == 4
     assert identify(typed("rank=4", "alpha=1"))["alpha"] == 1
+
+
+def test_no_file_of_conf_sets_the_mode_that_run_py_takes_from_the_flags_alone(typed):
+    typed("model=mlp", "data=mnist")
+    assert HydraConfig.get().mode is None
+    assert mode_is_by_flag(["-m", "sweeps=digits"]) and mode_is_by_flag(["rank=2", "mode=zero"])
+    assert not mode_is_by_flag(["hydra.mode=MULTIRUN"]) and not mode_is_by_flag(["-cn", "other"])
