@@ -63,6 +63,15 @@ def only_line(finished) -> str:
         ("seed=-1", "seed must be a whole number, 0 or more, got -1"),
         ("trainer.epochs=0", "trainer.epochs must be a whole number, 1 or more, got 0"),
         ("trainer.min_delta=null", "trainer.min_delta must be a number, 0 or more, got None"),
+        ("trainer.average=mean", "trainer.average must be null or ema or swa, got 'mean'"),
+        (
+            "model=vit data=flowers102 trainer.average=swa",
+            "task.average=0.9997 averages the weights already. Type trainer.average=null",
+        ),
+        (
+            "model=gpt data=text data.vocabulary=12 dry_run=true",
+            "data.vocabulary must be null, for Llama's 32,000 entries, or a whole number from 257 to 65,536",
+        ),
         ("paths.data=~/foo", "'paths.data=~/foo' cannot be read. Quote unusual values"),
         (
             "model=gpt data=wikitext2 data.variant=raw dry_run=true",
