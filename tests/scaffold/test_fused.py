@@ -353,6 +353,26 @@ def test_the_account_names_the_form_of_the_last_training_step():
     assert paths_taken(net) == {"merge": 2}
 
 
+@pytest.mark.parametrize("beta", [-0.7, 0.0])
+def test_a_read_weight_is_added_up_in_fewer_calls_and_is_as_written_where_fused_is_off(beta):
+    model = nn.Sequential(nn.Linear(5, 3))
+    wrap(model, Scaffold(rank=2, alpha=5, B_init="kaiming"))
+    layer = model.double()[0]
+    nn.init.constant_(layer.beta, beta)
+    given = [layer.beta, layer.A, layer.B]
+    found, gradients = [], []
+    for mode, function in (("auto", "AddmmBackward0"), ("off", "AddBackward0")):
+        with fused_as(mode):
+            W = layer._matrix()
+        assert type(W.grad_fn).__name__ == function
+        found.append(W)
+        gradients.append(torch.autograd.grad(W, given, torch.arange(15, dtype=DOUBLE).view(3, 5)))
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*gradients)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.float()._matrix().dtype is torch.float32
+
+
 def test_half_precision_never_rounds_the_composed_matrix():
     rows = torch.randn(2048, 256)
     ours = layer(256, 256)

@@ -14,6 +14,7 @@ from lottalora.models.cfc import CfC
 from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
+from lottalora.scaffold.layers import LottaLayer
 from lottalora.tasks.binary import Binary
 
 FULL = {"0.125x": 2_210, "0.25x": 7_106, "0.5x": 24_962, "1x": 92_930}
@@ -59,6 +60,16 @@ def by_ncps(net: CfC, x: Sequences) -> torch.Tensor:
     loop.rnn_cell = net.cell
     states, _ = loop(x.inputs, timespans=x.elapsed[:, :, None].expand(-1, -1, 12))
     return net.head(states[torch.arange(4), x.lengths - 1])
+
+
+@pytest.mark.parametrize("steps", [2, 7])
+def test_a_training_step_composes_each_weight_as_often_for_few_steps_as_for_many(steps, monkeypatch):
+    composed = []
+    make = LottaLayer._matrix
+    monkeypatch.setattr(LottaLayer, "_matrix", lambda layer: composed.append(layer) or make(layer))
+    x = batch()
+    net_on(2)(x._replace(lengths=x.lengths.clamp(max=steps))).sum().backward()
+    assert len(composed) == 6 + 1  # and once more for the gradient of the one that the loop reads itself
 
 
 @pytest.mark.parametrize("rank", [None, 1, 3])

@@ -66,7 +66,7 @@ class CfC(nn.Module):
         packed = pack_padded_sequence(x.inputs, x.lengths.cpu(), batch_first=True, enforce_sorted=False)
         elapsed = pack_padded_sequence(x.elapsed, x.lengths.cpu(), batch_first=True, enforce_sorted=False)
         first, second = (layer for layer in self.cell.backbone if hasattr(layer, "weight"))
-        heads = ((self.cell.ff1, 2), (self.cell.ff2, 2), (self.cell.time_b, 1), (self.cell.time_a, 1))
+        doubled, single = (self.cell.ff1, self.cell.ff2), (self.cell.time_b, self.cell.time_a)
         width = x.inputs.shape[2]
         # (K, I + H); on a scaffold composed here, once for both parts and all steps
         W_x, W_h = first.weight.split([width, self.cell.hidden_size], dim=1)
@@ -80,8 +80,8 @@ class CfC(nn.Module):
             W_h,
             second.weight,
             second.bias,
-            torch.cat([times * head.weight for head, times in heads]),
-            torch.cat([times * head.bias for head, times in heads]),
+            torch.cat([*(2 * head.weight for head in doubled), *(head.weight for head in single)]),
+            torch.cat([*(2 * head.bias for head in doubled), *(head.bias for head in single)]),
         )
         return state[packed.unsorted_indices]
 
@@ -121,6 +121,7 @@ class Fused(Function):
         b_heads: Tensor,
     ) -> Tensor:
         hidden = W_h.shape[1]
+        W_2 = W_2.clone()  # on a scaffold it is composed whenever it is read: here, once for all steps
         h = drive.new_zeros(running[0], hidden)
         before = drive.new_empty(len(drive), hidden)  # h that each step began with
         u, v, z = drive.clone(), torch.empty_like(drive), torch.empty_like(drive)

@@ -26,6 +26,7 @@ from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.path import choose
+from lottalora.scaffold.path import composes_in_one_call
 from lottalora.scaffold.path import take
 from lottalora.scaffold.reparametrization import refuse_reparametrization
 
@@ -170,6 +171,8 @@ class LottaLayer(Frozen):
         return W if self.magnitude is None else W * self._renormalisation(W)[:, None]
 
     def _matrix(self) -> Tensor:
+        if composes_in_one_call(self):
+            return fused.compose(self.W_seed, self.beta, self.A, self.B, self.adapter.scale)
         W = self.W_seed if self.beta is None else self.beta.to(self.W_seed.dtype) * self.W_seed
         if self.A is None or self.B is None:
             return W
