@@ -15,6 +15,7 @@ from pytorch_lightning import Trainer
 
 from lottalora.data.splits import Splits
 from lottalora.distributed.collectives import barrier
+from lottalora.distributed.collectives import world_size
 from lottalora.distributed.shard import device_settings
 from lottalora.tasks.averages import averages_of
 from lottalora.tasks.base import Task
@@ -24,6 +25,10 @@ from lottalora.training.checkpoints import Resume
 from lottalora.training.checkpoints import usable
 from lottalora.training.history import Diverged
 from lottalora.training.history import History
+from lottalora.training.straight import Straight
+from lottalora.training.straight import Unprofiled
+from lottalora.training.straight import drop_empty_hooks
+from lottalora.training.straight import has_no_hook_between
 
 NOISE = (  # Lightning's warnings that say nothing about the run
     r".*isinstance\(treespec, LeafSpec\)",
@@ -117,7 +122,10 @@ def fit(
     task.decay = settings.decay
     beta_decay, resume, history = BetaDecay(), Resume(folder, every=settings.checkpoint_every), History(best)
     averages = [*task.averages(), *averages_of(settings.average, task.net)]
-    trainer = trainer_of(settings, folder, [*averages, history, resume, beta_decay, *callbacks, best])
+    callbacks = [*averages, history, resume, beta_decay, *callbacks, best]
+    drop_empty_hooks(callbacks)
+    straight = goes_straight(settings, task, callbacks)
+    trainer = trainer_of(settings, folder, callbacks, straight=straight)
     diverged = False
     try:
         trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
@@ -146,8 +154,11 @@ def result_of(
     )
 
 
-def trainer_of(settings: TrainerSettings, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
-    """Return Lightning's trainer with its own logging, checkpoints and bars off."""
+def trainer_of(
+    settings: TrainerSettings, folder: Path, callbacks: Sequence[Callback], *, straight: bool = False
+) -> Trainer:
+    """Return Lightning's trainer with its logging, checkpoints and bars off, its steps `Straight` or not."""
+    strategy = {"strategy": Straight()} if straight else {}
     return Trainer(
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
@@ -161,8 +172,16 @@ def trainer_of(settings: TrainerSettings, folder: Path, callbacks: Sequence[Call
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **device_settings(),
+        profiler=Unprofiled(),
+        **device_settings() | strategy,
     )
+
+
+def goes_straight(settings: TrainerSettings, task: Task, callbacks: Sequence[Callback]) -> bool:
+    """Whether the steps of a training may leave out what `Straight` leaves out."""
+    on_cpu = settings.accelerator == "cpu" or not torch.accelerator.is_available()
+    plain = precision_of(settings) == "32-true" and not settings.clip
+    return on_cpu and plain and world_size() == 1 and has_no_hook_between(task, callbacks)
 
 
 def load_best(task: Task, best: Best) -> None:
