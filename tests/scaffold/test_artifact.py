@@ -368,6 +368,17 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path, saved):
     safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no artifact of lottalora"):
         load(tmp_path / "other.safetensors")
+    torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="is a file of torch.save, and no artifact"):
+        load(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="A path is wanted, text or pathlib.Path, got None"):
+        load(None)
+    with pytest.raises(ValueError, match="a model and then a path, got an object of type str first"):
+        load_into("other.pt", nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="on the meta device: call model.to_empty"):
+        load_into(nn.Linear(2, 2, device="meta"), saved[1])
+    with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere: make it first"):
+        save(saved[0], tmp_path / "nowhere" / "a.safetensors")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ValueError, match="is no file"):
         load(tmp_path / "fifo")

@@ -10,7 +10,9 @@ from torch.nn.utils import parametrize
 
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
+from lottalora.scaffold import load_into
 from lottalora.scaffold import merge
+from lottalora.scaffold import save
 from lottalora.scaffold import unmerge
 from lottalora.scaffold import verify
 from lottalora.scaffold import wrap
@@ -379,6 +381,29 @@ def test_a_copy_of_the_merged_model_is_taken_back_by_a_copy_of_the_result(copied
     unmerge(net, merged)
     assert torch.equal(output(net, x), expected)
     assert not {id(p) for p in net.parameters()} & {id(p) for p in other.parameters()}
+
+
+def test_model_merged_under_inference_mode_can_be_trained():
+    net = nn.Sequential(nn.Linear(4, 4))
+    wrap(net, Scaffold(rank=2))
+    with torch.inference_mode():
+        merge(net)
+    net(torch.ones(1, 4)).sum().backward()
+    assert net[0].weight.grad is not None
+
+
+def test_pruned_adapter_is_neither_merged_nor_saved_until_that_is_undone(tmp_path):
+    net, path = nn.Sequential(nn.Linear(4, 4)), tmp_path / "a.safetensors"
+    wrap(net, Scaffold(rank=2, B_init="kaiming"))
+    nn.utils.prune.l1_unstructured(net[0], "A", 0.5)
+    x = torch.ones(1, 4)
+    expected = net(x).detach()
+    for act in (merge, lambda net: save(net, path)):
+        with pytest.raises(ValueError, match=r"its A is pruned. Call torch.nn.utils.prune.remove"):
+            act(net)
+    nn.utils.prune.remove(net[0], "A")
+    save(net, path)
+    torch.testing.assert_close(load_into(nn.Sequential(nn.Linear(4, 4)), path)(x), expected)
 
 
 def test_merged_model_can_be_wrapped_again():

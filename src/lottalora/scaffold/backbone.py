@@ -16,7 +16,7 @@ from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.matrices import tensors_of
-from lottalora.scaffold.places import described
+from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.seeds import check_seed
 
 
@@ -27,7 +27,7 @@ def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]
         ValueError: the model has no such layer, or it is no model.
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"A model is wanted, an nn.Module, got {described(model)}.")
+        raise ValueError(f"A model is wanted, an nn.Module, got {in_one_line(model)}.")
     found = {name: m for name, m in model.named_modules() if isinstance(m, LottaLayer | FrozenEmbedding)}
     if not found:
         raise ValueError("This model has no scaffold: call lottalora.scaffold.wrap first.")
@@ -161,7 +161,7 @@ def materialize(
             drawn. The model is unchanged then.
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"A model is wanted, an nn.Module, got {described(model)}.")
+        raise ValueError(f"A model is wanted, an nn.Module, got {in_one_line(model)}.")
     on_meta = {name: m for name, m in model.named_modules() if any(t.is_meta for t in tensors_of(m))}
     helpless = [name for name, m in on_meta.items() if not _can_start(m, start)]
     if helpless:

@@ -16,6 +16,8 @@ WITHOUT_VALUES = {
     getattr(Tensor, name).__get__
     for name in ("dtype", "shape", "device", "ndim", "layout", "is_cuda", "is_meta", "is_sparse", "itemsize")
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size}
+WRITING = {Tensor.__setitem__, getattr(Tensor, "data").__set__}  # noqa: B009  # mypy takes it for a tensor
+FREEZING = {Tensor.requires_grad_, getattr(Tensor, "requires_grad").__set__}  # noqa: B009  # see above
 
 
 class LazyWeight(Tensor):
@@ -76,15 +78,19 @@ class LazyWeight(Tensor):
 
 
 def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse functions that write into a lazy weight, such as those of `nn.init`: that would be lost.
+    """Refuse functions that write into a lazy weight, such as those of `nn.init`, or freeze it: that is lost.
 
     Raises:
         ValueError: it is such a function.
     """
     name = getattr(func, "__name__", "")
-    if not name.endswith("_") or name.endswith("__") or name == "requires_grad_":
-        return
-    written = args[0] if args else kwargs.get("tensor")
+    if func in FREEZING:
+        raise ValueError(
+            "requires_grad of a weight that is composed from W_seed, A, B and β cannot be set: call "
+            "requires_grad_ of the layer, or of its A, B and β."
+        )
+    in_place = name.endswith("_") and not name.endswith("__") or name.startswith("__i") or func in WRITING
+    written = args[0] if args and in_place else kwargs.get("tensor" if in_place else "out")
     if isinstance(written, LazyWeight):
         raise ValueError(
             f"{name} would write into a weight that is composed from W_seed, A, B and β: write into these, "

@@ -26,6 +26,7 @@ from lottalora.scaffold.state import check_state
 
 
 @torch.no_grad()
+@torch.inference_mode(False)  # else the weights could never be trained
 def merge(model: nn.Module) -> Merged:
     r"""Turn a model on a scaffold into the ordinary one, in place: every weight becomes dense.
 

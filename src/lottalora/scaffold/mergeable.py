@@ -2,15 +2,16 @@
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import composed_weights
+from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.local_rows import is_shared_out
+from lottalora.scaffold.reparametrization import reparametrized
 
 
 def refuse_what_cannot_be_merged(model: nn.Module) -> None:
@@ -33,8 +34,9 @@ def refuse_what_cannot_be_merged(model: nn.Module) -> None:
 
 def _obstacle(layer: Layer, owned: set[int]) -> str | None:
     """Why a layer cannot be merged; None if it can."""
-    if is_parametrized(layer):
-        return "it is parametrized. Call torch.nn.utils.parametrize.remove_parametrizations first."
+    changed = reparametrized(layer, (*TRAINED, "bias"))
+    if changed:
+        return changed
     if is_shared_out(layer.W_seed) or isinstance(layer.W_seed, nn.Parameter):
         return "its rows are shared out among processes (fsdp). Load its state into a model that is not."
     if layer.W_seed.is_meta:

@@ -142,17 +142,17 @@ def _listed(kind: str, patterns: Given) -> list[str | type[nn.Module]]:
         what = "text" if isinstance(patterns, str) else "class"
         raise ValueError(f"{kind} takes a list of patterns, got the {what} {text}: write {kind}=[{text}].")
     if not isinstance(patterns, Iterable):
-        raise ValueError(f"{kind} takes a list of patterns, got {described(patterns)}.")
+        raise ValueError(f"{kind} takes a list of patterns, got {in_one_line(patterns)}.")
     patterns = list(patterns)
     for given in patterns:
         if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, nn.Module)):
             raise ValueError(
-                f"{kind} takes names, shell patterns and classes of nn.Module, got {described(given)}."
+                f"{kind} takes names, shell patterns and classes of nn.Module, got {in_one_line(given)}."
             )
     return patterns
 
 
-def described(value: object) -> str:
+def in_one_line(value: object) -> str:
     """A value of the wrong kind, in one line."""
     if value is None or isinstance(value, int | float):
         return repr(value)

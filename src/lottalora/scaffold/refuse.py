@@ -10,7 +10,7 @@ from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
-from lottalora.scaffold.places import described
+from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.places import shown
 
 PARALLEL = ("DistributedDataParallel", "FullyShardedDataParallel")
@@ -25,9 +25,9 @@ def refuse_what_is_no_model(model: object, scaffold: object) -> None:
         ValueError: they are.
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"wrap takes a model, an nn.Module, got {described(model)}.")
+        raise ValueError(f"wrap takes a model, an nn.Module, got {in_one_line(model)}.")
     if not isinstance(scaffold, Scaffold):
-        raise ValueError(f"wrap takes a Scaffold, for example Scaffold(rank=8), got {described(scaffold)}.")
+        raise ValueError(f"wrap takes a Scaffold, for example Scaffold(rank=8), got {in_one_line(scaffold)}.")
 
 
 def refuse_what_cannot_be(

@@ -3,9 +3,11 @@
 import sys
 import types
 from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 IN_PLACE = {  # (module, function) that reads a parameter to replace it
     ("torch.nn.utils.parametrizations", "orthogonal"),
@@ -15,6 +17,22 @@ IN_PLACE = {  # (module, function) that reads a parameter to replace it
     ("torch.nn.utils.spectral_norm", "apply"),
     ("torch.nn.utils.weight_norm", "apply"),
 }
+
+
+def reparametrized(layer: nn.Module, names: Iterable[str]) -> str | None:
+    """What was done to parameters of a layer by pruning or a parametrization, and how to undo it.
+
+    Args:
+        layer: the layer.
+        names: the names of its parameters.
+
+    Returns:
+        The end of a message, or None if nothing was done.
+    """
+    if is_parametrized(layer):
+        return "it is parametrized. Call torch.nn.utils.parametrize.remove_parametrizations first."
+    pruned = next((name for name in names if name in vars(layer)), None)  # a plain attribute then
+    return pruned and f"its {pruned} is pruned. Call torch.nn.utils.prune.remove(layer, {pruned!r}) first."
 
 
 def refuse_reparametrization(frame: types.FrameType) -> None:

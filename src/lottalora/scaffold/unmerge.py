@@ -10,12 +10,13 @@ from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.merged import prints
 from lottalora.scaffold.merged import redrawn
 from lottalora.scaffold.merged import swap_content
-from lottalora.scaffold.places import described
+from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.set_aside import change
 from lottalora.scaffold.state import check_state
 
 
 @torch.no_grad()
+@torch.inference_mode(False)
 def unmerge(model: nn.Module, merged: Merged) -> None:
     """Put a merged model back on its scaffold, in place; A, B and β have the bits from before `merge`.
 
@@ -31,7 +32,7 @@ def unmerge(model: nn.Module, merged: Merged) -> None:
             then.
     """
     if not isinstance(merged, Merged):
-        raise ValueError(f"unmerge takes what merge returned, got {described(merged)}.")
+        raise ValueError(f"unmerge takes what merge returned, got {in_one_line(merged)}.")
     _refuse_changed(model, merged)
     modules = dict(model.named_modules())
     for name, held in merged.modules.items():

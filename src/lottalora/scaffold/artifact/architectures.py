@@ -51,8 +51,10 @@ def register_architecture(
             directly, as `materialize` asks for. With it `load` never holds the plain model's dense weights.
 
     Raises:
-        ValueError: another architecture has that name.
+        ValueError: another architecture has that name, or `build` cannot be called.
     """
+    if not callable(build):
+        raise ValueError(f"register_architecture takes a function that builds the model, got {build!r}.")
     if name in ARCHITECTURES:
         raise ValueError(f"Architecture {name!r} is registered already.")
     ARCHITECTURES[name] = Architecture(name, build, call or plain_call, start)

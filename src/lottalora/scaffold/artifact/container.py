@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottalora.scaffold.places import in_one_line
+
 MAX_HEADER = 16 * 2**20  # bytes
 MAX_AXES = 8
 BLANK = "0" * 64
@@ -34,6 +36,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+ZIP = b"PK"  # the files of torch.save begin with it
 METADATA = {"format", "lottalora", "seal"}
 
 
@@ -59,8 +62,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: str, *, overwrite: 
 
     Raises:
         FileExistsError: the file exists, and `overwrite` is False.
+        FileNotFoundError: its folder does not exist.
         ValueError: a tensor has a dtype that an artifact cannot hold.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}: make it first.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Choose another name, or pass overwrite=True.")
     begun = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -121,7 +127,7 @@ def read(path: Path | str) -> Sealed:
         FileNotFoundError: there is no such file.
         ValueError: it is no artifact, is damaged, or its seal is broken; the message says what is wrong.
     """
-    path = Path(path)
+    path = to_path(path)
     try:
         status = os.stat(path)
     except OSError as error:
@@ -129,9 +135,23 @@ def read(path: Path | str) -> Sealed:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is no file. Name a .safetensors file that lottalora wrote.")
     with open(path, "rb") as file:
-        _header_length(file.read(8), status.st_size)  # before the rest is read
+        first = file.read(8)
+        if first.startswith(ZIP):
+            raise ValueError(f"{path} is a file of torch.save, and no artifact: load it with torch.load.")
+        _header_length(first, status.st_size)  # before the rest is read
         file.seek(0)
         return from_bytes(bytearray(file.read(status.st_size)))
+
+
+def to_path(path: object) -> Path:
+    """The path that a caller gave.
+
+    Raises:
+        ValueError: it is no path.
+    """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"A path is wanted, text or pathlib.Path, got {in_one_line(path)}.")
+    return Path(path)
 
 
 def from_bytes(content: bytearray) -> Sealed:

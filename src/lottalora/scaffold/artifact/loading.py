@@ -36,6 +36,7 @@ from lottalora.scaffold.identity import Fingerprint
 from lottalora.scaffold.identity import agree
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
+from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.wrap import wrap
 
 LIMIT = 2**31  # numbers of all parameters together
@@ -141,9 +142,14 @@ def load_into(model: nn.Module, path: Path | str) -> nn.Module:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another version, or the model has other matrices. The model is
-            unchanged then. Or a W_seed is not the one that was saved.
+        ValueError: the file is damaged or of another version, or the model has other matrices, is on a
+            scaffold or on the meta device. The model is unchanged then. Or a W_seed is not the one that was
+            saved.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"load_into takes a model and then a path, got {in_one_line(model)} first.")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("This model is on the meta device: call model.to_empty(device='cpu') first.")
     artifact = read(path)
     if any(isinstance(module, Frozen) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: pass a plain one.")

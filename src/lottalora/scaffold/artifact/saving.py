@@ -16,6 +16,7 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import find_architecture
 from lottalora.scaffold.artifact.architectures import plain_call
+from lottalora.scaffold.artifact.container import to_path
 from lottalora.scaffold.artifact.container import write
 from lottalora.scaffold.artifact.header import CompressedRecord
 from lottalora.scaffold.artifact.header import Header
@@ -30,11 +31,13 @@ from lottalora.scaffold.artifact.precision import holding
 from lottalora.scaffold.artifact.zstd import compress
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.backbone import verify
+from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.families import FAMILIES
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import dotted
+from lottalora.scaffold.reparametrization import reparametrized
 from lottalora.scaffold.wrapping import Wrapping
 
 BUILT_IN = "lottalora.scaffold.families"  # the module that defines the families of the library
@@ -85,10 +88,12 @@ def save(
 
     Raises:
         FileExistsError: the file exists, and `overwrite` is False.
+        FileNotFoundError: the folder of the file does not exist.
         ModuleNotFoundError: the package zstandard is asked for and missing.
-        ValueError: the model was not made by `wrap`, is on the meta device or sharded, or has a W_seed that
-            is not the draw of its source; W_seed was given and `store` is False; the architecture is not
-            registered; a value is no plain data; or the precision is unknown or cannot hold a number.
+        ValueError: the model was not made by `wrap`, is on the meta device or sharded, has pruned or
+            parametrized adapters, or a W_seed that is not the draw of its source; W_seed was given and
+            `store` is False; the architecture is not registered; a value is no plain data; or the precision
+            is unknown or cannot hold a number.
     """
     check_precision(precision)
     layers = scaffold_layers(model)
@@ -124,7 +129,7 @@ def save(
         header = replace(header, zstandard=frame)
     text = header.to_json()
     Header.from_json(text)  # what cannot be read is not written
-    write(Path(path), tensors, text, overwrite=overwrite)
+    write(to_path(path), tensors, text, overwrite=overwrite)
 
 
 def state_names(model: nn.Module) -> dict[str, Tensor]:
@@ -185,6 +190,9 @@ def _wrapping_of(layers: Mapping[str, Frozen]) -> Wrapping:
 
 def _refuse_what_cannot_be_saved(model: nn.Module, layers: Mapping[str, Frozen], store: bool) -> None:
     for name, layer in layers.items():
+        changed = reparametrized(layer, (*TRAINED, "bias"))
+        if changed:
+            raise ValueError(f"Layer {name!r} cannot be saved: {changed}")
         if layer.W_seed.is_meta or isinstance(layer.W_seed, nn.Parameter):
             where = "on the meta device" if layer.W_seed.is_meta else "sharded or a parameter"
             raise ValueError(f"W_seed of layer {name!r} is {where}: save a model that holds it whole.")
@@ -193,11 +201,11 @@ def _refuse_what_cannot_be_saved(model: nn.Module, layers: Mapping[str, Frozen],
                 f"W_seed of layer {name!r} was given, so no seed gives it back: pass store=True to store it."
             )
         layer.check(torch.empty(0))
-    changed = [name for name in verify(model) if layers[name].source is not None]
-    if changed:
+    differing = [name for name in verify(model) if layers[name].source is not None]
+    if differing:
         raise ValueError(
-            f"W_seed of layer {changed[0]!r} is not what its seed gives: somebody wrote into it. Restore it "
-            "with set_backbone_seed, or leave without_scaffold."
+            f"W_seed of layer {differing[0]!r} is not what its seed gives: somebody wrote into it. Restore "
+            "it with set_backbone_seed, or leave without_scaffold."
         )
 
 
