@@ -89,7 +89,7 @@ def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: 
             "requires_grad of a weight that is composed from W_seed, A, B and β cannot be set: call "
             "requires_grad_ of the layer, or of its A, B and β."
         )
-    in_place = name.endswith("_") and not name.endswith("__") or name.startswith("__i") or func in WRITING
+    in_place = name.endswith("_") and not name.endswith("__") or func in WRITING
     written = args[0] if args and in_place else kwargs.get("tensor" if in_place else "out")
     if isinstance(written, LazyWeight):
         raise ValueError(
