@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.nn.utils import prune
 
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
@@ -395,13 +396,13 @@ def test_model_merged_under_inference_mode_can_be_trained():
 def test_pruned_adapter_is_neither_merged_nor_saved_until_that_is_undone(tmp_path):
     net, path = nn.Sequential(nn.Linear(4, 4)), tmp_path / "a.safetensors"
     wrap(net, Scaffold(rank=2, B_init="kaiming"))
-    nn.utils.prune.l1_unstructured(net[0], "A", 0.5)
+    prune.l1_unstructured(net[0], "A", 0.5)
     x = torch.ones(1, 4)
     expected = net(x).detach()
     for act in (merge, lambda net: save(net, path)):
         with pytest.raises(ValueError, match=r"its A is pruned. Call torch.nn.utils.prune.remove"):
             act(net)
-    nn.utils.prune.remove(net[0], "A")
+    prune.remove(net[0], "A")
     save(net, path)
     torch.testing.assert_close(load_into(nn.Sequential(nn.Linear(4, 4)), path)(x), expected)
 
