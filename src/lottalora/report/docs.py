@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 from statistics import fmean
 from statistics import median
@@ -93,8 +94,7 @@ def trainable(blocks: list[Block], model: str, data: str, size: str, rank: str) 
 def beta(blocks: list[Block], model: str, data: str, size: str) -> str:
     """The least and the greatest β of the paper's scaffold, over ranks, seeds and layers."""
     lines = protocol_lines(find_block(blocks, model, data, size))
-    values = [value for line in lines for run in line.runs for value in run["beta"].values()]
-    values = [value for value in values if value is not None]
+    values = betas(lines)
     return f"{min(values):.2f} and {max(values):.2f}"
 
 
@@ -104,7 +104,7 @@ def median_beta(
 ) -> str:
     """The median of a line's β, over its layers and runs."""
     _, line = find(blocks, model, data, size, condition, rank, *rest)
-    return f"{median(beta for run in line.runs for beta in run['beta'].values()):.3f}"
+    return f"{median(betas([line])):.3f}"
 
 
 @fills
@@ -284,6 +284,12 @@ def evidence_counts(blocks: list[Block]) -> str:
     kinds = Counter(found.find(cell).kind for cell in cells())
     lines = [[said, str(kinds[kind])] for kind, said in KINDS.items()]
     return table_text(["the paper's numbers", str(kinds.total())], lines, numbers=[1])
+
+
+def betas(lines: Iterable[Line]) -> list[float]:
+    """Every finite β of the lines, over their runs and layers."""
+    found = (value for line in lines for run in line.runs for value in run["beta"].values())
+    return [value for value in found if value is not None]
 
 
 def find(
