@@ -55,6 +55,13 @@ def test_run_imports_none_of_the_packages_that_its_metrics_do_not_use(tmp_path):
     assert modules & {*UNUSED, "pandas", "sklearn", "wandb"} == set()
 
 
+def test_plan_of_a_sweep_whose_kind_was_run_needs_no_torch():
+    words = ["plan", "sweeps=table14", "seed=range(142,144)", "trainer.accelerator=cpu", "--json"]
+    modules = modules_after(f"import lottalora.cli.main as m; m.main({words!r})")
+    assert {"hydra", "lottalora.sweeps.plan"} <= modules
+    assert "torch" not in modules
+
+
 def test_metric_that_needs_a_package_left_out_says_so():
     modules = modules_after(
         "from lottalora.tasks.metrics import load_torchmetrics; load_torchmetrics()\n"

@@ -54,13 +54,13 @@ class Estimate:
         self.rows = [row for row in rows if kind_of(row) == kind and not row["diverged"]]
         self.composer = composer
         self.kind = kind
-        self.counted: dict[str, tuple[dict, DictConfig]] = {}
+        self.counted: dict[str, dict] = {}  # what is built serves all seeds and families
         self.grouped: dict[tuple[str, ...], dict[tuple, list[Row]]] = {}
         self.scales: dict[tuple, float | None] = {}
 
     def of(self, cell: Cell) -> Cost:
-        counts, cfg = self.counts(cell)
-        seconds, source = self.seconds(cell, counts, cfg)
+        counts = self.counts(cell)
+        seconds, source = self.seconds(cell, counts)
         dense = cell.identity["mode"] == "baseline"
         memory = self.median("peak_memory_mb", self.alike(cell, "mode"))
         weights = counts["full"] * (16 if dense else 4) + (
@@ -73,12 +73,13 @@ class Estimate:
             source=source,
         )
 
-    def seconds(self, cell: Cell, counts: dict, cfg: DictConfig) -> tuple[float | None, str]:
+    def seconds(self, cell: Cell, counts: dict) -> tuple[float | None, str]:
         """From rows of the same kind of run; scaled from rows of the same model and data; or modelled."""
         for keys in (("mode", "epochs"), ("epochs",)):
             found = self.median("seconds", self.alike(cell, *keys))
             if found is not None:
                 return found, "rows of the same model, size, data and epochs"
+        cfg = self.config(cell)
         modelled = self.model(counts, cfg.data, cell.identity["mode"], cell.epochs)
         if modelled is None:
             return None, "unknown"
@@ -101,8 +102,8 @@ class Estimate:
         """How many times longer an epoch takes than the model says, by the one that the recipe states."""
         pair = [word for word in cell.overrides if word.partition("=")[0] in ("model", "data")]
         default = self.composer.cell([*pair, "mode=baseline"])
-        counts, default_cfg = self.counts(default)
-        return cfg.recipe.epoch_seconds / self.model(counts, default_cfg.data, "baseline", 1, kind="cpu")
+        counts, data = self.counts(default), self.config(default).data
+        return cfg.recipe.epoch_seconds / self.model(counts, data, "baseline", 1, kind="cpu")
 
     def alike(self, cell: Cell, *keys: str) -> list[Row]:
         """Rows of runs on the same work: the same model and settings of the data, and the same of `keys`."""
@@ -133,16 +134,24 @@ class Estimate:
     def model_of(self, row: Row) -> float | None:
         return self.model(row["counts"], row["config"]["data"], row["mode"], row["epochs"])
 
-    def counts(self, cell: Cell) -> tuple[dict, DictConfig]:
-        """Parameters of the net, built without memory, once for all seeds and families; its config."""
+    def config(self, cell: Cell) -> DictConfig:
+        return self.composer.config(cell.overrides)[0]
+
+    def counts(self, cell: Cell) -> dict:
+        """Parameters of the net: from a row of the same work, mode and rank; else by building it without memory.
+
+        The first reads a file, the second imports PyTorch, which takes two seconds. They may differ in what is
+        adapted beside the body, which changes an estimate by little.
+        """
+        if rows := self.alike(cell, "mode", "rank"):
+            return rows[0]["counts"]
         from lottalora.build import account_of  # which imports torch
 
         scaffold = {key: value for key, value in (cell.plain["scaffold"] or {}).items() if key not in DRAWN}
         same = {key: cell.plain.get(key) for key in ("model", "data", "budget", "thaw")}
         key = json.dumps([cell.identity["model"], cell.identity["mode"], scaffold, same], sort_keys=True)
         if key not in self.counted:
-            cfg, _ = self.composer.config(cell.overrides)
-            self.counted[key] = account_of(cfg).counts(), cfg
+            self.counted[key] = account_of(self.config(cell)).counts()
         return self.counted[key]
 
 

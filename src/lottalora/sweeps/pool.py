@@ -23,6 +23,7 @@ from lottalora.distributed.children import cause_of_death
 from lottalora.distributed.children import die_with
 
 GRACE = 10.0  # seconds that a run has to end after SIGTERM
+GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg")  # in /dev: NVIDIA's, Tegra's, AMD's, and Windows' in WSL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,12 @@ def shared_out(devices: Sequence[str], workers: int | None) -> list[dict[str, st
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them. Starts no CUDA context."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them. Starts no CUDA context.
+
+    Where Linux shows no device of a GPU, PyTorch is not asked: importing it takes two seconds.
+    """
+    if sys.platform == "linux" and not any([*Path("/dev").glob(name)] for name in GPU_DEVICES):
+        return []
     import torch
 
     count = torch.cuda.device_count()
