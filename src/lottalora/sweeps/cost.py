@@ -138,10 +138,10 @@ class Estimate:
         return self.composer.config(cell.overrides)[0]
 
     def counts(self, cell: Cell) -> dict:
-        """Parameters of the net: from a row of the same work, mode and rank; else by building it without memory.
+        """Parameters of the net: from a row of the same work, mode and rank; else by building it on meta.
 
-        The first reads a file, the second imports PyTorch, which takes two seconds. They may differ in what is
-        adapted beside the body, which changes an estimate by little.
+        Building imports PyTorch, which takes two seconds. A row may differ in what is adapted beside the
+        body, which changes an estimate by little.
         """
         if rows := self.alike(cell, "mode", "rank"):
             return rows[0]["counts"]
