@@ -21,7 +21,9 @@ from lottalora.report.headline import headline_picture
 from lottalora.report.html import SHAPES
 from lottalora.report.html import own_file
 from lottalora.report.names import block_names
+from lottalora.report.page_svg import FEWEST
 from lottalora.report.page_svg import panel_svg
+from lottalora.report.page_svg import panels_svg
 from lottalora.report.palette import ADAPTERS
 from lottalora.report.palette import COLOURS
 from lottalora.report.palette import CONDITIONS
@@ -29,6 +31,7 @@ from lottalora.report.palette import GREY
 from lottalora.report.palette import PALE
 from lottalora.report.palette import RANKS
 from lottalora.report.palette import VARIABLES
+from lottalora.report.picture import Panel
 from lottalora.report.picture import figure_of
 from lottalora.report.picture import save
 from lottalora.report.rank_curves import rank_picture
@@ -273,6 +276,26 @@ def test_svg_of_the_page_is_xml_with_the_pages_colours_and_text_of_11_pixels():
             assert sizes and min(sizes) >= 11
             assert "var(--ink)" in text and "#0072b2" not in text.lower()
     assert all(panel.width <= 360 for picture in pictures for panel in picture.narrow or picture.panels)
+
+
+def test_a_number_of_a_picture_keeps_its_digits_on_the_page():
+    panel = Panel(lambda pen: pen.axes.set_yticks([0.035, 0.0375, 0.04], ["0.0350", "0.0375", "0.0400"]))
+    assert re.findall(r">(0\.\d+)<", panel_svg(panel, "said"))[-3:] == ["0.0350", "0.0375", "0.0400"]
+
+
+def test_panels_drawn_in_several_processes_are_those_drawn_in_one(monkeypatch):
+    monkeypatch.setattr("lottalora.report.page_svg.cores", lambda: 2)
+    (panel, *_) = rank_picture(block_of(rank_sweep()), "x").panels
+    several = [(panel, f"said {place}") for place in range(2 * FEWEST)]
+    assert panels_svg(several) == [panel_svg(*each) for each in several]
+
+
+def test_arms_with_options_are_told_apart_by_their_marks():
+    arms = [{}, {"train_beta": False}, {"rslora": True}, {"dropout": 0.1}]
+    rows = [row for arm in arms for row in rank_sweep(config={"scaffold": arm})]
+    marks = {mark.label: mark.shape for mark in rank_picture(block_of(rows), "x").legend}
+    hollow = {label: shape for label, shape in marks.items() if label.startswith("scaffold, ")}
+    assert len(hollow) > 1 and len(set(hollow.values())) == len(hollow)
 
 
 def test_words_of_a_row_cannot_become_markup_in_a_picture():

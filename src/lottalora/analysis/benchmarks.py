@@ -143,6 +143,7 @@ BENCHMARKS = {(each.model, each.data): each for each in (*NINE, RANDOM_VIT)}
 # Other pairs, and their parts, by their proper names.
 DATA = {
     "mnist": "MNIST",
+    "gated_mnist": "MNIST, a seed for each group of digits",
     "digits": "handwritten digits",
     "lorenz": "Lorenz system",
     "physionet2012": "PhysioNet 2012 mortality",

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from lottalora.distributed.cores import cores
 from lottalora.tracking import wandb_login as account
 from lottalora.uncaught import missing_package
 
@@ -153,9 +154,8 @@ def devices() -> Iterator[Check]:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     found = ", ".join(names) or "no GPU; runs use the CPU"
     yield Check(name="devices", state="ok", found=found)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    yield Check(name="threads", state="ok", found=f"{cores} cores; OMP_NUM_THREADS {threads}")
+    yield Check(name="threads", state="ok", found=f"{cores()} cores; OMP_NUM_THREADS {threads}")
 
 
 def data_sets() -> Iterator[Check]:

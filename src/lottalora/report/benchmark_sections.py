@@ -26,6 +26,7 @@ from lottalora.report.tables import headings
 from lottalora.report.tables import margin_text
 from lottalora.report.tables import notes
 from lottalora.report.tables import paper_cell
+from lottalora.report.tables import part_and_label
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
 from lottalora.report.tables import signed
@@ -81,7 +82,8 @@ def section_of(pair: tuple[str, str], blocks: list[Block], shown: Shown) -> Sect
     picture = rank_picture(main, shown.name("rank_curve", main), further)
     families = families_picture(main, shown.name("families", main))
     pictures = [each for each in (picture, families) if each]
-    parts = [Part(f"All {len(main.lines)} lines of {main.title}", tables=[full_table(main)])]
+    count = "The line" if len(main.lines) == 1 else f"All {len(main.lines)} lines"
+    parts = [Part(f"{count} of {main.title}", tables=[full_table(main)])]
     parts += [
         part_of(each, shown) for each in blocks if each is not main and (each.own or same_runs(each, main))
     ]
@@ -172,8 +174,8 @@ def arm_table(block: Block, further: list[Block]) -> Table:
         "",
         "rank",
         "n",
-        metric.label,
-        *(each.metric.label for each in further),
+        part_and_label(metric) if further else metric.label,
+        *(part_and_label(each.metric) for each in further),
         "recovery, %",
         "above chance, %",
     ]

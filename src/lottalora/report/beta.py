@@ -10,7 +10,6 @@ from lottalora.report.csv_text import csv_text
 from lottalora.report.palette import GREY
 from lottalora.report.palette import INK
 from lottalora.report.palette import PAPER
-from lottalora.report.palette import RULE
 from lottalora.report.palette import rank_colours
 from lottalora.report.picture import LETTER
 from lottalora.report.picture import Mark
@@ -90,12 +89,14 @@ def draw_betas(pen: Pen, arms: list[Arm], layers: list[str]) -> None:
     axes, colours = pen.axes, arm_colours(arms)
     lane = 0.8 / len(arms)
     for place, arm in enumerate(arms):
+        heights = {
+            layer: layers.index(layer) + lane * (place - (len(arms) - 1) / 2) for layer in arm.by_layer
+        }
         for layer, values in arm.by_layer.items():
-            y = layers.index(layer) + lane * (place - (len(arms) - 1) / 2)
-            draw_layer(pen, arm, layer, values, y, colours[arm.name])
+            draw_layer(pen, arm, layer, values, heights[layer], colours[arm.name])
+        draw_medians(pen, arm, heights)
     axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=":", zorder=0)
-    for place in range(1, len(layers)):
-        axes.axhline(place - 0.5, color=RULE, linewidth=0.8, zorder=0)
+    pen.rules([place - 0.5 for place in range(1, len(layers))])
     step = -(-len(layers) // MANY)
     axes.set_yticks(range(0, len(layers), step), layers[::step], color=INK)
     axes.tick_params(axis="y", length=0)
@@ -115,7 +116,6 @@ def draw_layer(
         pen.note(
             box[0], arm.name, f"{layer}, {arm.name}: median {middle:.3f}, quartiles {low:.3f} and {high:.3f}"
         )
-        pen.note(pen.axes.plot([middle], [y], "|", color=INK, markersize=6, zorder=4)[0], arm.name)
     if len(betas) > FEW:
         return
     face = PAPER if arm.line.options else colour
@@ -124,6 +124,14 @@ def draw_layer(
     )
     listed = ", ".join(f"{value:.3f} (seed {seed})" for seed, value in values)
     pen.note(drawn[0], arm.name, f"{layer}, {arm.name}: β = {listed}")
+
+
+def draw_medians(pen: Pen, arm: Arm, heights: dict[str, float]) -> None:
+    """A stroke at the median of each layer that has quartiles."""
+    boxed = {layer: values for layer, values in arm.by_layer.items() if len(values) >= ENOUGH}
+    medians = [median(value for _, value in values) for values in boxed.values()]
+    at = [heights[layer] for layer in boxed]
+    pen.note(pen.axes.plot(medians, at, "|", color=INK, markersize=6, zorder=4)[0], arm.name)
 
 
 def caption(block: Block, arms: list[Arm]) -> str:

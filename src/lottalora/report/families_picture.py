@@ -12,7 +12,6 @@ from lottalora.report.palette import COLOURS
 from lottalora.report.palette import GREY
 from lottalora.report.palette import INK
 from lottalora.report.palette import PAPER
-from lottalora.report.palette import RULE
 from lottalora.report.palette import TEXT
 from lottalora.report.palette import rank_colours
 from lottalora.report.picture import LETTER
@@ -93,8 +92,7 @@ def draw_families(pen: Pen, block: Block, families: list[str], lines: list[Line]
     places = {family: place for place, family in enumerate(families)}
     ranks, fallen = sorted({line.rank for line in lines}), outliers(block, lines)
     colours, span = rank_colours(ranks), limits(block, lines, fallen)
-    for place in places.values():
-        pen.axes.axhline(place, color=RULE, linewidth=0.8, zorder=0)
+    pen.rules(list(places.values()))
     for line in others:
         draw_score(pen, block, line, places[line.init], GREY, span, hollow=True)
     for line in lines:

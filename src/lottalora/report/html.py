@@ -22,8 +22,9 @@ from lottalora.report.headline import bests
 from lottalora.report.headline import headline_picture
 from lottalora.report.headline import verdict_of
 from lottalora.report.names import block_names
-from lottalora.report.page_svg import panel_svg
+from lottalora.report.page_svg import panels_svg
 from lottalora.report.palette import VARIABLES
+from lottalora.report.picture import Panel
 from lottalora.report.picture import Picture
 from lottalora.report.run_list import as_table
 from lottalora.report.run_list import run_list
@@ -74,7 +75,8 @@ def page(
     runs = [listed["lines"][run["line"]] | listed["made"][run["made"]] | run for run in listed["runs"]]
     found = bests(blocks)
     script = own_file("page.js")
-    return template().render(
+    drawing = Drawing()
+    text = template(drawing).render(
         bests=found,
         verdict=verdict_of(found),
         control=control_said(blocks),
@@ -91,9 +93,29 @@ def page(
         script=script,
         hashes=[sha256(script)],
     )
+    return drawing.fill(text)
 
 
-def template() -> Template:
+class Drawing:
+    """The panels of a page: their places are kept while it is written, and all are drawn together."""
+
+    def __init__(self) -> None:
+        self.panels: list[tuple[Panel, str]] = []
+
+    def places(self, picture: Picture, narrow: bool = False) -> list[Markup]:
+        """A place for each panel of a picture."""
+        first = len(self.panels)
+        shown = picture.narrow if narrow else picture.panels
+        self.panels += [(each, f"{picture.title}. {each.title}".strip()) for each in shown]
+        return [Markup(f"\0{place}\0") for place in range(first, len(self.panels))]
+
+    def fill(self, text: str) -> str:
+        """The text with the panels as SVG in their places."""
+        drawn = panels_svg(self.panels)
+        return re.sub("\0([0-9]+)\0", lambda place: drawn[int(place[1])], text)
+
+
+def template(drawing: Drawing) -> Template:
     """Return the page's template, in which an unknown name is an error."""
     environment = Environment(
         loader=PackageLoader("lottalora.report", "page"),
@@ -102,15 +124,11 @@ def template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"panels": panels, "code": with_code, "variable": lambda colour: VARIABLES[colour]}
+    environment.filters |= {
+        "panels": drawing.places, "code": with_code, "variable": lambda colour: VARIABLES[colour],
+    }  # fmt: skip
     environment.globals["shapes"] = SHAPES
     return environment.get_template("page.html")
-
-
-def panels(picture: Picture, narrow: bool = False) -> list[Markup]:
-    """The panels of a picture as SVG."""
-    shown = picture.narrow if narrow else picture.panels
-    return [Markup(panel_svg(each, f"{picture.title}. {each.title}".strip())) for each in shown]
 
 
 def with_code(text: str) -> Markup:

@@ -2,11 +2,15 @@
 
 import html
 import io
+import multiprocessing
 import re
+import sys
+from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from lottalora.distributed.cores import cores
 from lottalora.report.palette import STYLE
 from lottalora.report.palette import VARIABLES
 from lottalora.report.picture import UNIT
@@ -22,10 +26,35 @@ SPARE = re.compile(
     r' transform="rotate\(-0 [^"]*\)"|font-family: [^;"]*;? ?| id="(?!mark\d|[mp][0-9a-f]{10}")[^"]*"',
     re.DOTALL,
 )
-DIGITS = re.compile(r"(\d+\.\d\d)\d+")
+TAGS = re.compile(r"<[^>]*>")
+DIGITS = re.compile(r"(\d+\.\d\d)\d+")  # within tags: places and sizes
 STYLES = re.compile(r' style="[^"]*"')
 TENTHS = re.compile(r' ([xy])="(-?\d+\.\d)\d+"')  # a mark's place, to a tenth of a pixel
 MARK = re.compile(r'<g id="(mark\d+)">')
+FEWEST = 8  # panels that are worth a process
+
+
+def panels_svg(panels: Sequence[tuple[Panel, str]]) -> list[str]:
+    """Panels with their labels, drawn by one process on each core where there are many.
+
+    The processes are forked, since what draws a panel is a function within a function, which pickle refuses.
+    """
+    processes = min(cores(), len(panels) // FEWEST) if sys.platform == "linux" else 1
+    if processes < 2:
+        return [panel_svg(*each) for each in panels]
+    with multiprocessing.get_context("fork").Pool(processes, inherit, [panels]) as pool:
+        return pool.map(inherited_svg, range(len(panels)), chunksize=1)
+
+
+def inherit(panels: Sequence[tuple[Panel, str]]) -> None:
+    """In a forked process: keep what it is to draw."""
+    global inherited  # noqa: PLW0603  a worker has no other place
+    inherited = panels
+
+
+def inherited_svg(index: int) -> str:
+    """In a forked process: draw one of the panels."""
+    return panel_svg(*inherited[index])
 
 
 def panel_svg(panel: Panel, label: str) -> str:
@@ -36,7 +65,7 @@ def panel_svg(panel: Panel, label: str) -> str:
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     inside = HEAD.sub("", drawn.getvalue()).replace("xlink:href", "href")
-    inside = DIGITS.sub(r"\1", SPARE.sub("", inside))
+    inside = TAGS.sub(lambda tag: DIGITS.sub(r"\1", tag[0]), SPARE.sub("", inside))
     inside = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", inside))
     inside = STYLES.sub(lambda found: found[0].replace(": ", ":").replace("; ", ";"), inside)
     inside = TENTHS.sub(r' \1="\2"', inside)

@@ -7,6 +7,7 @@ own, so that they stand beside each other on a screen and below each other on a 
 import io
 import textwrap
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -20,6 +21,7 @@ from matplotlib.patches import Patch
 
 from lottalora.report.palette import GREY
 from lottalora.report.palette import INK
+from lottalora.report.palette import RULE
 from lottalora.report.palette import STYLE
 from lottalora.report.palette import TEXT
 from lottalora.results.atomic_write import write_whole
@@ -41,6 +43,11 @@ class Pen:
         name = f"mark{len(self.said)}"
         artist.set_gid(name)
         self.said[name] = series, words
+
+    def rules(self, places: Sequence[float]) -> None:
+        """Faint lines across the axes at these heights, behind all that is drawn."""
+        across = self.axes.get_yaxis_transform()
+        self.axes.hlines(places, 0, 1, colors=RULE, linewidth=0.8, zorder=0, transform=across)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The rank curves of a block: the arms that count in one panel, the controls in another."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from lottalora.report.picture import Mark
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
+from lottalora.report.tables import part_and_label
 from lottalora.report.tables import with_interval
 
 FULL = "full"
 THEIRS = "paper"
+OPTION_MARKERS = ("^", "v", "s", "p", "<", ">", "h", "d", "P")  # hollow, one for each set of options
 FEW = 10  # runs behind a point, up to which each has a dot of its own
 
 
@@ -35,6 +38,7 @@ class Curve:
 
     label: str
     lines: list[Line]  # by rank
+    marker: str
 
     @property
     def first(self) -> Line:
@@ -99,7 +103,12 @@ def curves_of(block: Block) -> list[Curve]:
         if line.rank and line.init in ("", init):
             label = ", ".join(word for word in (line.label, line.options_text) if word)
             curves.setdefault(label, []).append(line)
-    found = [Curve(label, lines) for label, lines in curves.items()]
+    options = list(dict.fromkeys(lines[0].options_text for lines in curves.values() if lines[0].options))
+    markers = dict(zip(options, itertools.cycle(OPTION_MARKERS)))
+    found = [
+        Curve(label, lines, markers.get(lines[0].options_text) or marker_of(lines[0]))
+        for label, lines in curves.items()
+    ]
     return sorted(found, key=lambda curve: (bool(curve.first.options), curve.is_control))
 
 
@@ -111,7 +120,7 @@ def score_panel(block: Block, size: dict) -> Panel:
 def axis_label(block: Block) -> str:
     """Return the label of the score's axis."""
     direction = "" if block.higher_is_better else ", lower is better"
-    what = f"{block.metric.part} {block.metric.label}".strip()
+    what = part_and_label(block.metric)
     return f"{what[:1].upper()}{what[1:]}{direction}"
 
 
@@ -161,7 +170,7 @@ def draw_full(pen: Pen, block: Block) -> None:
 def draw_curve(pen: Pen, block: Block, curve: Curve) -> None:
     """Points, a line where there are two or more, the 95 % interval as a band, single runs as dots."""
     small, first = is_shortened(block), curve.first
-    colour, marker = colour_of(first, small), marker_of(first)
+    colour, marker = colour_of(first, small), curve.marker
     hollow = small or bool(first.options)
     x, y = [line.rank for line in curve.lines], [shown(block, line.scores.mean) for line in curve.lines]
     band = [line for line in curve.lines if not math.isnan(line.scores.low)]
@@ -247,7 +256,7 @@ def legend(block: Block, curves: list[Curve]) -> list[Mark]:
     """Return the marks of the legend."""
     small = is_shortened(block)
     marks = [
-        Mark(curve.key, curve.label, colour_of(curve.first, small), marker_of(curve.first),
+        Mark(curve.key, curve.label, colour_of(curve.first, small), curve.marker,
              small or bool(curve.first.options))
         for curve in curves
     ]  # fmt: skip

@@ -39,6 +39,11 @@ def headings(metric: Metric) -> list[str]:
     ]
 
 
+def part_and_label(metric: Metric) -> str:
+    """Name a score by the part of the data that it is of, such as `test accuracy`."""
+    return f"{metric.part} {metric.label}".strip()
+
+
 def difference_heading(metric: Metric) -> str:
     """Percentages differ by points, not by percent."""
     return "ours − paper, points" if metric.unit == "%" else "ours − paper"

@@ -7,12 +7,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
+from lottalora.distributed.cores import cores
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cost import WATTS
 from lottalora.sweeps.cost import Estimate
-from lottalora.sweeps.pool import cores
 from lottalora.sweeps.pool import visible_gpus
 from lottalora.sweeps.progress import sweep_of
 from lottalora.sweeps.progress import sweep_state

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lottalora.distributed.children import cause_of_death
 from lottalora.distributed.children import die_with
+from lottalora.distributed.cores import cores
 
 GRACE = 10.0  # seconds that a run has to end after SIGTERM
 GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg")  # in /dev: NVIDIA's, Tegra's, AMD's, and Windows' in WSL
@@ -171,13 +172,3 @@ def visible_gpus() -> list[str]:
     count = torch.cuda.device_count()
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return named[:count] if named else [str(index) for index in range(count)]
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, or fewer where its control group has a quota."""
-    allowed = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return allowed
-    return allowed if quota == "max" else max(1, min(allowed, -(-int(quota) // int(period))))
