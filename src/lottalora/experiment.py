@@ -101,19 +101,9 @@ def fit_and_score(
         device = build.device_kind(cfg.trainer)
         splits = distribute(task, splits, strategy=cfg.trainer.strategy, device=device)
     fitted = fit.fit(
-        task,
-        resampling.splits(splits),
-        resampling.settings(fit.TrainerSettings.of(cfg.trainer)),
-        seed=cfg.seed,
-        higher_is_better=spec.higher_is_better,
-        folder=folder,
+        task, resampling.splits(splits), resampling.settings(fit.TrainerSettings.of(cfg.trainer)),
+        seed=cfg.seed, higher_is_better=spec.higher_is_better, folder=folder,
         callbacks=[*resampling.callbacks(), *watchers(watch)],
-    )
-    return measure(
-        task,
-        splits,
-        fitted,
-        resampling=resampling,
-        remove_scaffold=cfg.remove_scaffold,
-        precision=cfg.save.precision,
-    )
+    )  # fmt: skip
+    how = {"remove_scaffold": cfg.remove_scaffold, "precision": cfg.save.precision}
+    return measure(task, splits, fitted, resampling=resampling, **how)

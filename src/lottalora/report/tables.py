@@ -83,7 +83,9 @@ def notes(block: Block) -> list[str]:
         )
     if block.held_out:
         said.append(block.held_out)
-    if block.baseline is None:
+    if all(line.condition == "gated" for line in block.lines):
+        said.append("Which digits each scaffold names is said by the analysis of seed gating.")
+    elif block.baseline is None:
         said.append("No full training under this recipe yet, so no recovery: run it with mode=baseline.")
     if any(line.paper and line.paper.all_sizes for line in block.lines):
         said.append("* the paper averages this over model sizes, so there is no difference to state.")
