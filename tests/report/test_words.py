@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from lottalora.report.blocks import blocks_of
+from lottalora.report.words import SETTINGS
 from lottalora.report.words import adapter_words
 from lottalora.report.words import changes_words
 from lottalora.report.words import options_words
 from lottalora.report.words import scaffold_words
 from lottalora.results import rows
+from lottalora.results.schema import DIGEST_DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 RAW = re.compile(r"\w=\w|_|\[|\.\w")  # KEY=VALUE, a name with underscores, a list, a dotted key
@@ -43,3 +45,10 @@ def test_no_title_and_no_arm_of_the_committed_rows_shows_a_key():
     recipes = {block.recipe_text.partition(": ")[2] for block in blocks}
     assert len(arms) > 20 and len(recipes) > 5
     assert [text for text in arms | recipes if RAW.search(re.sub(r"\d\.\d|fan_in|W_seed", "", text))] == []
+
+
+def test_every_setting_that_a_digest_may_hold_has_words():
+    prefixes = {"data": "data.", "scaffold": "", "trainer": "steps."}
+    settings = [prefix + key for part, prefix in prefixes.items() for key in DIGEST_DEFAULTS[part]]
+    named = {key.partition("=")[0] for key in SETTINGS}
+    assert set(settings) - named == set()
