@@ -1,10 +1,12 @@
 """Arms that take turns, and what a turn of each costs."""
 
+import math
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +36,9 @@ class Line(NamedTuple):
     per_second: float | None = None  # tokens, on a GPU
     megabytes: float | None = None  # peak, on a GPU
     device: str = ""
+    to_peft: float | None = None  # time ÷ PEFT's in the same turn: median, and its 95 % interval
+    peft_low: float | None = None
+    peft_high: float | None = None
 
 
 class Timing(NamedTuple):
@@ -115,6 +120,8 @@ def lines_of(
     for arm, spent in seconds.items():
         ratios = [mine / base for mine, base in zip(spent, seconds[FULL], strict=True)]
         median, ours = statistics.median(spent), arm == "scaffold"
+        peft = seconds.get("PEFT", []) if ours else []
+        beside = [mine / theirs for mine, theirs in zip(spent, peft, strict=False)]
         lines.append(
             Line(
                 *(group, name, arm, 1000 * median, statistics.median(ratios), min(ratios), max(ratios)),
@@ -122,9 +129,21 @@ def lines_of(
                 tokens / median if tokens else None,
                 megabytes[arm],
                 chip(),
+                *median_and_interval(beside),
             )
         )
     return lines
+
+
+def median_and_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """The median and a 95 % interval of it, which asks nothing of the distribution; None where too few."""
+    if not values:
+        return None, None, None
+    from scipy.stats import quantile_test
+
+    low, high = quantile_test(values, p=0.5).confidence_interval()
+    known = math.isfinite(low) and math.isfinite(high)
+    return statistics.median(values), low if known else None, high if known else None
 
 
 def chip() -> str:

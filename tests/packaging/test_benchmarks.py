@@ -34,7 +34,10 @@ def test_benchmark_writes_a_line_for_each_arm(tmp_path):
     assert {(group, arm) for group in ("layer", "training step") for arm in kinds} <= arms
     ours = [line for line in lines if line["arm"] == "scaffold"]
     assert all(0.5 < float(line["limit"]) < 1 and line["forms"] for line in ours)
-    assert "| training step: mlp | scaffold |" in (tmp_path / "speed.md").read_text()
+    assert all(float(line["to_peft"]) > 0 for line in ours)
+    page = (tmp_path / "speed.md").read_text()
+    assert "|  | full, ms | scaffold | reference | PEFT | ÷ PEFT |" in page
+    assert "| MLP, MNIST | " in page
     assert (tmp_path / "speed.svg").stat().st_size > 1000
     assert "torch.randn" in said and "normal" in said
 
