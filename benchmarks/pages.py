@@ -46,7 +46,7 @@ def page(lines: Sequence[Line], device: str) -> list[str]:
         f"Measured by `make bench` on {where}, PyTorch {torch.__version__}.",
         "Of each arm: its time as a share of full training's in the same turn, the median and, in brackets,",
         "the smallest and the largest. Below 1 is faster. Of *÷ PEFT* the brackets hold a 95 % interval of",
-        "the median, from 6 turns on. *Counted* is the share by operations alone; no step falls far below it.",
+        "the median, from 6 turns on. *Counted* is the share by operations alone; no step falls far below.",
         "",
         "![Time of a training step relative to full training](speed.svg)",
     ]
