@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold.tracing import refuse_symbolic
+
 
 class SplitAttention(nn.Module):
     r"""An `nn.MultiheadAttention` whose projections q, k, v and out are four `nn.Linear`.
@@ -87,6 +89,7 @@ class SplitAttention(nn.Module):
         Raises:
             ValueError: is_causal=True without attn_mask.
         """
+        refuse_symbolic(query, "an attention on a scaffold")
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True is a hint about attn_mask, so attn_mask must be given too.")
         single = query.dim() == 2  # (T, E): no batch axis

@@ -15,6 +15,8 @@ from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.local_rows import to_local
+from lottalora.scaffold.marks import is_untouched
+from lottalora.scaffold.marks import mark
 from lottalora.scaffold.matrices import tensors_of
 from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.seeds import check_seed
@@ -109,14 +111,19 @@ def without_scaffold(model: nn.Module) -> Iterator[None]:
 
     Source: the paper's Table 2, "trained with scaffold, then removed".
     """
-    held = [(layer, to_local(layer.W_seed).clone()) for layer in scaffold_layers(model).values()]
+    layers = scaffold_layers(model).values()
+    held = [(layer, to_local(layer.W_seed).clone(), is_untouched(layer.W_seed)) for layer in layers]
     try:
-        for layer, _ in held:
+        for layer, _, _ in held:
             to_local(layer.W_seed).zero_()
+            layer.removed = True
         yield
     finally:
-        for layer, before in held:
+        for layer, before, untouched in held:
             to_local(layer.W_seed).copy_(before)  # read again, since FSDP may move W_seed in its first call
+            layer.removed = False
+            if untouched and layer.source is not None:
+                mark(layer.W_seed, layer.source)
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:

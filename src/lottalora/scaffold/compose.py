@@ -290,10 +290,11 @@ RECURRENT_CACHE = ("_init_flat_weights", "_update_flat_weights", "flatten_parame
 
 def _reader(child: str) -> Callable[[nn.Module], Tensor]:
     def read(self: nn.Module) -> Tensor:
-        if not torch.compiler.is_compiling():
-            refuse_reparametrization(sys._getframe(1))
-        weight: Tensor = self._modules[child]()  # type: ignore[misc]  # `compose` has put a module there
-        return weight
+        part = cast(LottaWeight, self._modules[child])
+        if torch.compiler.is_compiling() or vars(self).get(STARTING):
+            return part.weight
+        refuse_reparametrization(sys._getframe(1))
+        return part.lazy()
 
     return read
 

@@ -14,6 +14,7 @@ from lottalora.scaffold.cost import Form
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.path import choose_convolution
+from lottalora.scaffold.tracing import refuse_symbolic
 
 SKINNY = 64  # measured: for r → 0, one kernel is faster than two paths if out · in / (out + in) is below this
 
@@ -76,7 +77,10 @@ class LottaConv(LottaLayer):
     def forward(self, x: Tensor) -> Tensor:
         """The convolution, (N, in, *) → (N, out, *) or (in, *) → (out, *)."""
         self.check(x)
-        if x.dim() == 1 + len(self.kernel_size):  # one example, (in, *)
+        if self.norm is None:  # all else takes one example, (in, *), as it is
+            return self._forward(x)
+        refuse_symbolic(x, "a convolution with layer_norm")
+        if x.dim() == 1 + len(self.kernel_size):
             return self._forward(x.unsqueeze(0)).squeeze(0)
         return self._forward(x)
 

@@ -1,20 +1,18 @@
 """The base of modules with a W_seed: it redraws a lost W_seed and records its scaffold in `state_dict()`.
 
-A drawn W_seed carries a mark, its source and dtype, as an attribute of the tensor. Whatever replaces the
-tensor (a cast, `to_empty`, a framework that rebuilds modules) loses the mark, and the module then draws
-W_seed again: at once if it is notified, or else at the next forward pass. Values that are written into a
-drawn W_seed in place are kept, since they are taken to be intended; `verify` reports them.
+A drawn W_seed carries a mark, see `marks`. Whatever replaces the tensor or its memory (a cast, `to_empty`, a
+framework that rebuilds modules) loses the mark, and the module then draws W_seed again: at once if it is
+notified, or else at the next forward pass. Values that are written into a drawn W_seed in place are kept,
+since they are taken to be intended; `verify` reports them, and the state then has the fingerprint of these
+values. A record that somebody overwrites in place is read and compared at the next forward pass.
 """
 
-import contextlib
 import os
-import sys
-import types
+import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,56 +31,22 @@ from lottalora.scaffold.local_rows import fill
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.local_rows import rows_of
 from lottalora.scaffold.local_rows import to_local
+from lottalora.scaffold.marks import Mark
+from lottalora.scaffold.marks import address
+from lottalora.scaffold.marks import is_untouched
+from lottalora.scaffold.marks import mark
+from lottalora.scaffold.marks import mark_of
+from lottalora.scaffold.marks import writes
 from lottalora.scaffold.reparametrization import WithoutWeight
 from lottalora.scaffold.reparametrization import refuse_assignment
 from lottalora.scaffold.reparametrization import refusing_text
+from lottalora.scaffold.tracing import inside_export
+from lottalora.scaffold.tracing import inside_functional_call
+from lottalora.scaffold.tracing import refuse_script
+from lottalora.scaffold.tracing import untraced
 from lottalora.scaffold.wrapping import Wrapping
 
 HOLDS_FLOAT32 = (torch.float32, torch.float64)  # casting from these rounds the draw only once
-
-
-class Mark(NamedTuple):
-    """The mark of a drawn W_seed.
-
-    Args:
-        source: the source it was drawn from.
-        dtype: its dtype.
-        untouched: its address and number of writes when it was marked; None if it was written to before.
-    """
-
-    source: Source
-    dtype: torch.dtype
-    untouched: tuple[int, int] | None
-
-
-def mark(W_seed: Tensor, source: Source, *, untouched: bool = True) -> Tensor:
-    """Mark a tensor as drawn, and return it.
-
-    Args:
-        W_seed: the tensor, (out, in) or some of its rows.
-        source: the source it was drawn from.
-        untouched: whether nothing was written to it since it was drawn.
-    """
-    made = Mark(source, W_seed.dtype, _state(W_seed) if untouched else None)
-    W_seed.drawn = made  # type: ignore[attr-defined]  # the mark is an attribute of the tensor
-    return W_seed
-
-
-def mark_of(W_seed: Tensor) -> Mark | None:
-    """The mark of a drawn W_seed, (out, in); None for a tensor without a mark."""
-    found: Mark | None = getattr(W_seed, "drawn", None)
-    return found
-
-
-def is_untouched(W_seed: Tensor) -> bool:
-    """Whether a W_seed, (out, in), is marked as drawn and nothing was written to it since."""
-    drawn = mark_of(W_seed)
-    return drawn is not None and drawn.untouched is not None and drawn.untouched == _state(W_seed)
-
-
-def _state(W: Tensor) -> tuple[int, int] | None:
-    """The address of a tensor and its number of writes: one of them changes with every write."""
-    return None if W.is_inference() else (W.data_ptr(), W._version)
 
 
 class Frozen(nn.Module):
@@ -101,6 +65,7 @@ class Frozen(nn.Module):
     source: Source | None
     padding_idx: int | None = None  # the row of an embedding that stays 0
     wrapping: Wrapping | None = None  # how `wrap` was called; None for a layer that was built by hand
+    removed: bool = False  # whether `without_scaffold` has set W_seed to 0
     __repr__ = refusing_text(nn.Module.__repr__)
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:
@@ -111,6 +76,7 @@ class Frozen(nn.Module):
         self._lost = False  # whether a given W_seed has lost its values
         self._expected: Identity | None = None  # the record of a state loaded on meta
         self._fingerprint: tuple[object, Fingerprint] | None = None
+        self._written: tuple[object, str | None] | None = None  # see `_print_if_written`
         self.register_buffer("W_seed", W_seed, persistent=False)
 
     def record(self) -> Identity:
@@ -133,7 +99,7 @@ class Frozen(nn.Module):
         """
         self.source = source
         W_seed = self.W_seed
-        with _untraced():
+        with untraced():
             if not W_seed.is_meta:
                 if drawn is None:
                     fill(W_seed, source)
@@ -161,6 +127,7 @@ class Frozen(nn.Module):
         if torch.compiler.is_compiling():
             self._check_while_compiling()
             return
+        self._check_record()
         W_seed = self.W_seed
         absent = W_seed.is_meta and not x.is_meta
         if self.source is None and not self._lost and not absent:
@@ -193,10 +160,11 @@ class Frozen(nn.Module):
 
     def _restore(self) -> bool:
         """Draw W_seed again if it has lost its mark. It returns True, since dynamo wants a constant."""
+        self._check_record()
         source, W_seed = self.source, self.W_seed
         if source is None or self._is_drawn(W_seed) or not self._may_draw(W_seed):
             return True
-        if not _inside_functional_call():
+        if not inside_functional_call():
             self.redraw(source)
         return True
 
@@ -204,8 +172,53 @@ class Frozen(nn.Module):
     # dynamo, which takes seconds.
     _restore._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see above
 
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """This module and those within; `torch.export` asks for them before it hides their tensors."""
+        if inside_export():
+            self._restore()
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+
+    def __prepare_scriptable__(self) -> None:
+        refuse_script()
+
+    def _check_record(self) -> None:
+        """Compare a record that was overwritten, as a loop of `copy_` over a state does, with this scaffold.
+
+        It reads the record only if it was replaced or written to since it was last read.
+
+        Raises:
+            ValueError: the record is damaged or belongs to another scaffold.
+        """
+        record = self._buffers.get("identity")
+        if record is None or getattr(record, "read", None) == writes(record):
+            return
+        if record.is_meta or not self._may_read(record) or inside_functional_call():
+            return
+        layer = self.source.name if self.source else type(self).__name__
+        self._follow(Identity.from_tensor(record, layer), layer)
+        self._buffers["identity"].read = writes(self._buffers["identity"])  # type: ignore[union-attr]
+
+    def _follow(self, state: Identity, layer: str) -> None:
+        """Compare the record of a state, and draw the scaffold of the number that it names.
+
+        Args:
+            state: the record.
+            layer: this layer's name, for the message.
+
+        Raises:
+            ValueError: the state belongs to another scaffold.
+        """
+        self.compare(state, layer)
+        if self.source is not None and state.redraw is not None and state.redraw != self.source.redraw:
+            self.redraw(replace(self.source, redraw=state.redraw))
+
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the float32 draw, or of the present bits of a W_seed that was given."""
+        """The fingerprint of the float32 draw, or of the present bits of a W_seed that was given or edited."""
+        edited = self._print_if_written()
+        if edited is not None:
+            return edited
         key = self._fingerprint_key()
         if self._fingerprint is None or self._fingerprint[0] != key:
             self._fingerprint = key, self._make_fingerprint()
@@ -216,6 +229,10 @@ class Frozen(nn.Module):
 
         A W_seed that was given is compared with its stored fingerprint.
         """
+        try:
+            self._check_record()
+        except ValueError:
+            return True
         known = self._fingerprint[1] if self._fingerprint else None
         if self.source is None:
             return not agree(known, self._make_fingerprint())
@@ -226,8 +243,31 @@ class Frozen(nn.Module):
         whole = len(W) == len(self.W_seed)
         if known is not None and whole and not agree(known, fingerprint_of(W, exact=self.source.exact)):
             return True
+        return not self._holds(W)
+
+    def _holds(self, W: Tensor) -> bool:
+        """Whether W_seed has the values that were drawn for it, W, of the local rows; it changes W."""
+        assert self.source is not None, "what was given was not drawn"
+        held = to_local(self.W_seed).cpu()
         W = self._finished(W).to(held.dtype)
-        return not (torch.equal(held.cpu(), W) or (not self.source.exact and torch.allclose(held.cpu(), W)))
+        return torch.equal(held, W) or (not self.source.exact and torch.allclose(held, W))
+
+    def _print_if_written(self) -> str | None:
+        """The SHA-256 of a drawn W_seed, as float32, into which other values were written since; else None.
+
+        Nothing is compared unless something was written, and then once.
+        """
+        W, source = self.W_seed, self.source
+        drawn = mark_of(W)
+        if source is None or drawn is None or is_untouched(W) or self.removed or is_shared_out(W):
+            return None
+        now = source, address(W), writes(W)
+        if self._written is None or self._written[0] != now or W.is_inference():
+            found = None if self._holds(draw(source)) else bits(W.float())
+            self._written = now, found
+            if found is None and not W.is_inference():
+                mark(W, source)
+        return self._written[1]
 
     def place(self, device: torch.device | str, *, drawn: bool = True) -> None:
         """Allocate the tensors of this module on a device.
@@ -278,6 +318,16 @@ class Frozen(nn.Module):
             layer = self.source.name if self.source else type(self).__name__
             self.compare(Identity.from_tensor(value, layer), layer)
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_untouched": is_untouched(self.W_seed)}  # a copy has other memory
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        untouched = state.pop("_untouched", False)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's
+        drawn: Mark | None = getattr(self.W_seed, "drawn", None)
+        if drawn is not None and drawn.dtype is self.W_seed.dtype and self._may_draw(self.W_seed):
+            mark(self.W_seed, drawn.source, untouched=untouched)
+
     def _finished(self, W: Tensor) -> Tensor:
         """Set the padding row among freshly drawn local rows to 0, and return them."""
         first, last = rows_of(self.W_seed)
@@ -289,21 +339,25 @@ class Frozen(nn.Module):
     def _clear_padding(self) -> None:
         """Set the padding row of a drawn W_seed to 0; one that was given keeps its row."""
         if self.padding_idx is not None and self.source is not None and not self.W_seed.is_meta:
+            untouched = is_untouched(self.W_seed)
             clear_row(self.W_seed, self.padding_idx)
+            if untouched:
+                mark(self.W_seed, self.source)
 
     def _is_drawn(self, W_seed: Tensor) -> bool:
         """Whether the tensor carries this module's mark."""
         drawn = mark_of(W_seed)
-        if drawn is None or drawn.dtype is not W_seed.dtype:
-            return False
-        return drawn.source is self.source or drawn.source == self.source
+        return drawn is not None and (drawn.source is self.source or drawn.source == self.source)
 
     def _may_draw(self, W_seed: Tensor) -> bool:
         """Whether the tensor has its own memory: it belongs to no tracer, functorch transform or replica."""
+        return not W_seed.is_meta and self._may_read(W_seed)
+
+    def _may_read(self, tensor: Tensor) -> bool:
+        """The same of any tensor of this module."""
         return (
-            type(W_seed) is Tensor
-            and not W_seed.is_meta
-            and not torch._C._functorch.is_functorch_wrapped_tensor(W_seed)
+            type(tensor) is Tensor
+            and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
             and not getattr(self, "_is_replica", False)
         )
 
@@ -316,20 +370,20 @@ class Frozen(nn.Module):
     def _fingerprint_key(self) -> object:
         if self.source is not None:
             return self.source
-        return self.W_seed.dtype, self.W_seed.device, _state(self.W_seed)
+        return self.W_seed.dtype, self.W_seed.device, address(self.W_seed), writes(self.W_seed)
 
     def _is_the_draw(self) -> bool:
         """Whether W_seed holds the float32 draw and nothing was written to it since."""
         W = self.W_seed
-        if self.padding_idx is not None or W.dtype is not torch.float32 or W.is_inference():
+        if self.padding_idx is not None or W.dtype is not torch.float32:
             return False
-        drawn = mark_of(W)
-        return drawn is not None and self._is_drawn(W) and drawn.untouched == _state(W)
+        return self._is_drawn(W) and is_untouched(W)
 
     def _write_record(self, fingerprint: Fingerprint | None = None) -> None:
         record = replace(self.record(), fingerprint=fingerprint).to_tensor()
         device = self.W_seed.device
         record = torch.empty_like(record, device=device) if device.type == "meta" else record.to(device)
+        record.read = writes(record)  # type: ignore[attr-defined]  # see `_check_record`
         if "identity" in self._buffers:
             self._buffers["identity"] = record
         else:
@@ -345,7 +399,7 @@ class Frozen(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         before = self.W_seed
         like = torch.empty(0, dtype=before.dtype, device=before.device)
-        drawn, untouched = mark_of(before), not before.is_meta and self._is_the_draw()
+        drawn, untouched = mark_of(before), is_untouched(before)
         if recurse:
             for child in self.children():
                 child._apply(fn)
@@ -353,6 +407,8 @@ class Frozen(nn.Module):
         if self.W_seed is not before or is_shared_out(before):
             self._arrived(like, drawn, untouched, fn)
             self._write_record()
+        elif drawn is not None:  # `share_memory` gives the same tensor other memory
+            before.drawn = drawn._replace(address=address(before))  # type: ignore[attr-defined]  # a mark
         return self
 
     def _own_fn(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -390,7 +446,16 @@ class Frozen(nn.Module):
         if not self.W_seed.is_meta:
             self._restore()
             self._write_record(self.fingerprint())
+            self._warn_of_edits(prefix.removesuffix("."))
         super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _warn_of_edits(self, layer: str) -> None:
+        if self._print_if_written() is not None:
+            warnings.warn(
+                f"Somebody wrote into W_seed of layer {layer!r}, so its seed does not give it back: this state "
+                "can be loaded only where the same was written. set_backbone_seed draws it again.",
+                stacklevel=4,
+            )
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: object
@@ -398,10 +463,7 @@ class Frozen(nn.Module):
         given = state_dict.get(f"{prefix}identity")
         if isinstance(given, Tensor) and not given.is_meta:
             layer = prefix.removesuffix(".")
-            state = Identity.from_tensor(given, layer)
-            self.compare(state, layer)
-            if self.source is not None and state.redraw is not None and state.redraw != self.source.redraw:
-                self.redraw(replace(self.source, redraw=state.redraw))
+            self._follow(Identity.from_tensor(given, layer), layer)
         if any(key.startswith(prefix) for key in state_dict):
             state_dict[f"{prefix}identity"] = self._buffers["identity"]  # states of before format 1 have none
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
@@ -446,25 +508,3 @@ def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
     values = torch.tensor(list(os.urandom(16)), dtype=like.dtype, device=like.device)
     moved = fn(values)
     return torch.equal(moved.cpu().double(), values.cpu().double())
-
-
-@contextlib.contextmanager
-def _untraced() -> Iterator[None]:
-    """A context manager under which `torch.jit.trace` records nothing: drawing is no part of the graph."""
-    state = torch._C._get_tracing_state()
-    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # not in torch's stubs
-    set_state(None)
-    try:
-        yield
-    finally:
-        set_state(state)
-
-
-def _inside_functional_call() -> bool:
-    """Whether `torch.func.functional_call` is running, which puts the caller's tensors into modules."""
-    frame: types.FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "torch.nn.utils.stateless":
-            return True
-        frame = frame.f_back
-    return False

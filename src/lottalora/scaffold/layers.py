@@ -29,6 +29,7 @@ from lottalora.scaffold.path import choose
 from lottalora.scaffold.path import composes_in_one_call
 from lottalora.scaffold.path import take
 from lottalora.scaffold.reparametrization import refuse_reparametrization
+from lottalora.scaffold.tracing import refuse_symbolic
 
 
 class LottaLayer(Frozen):
@@ -181,6 +182,7 @@ class LottaLayer(Frozen):
     def _renormalisation(self, W: Tensor) -> Tensor:
         """DoRA's m / ‖W‖, (out,); 1 for a row of zeros, which has no direction yet."""
         assert self.magnitude is not None, "only with dora=True"
+        refuse_symbolic(W, "a layer with dora")
         norm = W.detach().norm(dim=1)
         tiny = torch.finfo(norm.dtype).tiny
         return torch.where(norm > tiny, self.magnitude.to(W.dtype) / norm.clamp_min(tiny), 1)

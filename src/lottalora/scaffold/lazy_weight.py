@@ -17,6 +17,7 @@ WITHOUT_VALUES = {
     for name in ("dtype", "shape", "device", "ndim", "layout", "is_cuda", "is_meta", "is_sparse", "itemsize")
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size}
 WRITING = {Tensor.__setitem__, getattr(Tensor, "data").__set__}  # noqa: B009  # mypy takes it for a tensor
+VIEWS = {Tensor.detach, getattr(Tensor, "data").__get__}  # noqa: B009  # see above; to write, as a rule
 FREEZING = {Tensor.requires_grad_, getattr(Tensor, "requires_grad").__set__}  # noqa: B009  # see above
 
 
@@ -33,6 +34,7 @@ class LazyWeight(Tensor):
     """
 
     compose: Callable[[], Tensor]
+    _is_hf_initialized = True  # Hugging Face's start values are for weights that no seed gives
 
     @staticmethod
     def __new__(
@@ -54,6 +56,9 @@ class LazyWeight(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in WITHOUT_VALUES:
                 return func(*args, **(kwargs or {}))
+            if func in VIEWS:
+                lazy = args[0]
+                return LazyWeight(lazy, lazy.device, _without_gradient(lazy.compose))
             _refuse_writing(func, args, kwargs or {})
             args, kwargs = tree_map_only(LazyWeight, lambda lazy: lazy.compose(), (args, kwargs or {}))
             return func(*args, **kwargs)
@@ -75,6 +80,10 @@ class LazyWeight(Tensor):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         reduced: tuple[Any, ...] = self.compose().detach().__reduce_ex__(protocol)
         return reduced
+
+
+def _without_gradient(compose: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    return lambda: compose().detach()
 
 
 def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from lottalora.scaffold.dense import DenseWeights
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.dense import as_parameter
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.frozen import is_untouched
+from lottalora.scaffold.marks import is_untouched
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.mergeable import refuse_what_cannot_be_merged
 from lottalora.scaffold.merged import Merged

@@ -11,9 +11,9 @@ from torch import nn
 
 from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.frozen import mark
 from lottalora.scaffold.identity import bits
 from lottalora.scaffold.local_rows import fill
+from lottalora.scaffold.marks import mark
 from lottalora.scaffold.matrices import dotted
 
 Print = tuple[torch.dtype, torch.device, torch.Size, str]  # of a tensor: its last part is a hash of the bits
@@ -82,7 +82,6 @@ def redrawn(layer: Frozen) -> Tensor:
     assert layer.source is not None, "a W_seed without a source is never forgotten"
     W = torch.empty_like(layer.W_seed, device=layer.identity.device)
     fill(W, layer.source)
-    mark(W, layer.source)
     if layer.padding_idx is not None:
         W[layer.padding_idx] = 0
-    return W
+    return mark(W, layer.source)

@@ -25,11 +25,11 @@ from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.frozen import mark
 from lottalora.scaffold.kinds import as_matrix
 from lottalora.scaffold.kinds import kind_of
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.marks import mark
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.matrices import Owner
 from lottalora.scaffold.matrices import dotted

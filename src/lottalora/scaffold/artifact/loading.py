@@ -31,9 +31,9 @@ from lottalora.scaffold.artifact.zstd import decompress
 from lottalora.scaffold.backbone import materialize
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.frozen import is_untouched
 from lottalora.scaffold.identity import Fingerprint
 from lottalora.scaffold.identity import agree
+from lottalora.scaffold.marks import is_untouched
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.places import in_one_line
