@@ -177,6 +177,35 @@ def test_values_written_in_place_stay_and_verify_names_them():
     assert verify(net) == ["2"]
 
 
+@torch.no_grad()
+def cast_by_the_data_setter(net):
+    for dtype in (torch.half, torch.float32):
+        for layer in (net[0], net[2]):
+            layer.W_seed.data = layer.W_seed.data.to(dtype)
+
+
+def set_other_memory(net):
+    net[0].W_seed.data = torch.ones(8, 8)
+
+
+@pytest.mark.parametrize("lose", [cast_by_the_data_setter, set_other_memory])
+def test_weight_with_other_memory_is_drawn_again(lose):
+    net = trained(wrapped())
+    expected = net(X)
+    lose(net)
+    assert torch.equal(net(X), expected)
+    assert torch.equal(net[0].W_seed, drawn(net[0]))
+
+
+def test_shared_memory_keeps_what_was_written_into_it():
+    net = wrapped()
+    net[2].W_seed[0, 0] += 1
+    net.share_memory()
+    net(X)
+    assert torch.equal(net[0].W_seed, drawn(net[0]))
+    assert net[2].W_seed[0, 0] == drawn(net[2])[0, 0] + 1
+
+
 def test_weight_that_no_source_gives_back_is_refused_when_it_is_lost():
     net = wrapped(family="learned")
     net.to("meta").to_empty(device="cpu")
@@ -228,6 +257,14 @@ def test_lost_weight_is_drawn_before_it_is_traced():
     traced = torch.jit.trace(net, X)
     torch.testing.assert_close(traced(X), expected)
     assert "copy_" not in str(traced.inlined_graph)
+
+
+def test_lost_weight_is_drawn_before_it_is_exported():
+    net = trained(wrapped())
+    expected = net(X)
+    lose_memory(net)
+    exported = torch.export.export(net, (X,), strict=False)
+    torch.testing.assert_close(exported.module()(X), expected)
 
 
 # Names of streams
@@ -317,6 +354,64 @@ def test_options_and_learned_weights_are_compared_too():
 
 def test_defaults_written_out_are_the_same_scaffold():
     wrapped(parameters={"std": 1}).load_state_dict(wrapped().state_dict())
+
+
+def load_by_hand(net, state):
+    for name, tensor in net.state_dict().items():
+        tensor.copy_(state[name])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_state_that_is_copied_by_hand_is_compared_before_anything_computes():
+    state = wrapped(seed=2).state_dict()
+    for use in (lambda net: net(X), lambda net: net.state_dict(), lambda net: torch.jit.trace(net, X)):
+        net = wrapped()
+        load_by_hand(net, state)
+        assert verify(net) == ["0", "2"]
+        with pytest.raises(ValueError, match="'0' belongs to another scaffold: it has seed 2; this"):
+            use(net)
+
+
+def test_state_that_is_copied_by_hand_takes_its_scaffold_along():
+    other = trained(wrapped())
+    resample(other, 3)
+    net = wrapped()
+    load_by_hand(net, other.state_dict())
+    assert torch.equal(net(X), other(X))
+
+
+def test_record_is_read_again_only_after_it_was_written(monkeypatch):
+    net = wrapped()
+    net.state_dict()["0.identity"].copy_(net.state_dict()["0.identity"].clone())
+    net(X)
+    monkeypatch.setattr(json, "loads", None)  # an error if it is called
+    net(X)
+
+
+def test_state_says_the_bits_of_a_weight_that_was_written_to():
+    net, edited = wrapped(), wrapped()
+    for each in (edited, again := wrapped()):
+        each[2].W_seed[0, 0] += 1
+    with pytest.warns(UserWarning, match="wrote into W_seed of layer '2', so its seed does not give it back"):
+        state = edited.state_dict()
+    with pytest.raises(ValueError, match="'2' belongs to another scaffold: it has fingerprint"):
+        net.load_state_dict(state)
+    with pytest.raises(ValueError, match="'2' belongs to another scaffold: it has fingerprint"):
+        edited.load_state_dict(net.state_dict())
+    again.load_state_dict(state)
+    set_backbone_seed(edited, 1)
+    net.load_state_dict(edited.state_dict())
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_written_and_taken_back_are_the_drawn_ones():
+    net = wrapped()
+    before = net[0].W_seed.clone()
+    net[0].W_seed.zero_()
+    net[0].W_seed.copy_(before)
+    copied = copy.deepcopy(net)
+    wrapped().load_state_dict(net.state_dict())
+    wrapped().load_state_dict(copied.state_dict())
 
 
 def test_state_takes_the_number_of_the_resampled_scaffold_along():

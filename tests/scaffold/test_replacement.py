@@ -1,6 +1,7 @@
 """A layer behaves like the one that it replaced."""
 
 import copy
+import operator
 
 import pytest
 import torch
@@ -194,6 +195,46 @@ def test_other_writing_into_a_composed_weight_is_refused(write, message):
     layer = wrapped(nn.Sequential(nn.Linear(8, 4)))[0]
     with torch.no_grad(), pytest.raises(ValueError, match=message):
         write(layer.weight)
+
+
+WAYS_TO_WRITE = {
+    "init": nn.init.zeros_,
+    "data": lambda W: W.data.normal_(),
+    "item of data": lambda W: W.data.__setitem__(0, 1.0),
+    "row of data": lambda W: W.data[0].zero_(),
+    "detached": lambda W: W.detach().mul_(2),
+    "row": lambda W: W[0].zero_(),
+    "view": lambda W: W.view(-1).zero_(),
+    "operator": lambda W: operator.imul(W, 2.0),
+    "operator on data": lambda W: operator.iadd(W.data, 2.0),
+    "several": lambda W: torch._foreach_mul_([W], 2.0),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WRITE)
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_writing_into_a_weight_that_no_parameter_holds_is_refused(holder, way):
+    net = HOLDERS[holder]()
+    wrap(net, Scaffold(rank=2), compose=["*"], freeze=[nn.Embedding] if holder == "frozen rows" else [])
+    with torch.no_grad(), pytest.raises(ValueError, match="would write into a weight that is composed"):
+        WAYS_TO_WRITE[way](net[0].weight)
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.Linear(8, 8), lambda: nn.GRU(8, 8), lambda: nn.Embedding(8, 8)])
+def test_reset_parameters_starts_all_that_is_trained_again(layer):
+    torch.manual_seed(0)
+    net = layer()
+    wrap(net, Scaffold(rank=2), compose=["*"])
+    x = torch.randint(8, (5,)) if isinstance(net, nn.Embedding) else torch.randn(5, 8)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.zero_() if "bias" in name else parameter.add_(1)
+    net.reset_parameters()
+    parts = dict(net.named_parameters())
+    assert all((p == 1).all() for name, p in parts.items() if name.endswith("beta"))
+    assert all((p == 0).all() for name, p in parts.items() if name.endswith("B"))
+    assert all(p.std() > 0 for name, p in parts.items() if name.endswith("A") or "bias" in name)
+    net(x)
 
 
 class WithA(nn.Linear):

@@ -1,7 +1,6 @@
 """Functions on all frozen weights of a wrapped model: draw, redraw, verify and remove them, and read β."""
 
 import contextlib
-import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold.compose import starting
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
@@ -198,10 +198,10 @@ def _start(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None
         return
     if isinstance(module, LottaLayer):
         module.reset_adapter()
-        if module.bias is not None:
-            module.bias.uniform_(-1, 1).div_(math.sqrt(module.W_seed.shape[1]))
+        module.reset_bias()
     elif start is not None:
-        start(module)
+        with starting(module):
+            start(module)
     else:
         module.reset_parameters()  # type: ignore[operator]  # `_can_start` has found the method
 

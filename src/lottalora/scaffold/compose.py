@@ -9,11 +9,13 @@ So `parameters()`, `state_dict()`, `functional_call`, `deepcopy` and `pickle` se
 Letters: E matrices in a stack, r rank, g groups, k a kernel's extents.
 """
 
+import contextlib
 import functools
 import math
 import sys
 import types
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
@@ -31,12 +33,14 @@ from lottalora.scaffold.draw import Source
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.kinds import is_transposed_convolution
 from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.reparametrization import WithoutWeight
 from lottalora.scaffold.reparametrization import refuse_assignment
 from lottalora.scaffold.reparametrization import refuse_reparametrization
 from lottalora.scaffold.reparametrization import refusing_text
 
 PREFIX = "composed_"
+STARTING = "_starting"  # the attribute that `starting` sets
 KERNELS = (_ConvNd, nn.Bilinear)  # their weight is one matrix, (out, all other axes)
 
 
@@ -93,7 +97,7 @@ class Layout:
             return matrix.view(self.shape)
         inputs, outputs, *kernel = self.shape
         parts = matrix.view(self.groups, outputs, inputs // self.groups, *kernel)
-        return parts.transpose(1, 2).reshape(self.shape)
+        return parts.transpose(1, 2).reshape(self.shape).contiguous()
 
 
 class LottaWeight(LottaLayer):
@@ -169,6 +173,10 @@ class LottaWeight(LottaLayer):
         """The whole tensor, in the layout's shape."""
         weight: Tensor = self()
         return weight
+
+    def lazy(self) -> Tensor:
+        """The whole tensor, computed when its values are used; writing into it is refused."""
+        return lazy_weight(self._shape_only(), self.W_seed.device, self, self._trained())
 
     def _matrix(self) -> Tensor:
         E = self.layout.stack
@@ -271,6 +279,8 @@ def _composed_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Mo
     body |= {"__repr__": refusing_text(base.__repr__), "__setattr__": _setter(base, names)}
     body |= {"__module__": base.__module__, "__doc__": base.__doc__}
     bases: tuple[type[nn.Module], ...] = (base,)
+    if callable(getattr(base, "reset_parameters", None)):
+        body["reset_parameters"] = _starter(base)
     if issubclass(base, nn.RNNBase):
         nothing = {name: _do_nothing for name in RECURRENT_CACHE}
         body |= nothing | {"_flat_weights": property(_flat_weights, _do_nothing)}
@@ -308,6 +318,28 @@ def _setter(base: type[nn.Module], names: tuple[str, ...]) -> Callable[[nn.Modul
     return set_attribute
 
 
+@contextlib.contextmanager
+def starting(module: nn.Module) -> Iterator[None]:
+    """A context manager for setting start values: what is written into a composed weight of it is lost."""
+    vars(module)[STARTING] = True
+    try:
+        yield
+    finally:
+        del vars(module)[STARTING]
+
+
+def _starter(base: type[nn.Module]) -> Callable[[nn.Module], None]:
+    """A `reset_parameters` that starts the adapters as `wrap` does, and all else as `base` does."""
+
+    def reset_parameters(self: nn.Module) -> None:
+        with starting(self):
+            base.reset_parameters(self)  # type: ignore[attr-defined]  # it was found
+        for part in composed_weights(self).values():
+            part.reset_adapter()
+
+    return reset_parameters
+
+
 Children = Mapping[str, nn.Module | None]
 
 
@@ -321,7 +353,9 @@ def _of_items(view: Callable[[Children], object]) -> Callable[[nn.Module], objec
 
 
 def _flat_weights(self: nn.RNNBase) -> list[Tensor]:
-    return [getattr(self, name) for name in self._flat_weights_names]
+    composed = composed_weights(self)
+    names = self._flat_weights_names
+    return [composed[name].weight if name in composed else getattr(self, name) for name in names]
 
 
 def _do_nothing(self: nn.Module, *_: object) -> None:

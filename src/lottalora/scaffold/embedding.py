@@ -9,6 +9,7 @@ from torch import nn
 
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.reparametrization import refuse_reparametrization
 
 
@@ -30,14 +31,19 @@ class FrozenEmbedding(Frozen):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen rows, (entries, features).
+        """The frozen rows, (entries, features); writing into them is refused.
 
         Raises:
             ValueError: pruning or another parametrization reads it.
         """
-        if not torch.compiler.is_compiling():
-            refuse_reparametrization(sys._getframe(1))
-        return self.W_seed
+        if torch.compiler.is_compiling():
+            return self.W_seed
+        refuse_reparametrization(sys._getframe(1))
+        like = torch.empty_like(self.W_seed, device="meta")
+        return lazy_weight(like, self.W_seed.device, lambda: self.W_seed, [])
+
+    def reset_parameters(self) -> None:
+        """Do nothing, as nothing is trained; `nn.Embedding` has this method."""
 
     def forward(self, index: Tensor) -> Tensor:
         """W_seed[index], (*) → (*, features)."""

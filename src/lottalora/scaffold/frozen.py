@@ -197,8 +197,9 @@ class Frozen(nn.Module):
         if record.is_meta or not self._may_read(record) or inside_functional_call():
             return
         layer = self.source.name if self.source else type(self).__name__
-        self._follow(Identity.from_tensor(record, layer), layer)
-        self._buffers["identity"].read = writes(self._buffers["identity"])  # type: ignore[union-attr]
+        with untraced():
+            self._follow(Identity.from_tensor(record, layer), layer)
+        self.identity.read = writes(self.identity)  # type: ignore[attr-defined]  # an attribute of the tensor
 
     def _follow(self, state: Identity, layer: str) -> None:
         """Compare the record of a state, and draw the scaffold of the number that it names.
@@ -215,7 +216,7 @@ class Frozen(nn.Module):
             self.redraw(replace(self.source, redraw=state.redraw))
 
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the float32 draw, or of the present bits of a W_seed that was given or edited."""
+        """The fingerprint of the float32 draw; of the present bits if W_seed was given or written to."""
         edited = self._print_if_written()
         if edited is not None:
             return edited
@@ -452,8 +453,8 @@ class Frozen(nn.Module):
     def _warn_of_edits(self, layer: str) -> None:
         if self._print_if_written() is not None:
             warnings.warn(
-                f"Somebody wrote into W_seed of layer {layer!r}, so its seed does not give it back: this state "
-                "can be loaded only where the same was written. set_backbone_seed draws it again.",
+                f"Somebody wrote into W_seed of layer {layer!r}, so its seed does not give it back: this "
+                "state can be loaded only where the same was written. set_backbone_seed draws it again.",
                 stacklevel=4,
             )
 

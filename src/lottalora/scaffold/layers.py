@@ -112,6 +112,19 @@ class LottaLayer(Frozen):
             self.norm.reset_parameters()
 
     @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the start values of all that is trained, as `nn.Linear` does under this name."""
+        self.reset_adapter()
+        if isinstance(self.bias, nn.Parameter):
+            self.reset_bias()
+
+    @torch.no_grad()
+    def reset_bias(self) -> None:
+        """Set the start values of b as in `nn.Linear`: uniform, ± 1/√in."""
+        if self.bias is not None:
+            self.bias.uniform_(-1, 1).div_(math.sqrt(self.W_seed.shape[1]))
+
+    @torch.no_grad()
     def reset_magnitude(self) -> None:
         """Set DoRA's m, if there is one, to the present norms of the rows of W."""
         if self.magnitude is not None:
@@ -132,8 +145,10 @@ class LottaLayer(Frozen):
         if torch.compiler.is_compiling():  # the compiler removes unused products itself
             return self._composed() if self._is_matrix() else self._shape_only()
         refuse_reparametrization(sys._getframe(1))
-        trained = [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
-        return lazy_weight(self._shape_only(), self.W_seed.device, self._composed, trained)
+        return lazy_weight(self._shape_only(), self.W_seed.device, self._composed, self._trained())
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
 
     def _is_matrix(self) -> bool:
         adapter = self.adapter
@@ -226,8 +241,7 @@ class LottaLayer(Frozen):
 
     def _own_fn(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Like `fn`, but a cast gives A, B, β, m and their gradients the dtype that `adapter_dtype` says."""
-        own = [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
-        kept = {id(t) for p in own for t in (p, p.grad) if t is not None}
+        kept = {id(t) for p in self._trained() for t in (p, p.grad) if t is not None}
 
         def of_own(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
+from torch.utils._pytree import tree_leaves
 from torch.utils._pytree import tree_map_only
 
 WITHOUT_VALUES = {
@@ -18,6 +19,7 @@ WITHOUT_VALUES = {
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size}
 WRITING = {Tensor.__setitem__, getattr(Tensor, "data").__set__}  # noqa: B009  # mypy takes it for a tensor
 VIEWS = {Tensor.detach, getattr(Tensor, "data").__get__}  # noqa: B009  # see above; to write, as a rule
+OPERATORS = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")}  # W += …
 FREEZING = {Tensor.requires_grad_, getattr(Tensor, "requires_grad").__set__}  # noqa: B009  # see above
 
 
@@ -60,8 +62,9 @@ class LazyWeight(Tensor):
                 lazy = args[0]
                 return LazyWeight(lazy, lazy.device, _without_gradient(lazy.compose))
             _refuse_writing(func, args, kwargs or {})
-            args, kwargs = tree_map_only(LazyWeight, lambda lazy: lazy.compose(), (args, kwargs or {}))
-            return func(*args, **kwargs)
+            composed: list[Tensor] = []
+            args, kwargs = tree_map_only(LazyWeight, _composing_into(composed), (args, kwargs or {}))
+            return _read_only(func(*args, **kwargs), composed)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares a disabled hook there, no classmethod
@@ -82,6 +85,38 @@ class LazyWeight(Tensor):
         return reduced
 
 
+def _composing_into(composed: list[Tensor]) -> Callable[[LazyWeight], Tensor]:
+    """A function that composes the values of a lazy weight and adds them to a list."""
+
+    def compose(lazy: LazyWeight) -> Tensor:
+        composed.append(lazy.compose())
+        return composed[-1]
+
+    return compose
+
+
+def _read_only(result: object, composed: Sequence[Tensor]) -> object:
+    """What a function returned, where views of composed values without a gradient refuse writing as well.
+
+    Args:
+        result: what it returned.
+        composed: the values that it was given.
+    """
+    own = {_memory(W) for W in composed} - {0}
+
+    def read_only(view: Tensor) -> Tensor:
+        if view.requires_grad or _memory(view) not in own:
+            return view
+        return LazyWeight(view, view.device, lambda: view)
+
+    return tree_map_only(Tensor, read_only, result) if own else result
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where the memory of a tensor begins; 0 for one without memory of its own."""
+    return tensor.untyped_storage().data_ptr() if type(tensor) is Tensor and not tensor.is_meta else 0
+
+
 def _without_gradient(compose: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return lambda: compose().detach()
 
@@ -98,9 +133,9 @@ def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: 
             "requires_grad of a weight that is composed from W_seed, A, B and β cannot be set: call "
             "requires_grad_ of the layer, or of its A, B and β."
         )
-    in_place = name.endswith("_") and not name.endswith("__") or func in WRITING
+    in_place = name.endswith("_") and not name.endswith("__") or name in OPERATORS or func in WRITING
     written = args[0] if args and in_place else kwargs.get("tensor" if in_place else "out")
-    if isinstance(written, LazyWeight):
+    if any(isinstance(each, LazyWeight) for each in tree_leaves(written)):
         raise ValueError(
             f"{name} would write into a weight that is composed from W_seed, A, B and β: write into these, "
             "or set weights before wrap."

@@ -43,7 +43,8 @@ def refuse_symbolic(x: Tensor, what: str) -> None:
     """
     if isinstance(x, torch.fx.Proxy):
         raise ValueError(
-            f"torch.fx cannot trace {what}: call torch.export.export, or lottalora.scaffold.merge(model) first."
+            f"torch.fx cannot trace {what}: call torch.export.export, or lottalora.scaffold.merge(model) "
+            "first."
         )
 
 
@@ -54,8 +55,8 @@ def refuse_script() -> None:
         ValueError: always.
     """
     raise ValueError(
-        "torch.jit.script cannot compile a layer on a scaffold: call torch.export.export or torch.jit.trace, or "
-        "lottalora.scaffold.merge(model) first."
+        "torch.jit.script cannot compile a layer on a scaffold: call torch.export.export or torch.jit.trace, "
+        "or lottalora.scaffold.merge(model) first."
     )
 
 

@@ -1,0 +1,56 @@
+"""What records or compiles a model on a scaffold computes the same, or says what does instead."""
+
+import pytest
+import torch
+from torch import nn
+
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import wrap
+
+NETS = {
+    "linear": (lambda: nn.Linear(8, 8), (3, 8)),
+    "convolution": (lambda: nn.Conv1d(8, 8, 3, padding=1), (3, 8, 5)),
+    "recurrent": (lambda: nn.GRU(8, 8), (3, 8)),
+    "attention": (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), (3, 8)),
+}
+
+
+def wrapped(name, **options):
+    torch.manual_seed(0)
+    net, shape = NETS[name]
+    net = nn.Sequential(net())
+    wrap(net, Scaffold(rank=2, B_init="kaiming", **options), compose=["*"])
+    return net.eval(), torch.randn(shape)
+
+
+def first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+@pytest.mark.parametrize("name", ["linear", "convolution", "recurrent"])
+def test_recorded_by_fx_it_computes_the_same(name):
+    net, x = wrapped(name)
+    torch.testing.assert_close(first(torch.fx.symbolic_trace(net)(x)), first(net(x)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("linear", {"dora": True}, "a layer with dora"),
+        ("convolution", {"layer_norm": True}, "a convolution with layer_norm"),
+        ("attention", {}, "an attention on a scaffold"),
+    ],
+)
+def test_what_fx_cannot_record_is_refused_with_what_can(name, options, what):
+    net, _ = wrapped(name, **options)
+    with pytest.raises(ValueError, match=f"torch.fx cannot trace {what}: call torch.export.export, or"):
+        # An encoder layer is a leaf for fx, so that what is inside is traced by itself.
+        torch.fx.symbolic_trace(net[0].self_attn if name == "attention" else net)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", NETS)
+def test_script_is_refused_with_what_works(name):
+    net, _ = wrapped(name)
+    with pytest.raises(ValueError, match="torch.jit.script cannot compile .*: call torch.export.export or"):
+        torch.jit.script(net)
