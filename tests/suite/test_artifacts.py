@@ -182,6 +182,11 @@ def test_run_scores_the_bits_that_it_ships(tmp_path, capsys):
     assert "--stride is for texts, and this artifact is mlp" in capsys.readouterr().err
 
 
+def test_score_of_what_is_not_there_says_so(capsys, tmp_path):
+    assert main(["score", str(tmp_path / "nope")]) == 1
+    assert f"There is no artifact at {tmp_path / 'nope'}: name a file that" in capsys.readouterr().err
+
+
 def test_run_whose_artifact_cannot_fit_is_refused_before_training(command, tmp_path):
     words = ("model=mlp", "model.size=tiny", "data=digits", "rank=2", "artifact=true")
     ran = command(*words, "save.max_bytes=5000", "paths.results=out")

@@ -1,9 +1,11 @@
 """The files of conf/, and what identifies a run."""
 
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from lottalora.cli.run import composed_once
 from lottalora.cli.run import mode_is_by_flag
 from lottalora.config.identity import changes
 from lottalora.config.identity import digest
@@ -153,6 +155,14 @@ def test_a_baseline_has_no_rank_alpha_init_or_backbone_seed(typed):
 def test_alpha_is_the_rank_unless_it_is_typed(typed):
     assert identify(typed("rank=4"))["alpha"] == 4
     assert identify(typed("rank=4", "alpha=1"))["alpha"] == 1
+
+
+def test_hydra_looks_for_the_mode_again_after_a_run_that_failed():
+    before = Hydra.get_mode
+    with pytest.raises(ValueError, match="of a run"), composed_once():
+        assert Hydra.get_mode is not before
+        raise ValueError("of a run")
+    assert Hydra.get_mode is before
 
 
 def test_no_file_of_conf_sets_the_mode_that_run_py_takes_from_the_flags_alone(typed):

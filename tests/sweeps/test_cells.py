@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf import base
 from omegaconf import open_dict
 
 from lottalora import build
@@ -60,6 +61,14 @@ def test_typed_words_replace_the_same_key_of_each_grid(cells):
     found = cells("sweeps=digits", "seed=7", "model.size=tiny")
     assert {(cell.identity["seed"], cell.identity["size"]) for cell in found} == {(7, "tiny")}
     assert len(found) == 5
+
+
+def test_omegaconf_is_as_before_after_cells_were_composed(cells, monkeypatch):
+    before = base.parse
+    monkeypatch.setattr("lottalora.sweeps.cells.check", lambda *_, **__: used.append(base.parse))
+    used = []
+    cells("data=mnist")
+    assert used and base.parse is before and used[0] is not before
 
 
 def test_a_cell_has_the_digest_of_the_config_that_hydra_composes(cells):

@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from lottalora import CONF
@@ -40,14 +43,11 @@ def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
     # Before torch is imported: OpenMP threads that spin while they wait slow small models a hundred times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import hydra
-    from hydra._internal.hydra import Hydra
 
     from lottalora.errors import one_line_errors
 
     sys.argv = [sys.argv[0], *arguments]  # where Hydra reads them
-    if mode_is_by_flag(arguments):
-        Hydra.get_mode = no_mode
-    with one_line_errors(CONF):
+    with one_line_errors(CONF), composed_once() if mode_is_by_flag(arguments) else nullcontext():
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
@@ -68,8 +68,21 @@ def mode_is_by_flag(arguments: Sequence[str]) -> bool:
     return flags <= {"-m", "--multirun"} and not any("hydra.mode" in word for word in arguments)
 
 
+@contextmanager
+def composed_once() -> Iterator[None]:
+    """A context manager under which Hydra does not compose the whole config only to look for hydra.mode."""
+    from hydra._internal.hydra import Hydra
+
+    before = Hydra.get_mode
+    Hydra.get_mode = no_mode
+    try:
+        yield
+    finally:
+        Hydra.get_mode = before
+
+
 def no_mode(*_: object, **__: object) -> None:
-    """What Hydra finds for hydra.mode by composing the whole config, before it composes it for the run."""
+    """What Hydra finds for hydra.mode where no file and no word sets it."""
 
 
 def job(cfg: "DictConfig") -> None:

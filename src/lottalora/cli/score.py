@@ -20,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Print the score; of a text the bits per byte too."""
+    if not asked.path.is_file():
+        raise FileNotFoundError(
+            f"There is no artifact at {asked.path}: name a file that a run with artifact=true has left."
+        )
     from lottalora.artifacts.runs import register_models
     from lottalora.artifacts.weights import Kept
     from lottalora.report.kept_runs import score_again

@@ -1,5 +1,6 @@
 """The cells of a multirun: its distinct runs, each with its row's digest."""
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -64,6 +65,20 @@ class Cell:
         return self.identity.get("digest", "")
 
 
+parse_once = functools.lru_cache(maxsize=None)(base.parse)
+
+
+@contextlib.contextmanager
+def interpolations_parsed_once() -> Iterator[None]:
+    """A context manager under which OmegaConf parses each `${…}` once, and not whenever it reads one."""
+    before = base.parse
+    base.parse = parse_once
+    try:
+        yield
+    finally:
+        base.parse = before
+
+
 class Composer:
     """Configs of cells. Hydra composes once for each choice of groups, and the other overrides of a cell are
     applied to a copy: a tenth of the time, and the same config, since Hydra too applies values after groups.
@@ -75,7 +90,6 @@ class Composer:
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig, *, jobs: bool = False) -> None:
-        remember_interpolations()
         self.loader = loader
         self.master = master
         self.jobs = jobs
@@ -87,6 +101,7 @@ class Composer:
         self.family_of = functools.lru_cache(maxsize=None)(self.load_family)
         self.is_group = functools.lru_cache(maxsize=None)(lambda key: bool(loader.get_group_options(key)))
 
+    @interpolations_parsed_once()
     def config(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
         """The task's config of one cell, and Hydra's."""
         parsed = [self.parse(word) for word in overrides]
@@ -154,6 +169,7 @@ class Composer:
         plain = OmegaConf.to_container(found.config) if found and not found.header.get("package") else {}
         return plain if plain.keys() == {"family", "parameters"} and "${" not in str(plain) else {}
 
+    @interpolations_parsed_once()
     def composed_cell(self, overrides: Sequence[str]) -> Cell:
         """A cell by composing its config."""
         cfg, hydra = self.config(overrides)
@@ -178,12 +194,6 @@ class Composer:
         )
 
 
-@functools.cache
-def remember_interpolations() -> None:
-    """Have OmegaConf parse each `${…}` once in this process, and not whenever it reads one."""
-    base.parse = functools.lru_cache(maxsize=None)(base.parse)
-
-
 def with_init(cell: Cell, init: str, family: dict, overrides: tuple[str, ...]) -> Cell:
     """The same cell with another init: the family and parameters of its scaffold, and its name."""
     plain = cell.plain | {"scaffold": cell.plain["scaffold"] | family}
@@ -200,6 +210,7 @@ def with_seed(plain: Any, seed: int) -> Any:  # noqa: ANN401  plain data
     return seed if type(plain) is int and plain == ANY_SEED else plain
 
 
+@interpolations_parsed_once()
 def cells_of(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Cell]:
     """The cells of these jobs, each run once: a baseline that stands beside eight ranks is one cell."""
     before = HydraConfig.instance().cfg

@@ -11,6 +11,7 @@ from lottalora.distributed.cores import cores
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
+from lottalora.sweeps.cells import interpolations_parsed_once
 from lottalora.sweeps.cost import WATTS
 from lottalora.sweeps.cost import Estimate
 from lottalora.sweeps.pool import visible_gpus
@@ -18,6 +19,7 @@ from lottalora.sweeps.progress import sweep_of
 from lottalora.sweeps.progress import sweep_state
 
 
+@interpolations_parsed_once()
 def plan(overrides: list[str]) -> dict:
     """Return the plan of `run.py -m OVERRIDES` as plain data."""
 
