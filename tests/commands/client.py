@@ -16,6 +16,15 @@ from typing import IO
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = Path(__file__).with_name("server.py")
 LARGEST = 1 << 20  # bytes of a request
+HUGGING_FACE = ("transformers.models.llama.modeling_llama", "transformers.models.vit.modeling_vit")
+GRAPHS = ("torch_geometric.nn", "sklearn.metrics")
+PACKAGES = {  # of a model that imports much when it is built
+    "gpt": HUGGING_FACE,
+    "vit": HUGGING_FACE,
+    "vit_random": HUGGING_FACE,
+    "gcn": GRAPHS,
+    "gin": GRAPHS,
+}
 
 
 class Command:
@@ -56,7 +65,9 @@ class Command:
             )
             message = json.dumps(request).encode()
             assert len(message) < LARGEST
-            socket.send_fds(server(), [message], [theirs.fileno(), nothing.fileno(), out, err])
+            socket.send_fds(
+                server(imports_of(words)), [message], [theirs.fileno(), nothing.fileno(), out, err]
+            )
         self.pid = int(self.answers.recv(64))
 
     def poll(self) -> int | None:
@@ -116,19 +127,33 @@ def run(*words: str, timeout: float = 300, **settings: object) -> subprocess.Com
     return subprocess.CompletedProcess(command.args, command.returncode, out, err)
 
 
+def imports_of(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The packages that a command imports and that take seconds, told by the model that it names."""
+    models = [word.removeprefix("model=") for word in map(str, words) if word.startswith("model=")]
+    return PACKAGES.get(models[0], ()) if len(models) == 1 else ()
+
+
 @functools.cache
-def server() -> socket.socket:
-    """The way to this process's server, which ends when the way is closed."""
+def server(imports: tuple[str, ...]) -> socket.socket:
+    """The way to this process's server that has these imports too; it ends when the way is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
-    alone = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     with theirs:
-        subprocess.Popen(
-            [sys.executable, str(SERVER), str(theirs.fileno())],
-            env=os.environ | alone | {"PYTHONPATH": str(ROOT / "src"), "OMP_WAIT_POLICY": "PASSIVE"},
-            cwd=ROOT,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        if imports:
+            socket.send_fds(server(()), [json.dumps({"imports": imports}).encode()], [theirs.fileno()])
+        else:
+            start_server(theirs)
     return ours
+
+
+def start_server(asked: socket.socket) -> None:
+    alone = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    alone["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow, which PyG imports
+    subprocess.Popen(
+        [sys.executable, str(SERVER), str(asked.fileno())],
+        env=os.environ | alone | {"PYTHONPATH": str(ROOT / "src"), "OMP_WAIT_POLICY": "PASSIVE"},
+        cwd=ROOT,
+        pass_fds=[asked.fileno()],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )

@@ -1,24 +1,28 @@
 """python server.py DESCRIPTOR: import torch and Lightning once, then fork a process for each command.
 
-Nothing but imports happens in the server: no thread is started, no number drawn, nothing composed by Hydra. A
-command's process leaves the loop and runs the script at the top level of this one, so that its traceback, its
-exit code, its `atexit` functions and its threads are as in a process started cold. Where nothing went wrong
-it then ends at once: taking apart all that was imported is no part of any test, and took half a second.
+Nothing but imports happens in the server (and a few words are read, see `warm_up`): no thread is started, no
+number drawn, nothing composed by Hydra. A command's process leaves the loop and runs the script at the top
+level of this one, so that its traceback, its exit code, its `atexit` functions and its threads are as in a
+process started cold. Where nothing went wrong it then ends at once: taking apart all that was imported is no
+part of any test, and took half a second.
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
 import os
 import random
 import runpy
-import signal
+import select
 import socket
 import subprocess
 import sys
 import threading
 import types
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 IMPORTED = (  # what most commands need; a run of the digits imports no third-party module but these
@@ -34,45 +38,98 @@ LARGEST = 1 << 20  # bytes of a request
 
 
 def serve(asked: socket.socket) -> dict:
-    """Fork a keeper for each request; return the request in the process that is to become the command."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
+    """Fork a process for each request; return the request in the process that is to become the command.
+
+    A request with "imports" in place of words forks another server, which imports those modules as well and
+    is asked by the descriptor that came with the request.
+    """
+    running: dict[int, tuple[int, socket.socket]] = {}  # a process's descriptor → its number, who asked
+    events = select.poll()
+    events.register(asked, select.POLLIN)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(asked, LARGEST, 4)
-        if not message:
-            os._exit(0)  # the test process has ended
-        threads = os.listdir("/proc/self/task")
-        assert len(threads) == 1, "a fork of a process with threads may hang"
-        if not os.fork():
-            asked.close()
-            keep(socket.socket(fileno=descriptors[0]), descriptors[1:])
-            return json.loads(message)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for ready, _ in events.poll():
+            if ready in running:
+                events.unregister(ready)
+                tell_end(ready, *running.pop(ready))
+                continue
+            message, descriptors, _, _ = socket.recv_fds(asked, LARGEST, 4)
+            if not message:
+                os._exit(0)  # the test process has ended
+            request = json.loads(message)
+            threads = os.listdir("/proc/self/task")
+            assert len(threads) == 1, "a fork of a process with threads may hang"
+            pid = os.fork()
+            if not pid:
+                close_all(asked, running)
+                if "imports" in request:
+                    import_all(request["imports"])
+                    return serve(socket.socket(fileno=descriptors[0]))
+                take(descriptors)
+                return request
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
+            process = os.pidfd_open(pid)
+            running[process] = (pid, socket.socket(fileno=descriptors[0]))
+            events.register(process, select.POLLIN)
+            if "words" in request:
+                tell_start(pid, running[process][1])
 
 
-def keep(answers: socket.socket, standard: list[int]) -> None:
-    """Fork the command and tell its process number and its end; return in the command alone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    ready, go = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(go)
-        os.read(ready, 1)  # its process group is set
-        os.close(ready)
-        answers.close()
-        for number, descriptor in enumerate(standard):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        return
-    os.setpgid(pid, pid)
-    for descriptor in (*standard, ready, go):
-        os.close(descriptor)
+def tell_start(pid: int, answers: socket.socket) -> None:
+    """Send the number of a process that was forked, once its process group is set."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the process does it too
+        os.setpgid(pid, pid)
     answers.send(b"%d" % pid)
+
+
+def tell_end(process: int, pid: int, answers: socket.socket) -> None:
+    """Send the exit code of a process that has ended to the one who asked, who may have gone."""
     _, status = os.waitpid(pid, 0)
-    try:
+    os.close(process)
+    with answers, contextlib.suppress(OSError):
         answers.send(b"%d" % os.waitstatus_to_exitcode(status))
-    finally:
-        os._exit(0)
+
+
+def close_all(asked: socket.socket, running: dict[int, tuple[int, socket.socket]]) -> None:
+    """Close what is the server's alone, in a process that was forked from it."""
+    asked.close()
+    for process, (_, answers) in running.items():
+        os.close(process)
+        answers.close()
+
+
+def take(descriptors: list[int]) -> None:
+    """Give a forked process a group of its own, and the descriptors that were sent with the request."""
+    os.setpgid(0, 0)
+    answers, *standard = descriptors
+    os.close(answers)
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
+def import_all(names: Sequence[str]) -> None:
+    """Import modules, and leave out of each command's end what they would do at that of their process."""
+    for name in names:
+        importlib.import_module(name)
+    for finalizer in list(weakref.finalize._registry):
+        finalizer.atexit = False
+    gc.collect()
+    gc.freeze()  # so that a collection in a command does not copy every page
+
+
+def warm_up() -> None:
+    """Import Hydra's plugins, and let both grammars build the tables that they build at the first words."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.plugins import Plugins
+    from omegaconf.grammar_parser import parse
+
+    Plugins.instance()
+    OverridesParser.create().parse_overrides(
+        ["a=b", "a.b=1e-3", "+a=1,2", "~a", "a=[b]", "a={b:null}", "a='/b'"]
+    )
+    for interpolation in ("${a}", "${a.b}/c", "${a:b,${c}}", "${oc.env:A,b}"):
+        parse(interpolation)
 
 
 def become(request: dict, elsewhere: list[str]) -> list[str]:
@@ -140,10 +197,8 @@ if __name__ == "__main__":
     from lottalora.tasks.metrics import load_torchmetrics
 
     load_torchmetrics()
-    for name in IMPORTED:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # so that a collection in a command does not copy every page
+    warm_up()
+    import_all(IMPORTED)
     try:
         run(become(serve(way), elsewhere))
     except SystemExit as error:
