@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from lottalora.cli.main import main
+from lottalora.cli.main import parsed
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
@@ -115,6 +116,15 @@ def test_help_names_both_commands(capsys):
     said = capsys.readouterr().out
     assert "print all rows as CSV" in said
     assert "print the recovery table" in said
+
+
+def test_options_may_stand_between_the_words_of_a_sweep(capsys):
+    asked = parsed(["plan", "sweeps=table14", "--json", "rank=1"])
+    assert (asked.overrides, asked.json) == (["sweeps=table14", "rank=1"], True)
+    for words in (["plan", "rank=1", "--josn"], ["rows", "rank=1"]):
+        with pytest.raises(SystemExit, match="2"):
+            parsed(words)
+        assert f"unrecognized arguments: {words[-1]}" in capsys.readouterr().err
 
 
 def test_rows_are_printed_without_importing_torch_or_matplotlib(results):

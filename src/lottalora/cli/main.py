@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["run"]:  # its flags are Hydra's
         run.main(arguments[1:], typed="lottalora run")
         return 0
-    asked = parser().parse_args(arguments)
+    asked = parsed(arguments)
     try:
         return COMMANDS[asked.command](asked)
     except BrokenPipeError:  # as in `… rows | head`: nobody reads on, which is no error of ours
@@ -50,6 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(line, file=sys.stderr)
         return uncaught.STOPPED_BY_HAND if isinstance(error, KeyboardInterrupt) else 1
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command; options may stand between its KEY=VALUE words, which argparse alone refuses."""
+    made = parser()
+    asked, more = made.parse_known_args(arguments)
+    if more and ("overrides" not in asked or any(word.startswith("-") for word in more)):
+        made.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        asked.overrides = [*asked.overrides, *more]
+    return asked
 
 
 def parser() -> argparse.ArgumentParser:
