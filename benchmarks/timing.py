@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 Arm = Callable[[], None]
 FEWEST, MOST = 3, 200  # turns
@@ -174,6 +173,8 @@ def compare_gradients(
 
 def operations(step: Arm) -> int:
     """The floating-point operations of matrix products and convolutions in one step."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, which takes seconds
+
     aten = torch.ops.aten
     products = {aten.addmm_: of_addmm, aten.mm.out: of_mm, aten.addmm.out: of_addmm}
     with FlopCounterMode(display=False, custom_mapping=products) as counter:

@@ -9,7 +9,10 @@ from torch import nn
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 
-peft = pytest.importorskip("peft")
+
+@pytest.fixture(scope="module")
+def peft():
+    return pytest.importorskip("peft")  # takes seconds to import
 
 
 class Net(nn.Module):
@@ -38,7 +41,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("options", [{}, {"rslora": True}, {"dora": True}], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
-def test_learned_scaffold_equals_peft(name, options):
+def test_learned_scaffold_equals_peft(peft, name, options):
     torch.manual_seed(0)
     net = LAYERS[name]()
     config = peft.LoraConfig(
@@ -68,7 +71,7 @@ def test_learned_scaffold_equals_peft(name, options):
 
 @pytest.mark.parametrize("options", [{}, {"rslora": True}], ids=str)
 @pytest.mark.parametrize("padding", [None, 2])
-def test_learned_embedding_equals_peft(padding, options):
+def test_learned_embedding_equals_peft(peft, padding, options):
     torch.manual_seed(0)
     net, index = Net(nn.Embedding(11, 6, padding_idx=padding), None), torch.randint(0, 11, (4, 5))
     with torch.no_grad():

@@ -264,7 +264,7 @@ def test_a_bug_of_ours_keeps_its_traceback(tmp_path):
     shutil.copytree(ROOT / "src" / "lottalora", broken / "lottalora")
     (broken / "lottalora" / "models" / "mlp.py").write_text("int('a bug')\n")
     finished = subprocess.run(  # cold: the server of commands has imported the unbroken tree
-        [sys.executable, ROOT / "run.py", "data=digits"],
+        [sys.executable, ROOT / "run.py", "data=digits", "dry_run=json"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(broken)},
         capture_output=True,

@@ -34,10 +34,12 @@ TRAINABLE = {
 }
 
 
-def net_on(rank: int | None, dtype: torch.dtype = torch.float32) -> CfC:
+def net_on(
+    rank: int | None, dtype: torch.dtype = torch.float32, *, hidden: int = 12, backbone: int = 6
+) -> CfC:
     """A small net, dense or on a scaffold whose B is not 0."""
     torch.manual_seed(0)
-    net = CfC((5,), 2, hidden=12, backbone=6, dropout=0.3).to(dtype)
+    net = CfC((5,), 2, hidden=hidden, backbone=backbone, dropout=0.3).to(dtype)
     if rank:
         wrap(net, Scaffold(rank=rank, B_init="kaiming"), keep=["head"])
     for value in net.parameters():
@@ -91,7 +93,7 @@ def test_every_gradient_is_the_one_that_ncps_gives(rank):
 
 
 def test_gradients_are_those_of_finite_differences_under_dropout():
-    net, x = net_on(2, torch.float64).train(), batch(torch.float64)
+    net, x = net_on(2, torch.float64, hidden=4, backbone=3).train(), batch(torch.float64)
     names, values = zip(*net.named_parameters(), strict=True)
 
     def logits(*values):

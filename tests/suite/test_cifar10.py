@@ -186,12 +186,12 @@ def test_an_epoch_on_the_sample_lowers_the_loss(composed, sample, tmp_path, mode
     torch.manual_seed(0)
     net, _ = build(composed(*PAIR, f"mode={mode}"), CIFAR10.spec)
     few = ImageSplits(
-        train=few_of(sample.train, 512),
-        validation=few_of(sample.validation, 100),
-        test=few_of(sample.test, 100),
+        train=few_of(sample.train, 256),
+        validation=few_of(sample.validation, 50),
+        test=few_of(sample.test, 50),
         mean=sample.mean,
         std=sample.std,
-        batch_size=64,
+        batch_size=32,
     )
     optimizer = partial(torch.optim.AdamW, lr=1e-3)
     task = Classification(net, CIFAR10.spec, optimizer, partial(torch.optim.lr_scheduler.StepLR, step_size=1))
