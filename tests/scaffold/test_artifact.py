@@ -241,6 +241,15 @@ def test_save_overwrites_only_when_asked(saved):
     assert path.read_bytes() != before and os.listdir(path.parent) == [path.name]
 
 
+def test_model_of_which_a_part_was_wrapped_is_not_saved(tmp_path):
+    net = nn.Sequential(nn.Linear(8, 8), nn.GRU(8, 8))
+    for part in net:
+        wrap(part, Scaffold(rank=2), compose=["*"])
+        with pytest.raises(ValueError, match="Only a part of this model was wrapped, in which a weight is"):
+            save(nn.Sequential(part), tmp_path / "net.safetensors")
+        save(part, tmp_path / "net.safetensors", overwrite=True)
+
+
 def test_what_cannot_be_rebuilt_is_not_saved(tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(ValueError, match="has no scaffold"):

@@ -372,6 +372,34 @@ def test_state_that_is_copied_by_hand_is_compared_before_anything_computes():
             use(net)
 
 
+def test_record_that_an_average_over_all_buffers_has_spoilt_is_written_again():
+    from torch.optim.swa_utils import AveragedModel
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    net = trained(wrapped())
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for _ in range(2):
+        average.update_parameters(net)
+    torch.testing.assert_close(average(X), net(X))
+    wrapped().load_state_dict(average.module.state_dict())
+
+
+def give(net, W_seed):
+    net[0].W_seed = W_seed
+
+
+def put(net, W_seed):
+    net[0]._buffers["W_seed"] = W_seed
+
+
+@pytest.mark.parametrize("share", [give, put])
+def test_weight_of_another_net_is_not_written_to(share):
+    net, other = wrapped(seed=1), wrapped(seed=2)
+    share(other, net[0].W_seed)
+    assert torch.equal(other(X), wrapped(seed=2)(X))
+    assert torch.equal(net[0].W_seed, drawn(net[0]))
+
+
 def test_state_that_is_copied_by_hand_takes_its_scaffold_along():
     other = trained(wrapped())
     resample(other, 3)

@@ -85,3 +85,10 @@ def test_a_w_seed_that_no_call_can_draw_is_refused_with_the_reason():
     given = wrapped()
     given[1].source = None
     refused(given, "it was given, and no seed gives it back")
+
+
+def test_model_can_be_trained_after_inference_mode():
+    model, x = wrapped(), torch.tensor([[1, 2, 3]])
+    with torch.inference_mode(), regenerated(model):
+        model(x)
+    model(x).sum().backward()

@@ -8,8 +8,10 @@ from lottalora.models.gpt import GPT
 from lottalora.scaffold import Adapters
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import materialize
+from lottalora.scaffold import merge
 from lottalora.scaffold import resample
 from lottalora.scaffold import scaffolds_per_row
+from lottalora.scaffold import unmerge
 from lottalora.scaffold import wrap
 from lottalora.scaffold.backbone import scaffold_layers
 
@@ -79,6 +81,42 @@ def test_training_changes_the_adapter_in_use_alone():
 
 
 @torch.no_grad()
+def cast(net):
+    net.double()
+
+
+def assign(net):
+    net.load_state_dict({key: tensor.clone() for key, tensor in net.state_dict().items()}, assign=True)
+
+
+@pytest.mark.parametrize("replace", [cast, assign])
+def test_adapter_whose_tensors_were_replaced_is_the_one_that_comes_back(replace):
+    net = nn.Sequential(nn.Linear(8, 8))
+    wrap(net, Scaffold(rank=2))
+    adapters = Adapters(net)
+    adapters.add_adapter("other", {key: value + 1 for key, value in adapters.state("default").items()})
+    replace(net)
+    with torch.no_grad():
+        net[0].B.fill_(5.0)
+    adapters.set_adapter("other")
+    assert (net[0].B == 1).all() and net[0].B.dtype is net[0].A.dtype is net[0].W_seed.dtype
+    adapters.set_adapter("default")
+    assert (net[0].B == 5).all()
+
+
+def test_adapters_of_a_merged_model_are_refused_until_it_is_unmerged():
+    net = nn.Sequential(nn.Linear(8, 8))
+    wrap(net, Scaffold(rank=2))
+    adapters = Adapters(net)
+    adapters.add_adapter("other", {key: value + 1 for key, value in adapters.state("default").items()})
+    merged = merge(net)
+    with pytest.raises(ValueError, match="'0' was merged, so it has no adapter: call unmerge first"):
+        adapters.set_adapter("other")
+    unmerge(net, merged)
+    adapters.set_adapter("other")
+    assert (net[0].B == 1).all()
+
+
 def test_hundred_adapters_of_a_gpt_cost_their_own_numbers():
     torch.manual_seed(0)
     gpt = GPT([8], 50, width=32, layers=2, heads=2, mlp=48, recompute=False)

@@ -48,6 +48,13 @@ def test_what_fx_cannot_record_is_refused_with_what_can(name, options, what):
         torch.fx.symbolic_trace(net[0].self_attn if name == "attention" else net)
 
 
+@pytest.mark.parametrize("name", ["linear", "convolution"])
+def test_quantized_input_is_refused_with_what_works(name):
+    net, x = wrapped(name)
+    with pytest.raises(ValueError, match="takes no quantized input: call lottalora.scaffold.merge"):
+        net(torch.quantize_per_tensor(x, 0.1, 0, torch.quint8))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", NETS)
 def test_script_is_refused_with_what_works(name):

@@ -128,6 +128,11 @@ class Frozen(nn.Module):
             self._check_while_compiling()
             return
         self._check_record()
+        if type(x) is Tensor and x.is_quantized:
+            raise ValueError(
+                "A layer on a scaffold takes no quantized input: call lottalora.scaffold.merge(model) before "
+                "the model is quantized."
+            )
         W_seed = self.W_seed
         absent = W_seed.is_meta and not x.is_meta
         if self.source is None and not self._lost and not absent:
@@ -146,7 +151,7 @@ class Frozen(nn.Module):
                 "This layer is on the meta device: call materialize(model), or model.to_empty(device=…)."
             )
         if absent:  # a state was assigned to a model on the meta device
-            self.W_seed = torch.empty_like(W_seed, device=x.device)
+            self.W_seed = new_like(W_seed, x.device)
         self._restore()
 
     def _check_while_compiling(self) -> None:
@@ -165,6 +170,9 @@ class Frozen(nn.Module):
         if source is None or self._is_drawn(W_seed) or not self._may_draw(W_seed):
             return True
         if not inside_functional_call():
+            others = getattr(W_seed, "drawn", None)
+            if others is not None and others.source != source:  # it is the W_seed of another layer
+                self._buffers["W_seed"] = new_like(W_seed, W_seed.device)
             self.redraw(source)
         return True
 
@@ -189,7 +197,7 @@ class Frozen(nn.Module):
         It reads the record only if it was replaced or written to since it was last read.
 
         Raises:
-            ValueError: the record is damaged or belongs to another scaffold.
+            ValueError: the record belongs to another scaffold. One that says nothing is written again.
         """
         record = self._buffers.get("identity")
         if record is None or getattr(record, "read", None) == writes(record):
@@ -198,7 +206,12 @@ class Frozen(nn.Module):
             return
         layer = self.source.name if self.source else type(self).__name__
         with untraced():
-            self._follow(Identity.from_tensor(record, layer), layer)
+            try:
+                found = Identity.from_tensor(record, layer)
+            except ValueError:  # such as a moving average over all buffers leaves
+                self._write_record()
+                return
+            self._follow(found, layer)
         self.identity.read = writes(self.identity)  # type: ignore[attr-defined]  # an attribute of the tensor
 
     def _follow(self, state: Identity, layer: str) -> None:
@@ -313,8 +326,7 @@ class Frozen(nn.Module):
         super().__setattr__(name, value)
         if name == "W_seed" and type(value) is Tensor:
             self._lost = False
-            if self.source is not None and not self._is_drawn(value) and self._may_draw(value):
-                self.redraw(self.source)
+            self._restore()
         elif name == "identity" and isinstance(value, Tensor) and not value.is_meta:
             layer = self.source.name if self.source else type(self).__name__
             self.compare(Identity.from_tensor(value, layer), layer)
@@ -475,7 +487,13 @@ class Frozen(nn.Module):
         """Draw a W_seed that is on the meta device, after a state was assigned to this module."""
         absent = type(self.W_seed) is Tensor and self.W_seed.is_meta
         if self.source is not None and absent and device.type != "meta":
-            self.W_seed = torch.empty_like(self.W_seed, device=device)
+            self.W_seed = new_like(self.W_seed, device)
+
+
+def new_like(W_seed: Tensor, device: torch.device) -> Tensor:
+    """Memory for a W_seed, (out, in), on a device; also in inference mode it is fit for training."""
+    with torch.inference_mode(False):
+        return torch.empty_like(W_seed, device=device)
 
 
 def _refuse_no_matrix(W_seed: Tensor, source: Source | None) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.frozen import new_like
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def regenerated(model: nn.Module) -> Iterator[nn.Module]:
         for hook in hooks:
             hook.remove()
         for name, layer in layers.items():
-            layer.W_seed = torch.empty_like(layer.W_seed, device=devices[name])  # which draws it
+            layer.W_seed = new_like(layer.W_seed, devices[name])  # which draws it
 
 
 def obstacle(layer: Frozen) -> str | None:

@@ -57,11 +57,18 @@ class Adapters:
     def state(self, name: str) -> dict[str, Tensor]:
         """The tensors of an adapter, by their names in `state_dict()`; they are not copied.
 
+        They have the model's present dtype and device. Those of the adapter in use are the model's.
+
         Raises:
-            ValueError: there is no such adapter.
+            ValueError: there is no such adapter, or the model was merged.
         """
         if name not in self._states:
             raise ValueError(f"There is no adapter {name!r}. There are: {', '.join(self._states)}.")
+        held, present = self._states[name], self._parameters()
+        if name == self.active:
+            self._states[name] = {key: p.data for key, p in present.items()}  # a cast has replaced them
+        else:
+            self._states[name] = {key: held[key].to(p.device, p.dtype) for key, p in present.items()}
         return dict(self._states[name])
 
     def add_adapter(self, name: str, state: Mapping[str, Tensor]) -> None:
@@ -72,7 +79,8 @@ class Adapters:
             state: its tensors, named as by `state`; they are copied to the model's device and dtype.
 
         Raises:
-            ValueError: the name is taken, or the tensors are not those of an adapter of this model.
+            ValueError: the name is taken, the tensors are not those of an adapter of this model, or the model
+                was merged.
         """
         if name in self._states:
             raise ValueError(f"There is an adapter {name!r} already. Choose another name.")
@@ -92,9 +100,10 @@ class Adapters:
         """Use an adapter from now on: the parameters point to other tensors, and nothing is copied or drawn.
 
         Raises:
-            ValueError: there is no such adapter.
+            ValueError: there is no such adapter, or the model was merged.
         """
         state = self.state(name)
+        self.state(self.active)  # notes what it has become
         for key, parameter in self._parameters().items():
             parameter.data = state[key]
             parameter.grad = None
@@ -145,6 +154,9 @@ class Adapters:
         return {name: dotted(key, name) for name in OWN if name in trained}
 
     def _parameters(self) -> dict[str, nn.Parameter]:
+        merged = next((key for key, layer in self._layers.items() if not isinstance(layer, LottaLayer)), None)
+        if merged is not None:
+            raise ValueError(f"Layer {merged!r} was merged, so it has no adapter: call unmerge first.")
         return {
             full: getattr(layer, name)
             for key, layer in self._layers.items()

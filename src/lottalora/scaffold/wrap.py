@@ -83,6 +83,9 @@ def wrap(
     Vectors (biases, norms) stay trained, except the biases that `scaffold.bias` freezes and those of frozen
     matrices. A vector that `freeze` names keeps its value and becomes a buffer.
 
+    W_seed is drawn under a matrix's name within `model`. So two parts of one shape that are wrapped one by
+    one under one seed have the same W_seed: wrap the whole, or give each part a seed of its own.
+
     Afterwards `model.parameters()` are the trained parameters, and `model.state_dict()` does not contain
     W_seed. Modules are changed in place, so a root module, a module used twice and references held elsewhere
     all see the change. On the meta device nothing is drawn until `materialize`. If wrap raises an error, the

@@ -31,6 +31,7 @@ from lottalora.scaffold.artifact.precision import holding
 from lottalora.scaffold.artifact.zstd import compress
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.backbone import verify
+from lottalora.scaffold.compose import composed_weights
 from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.families import FAMILIES
@@ -98,6 +99,7 @@ def save(
     check_precision(precision)
     layers = scaffold_layers(model)
     wrapping = _wrapping_of(layers)
+    _refuse_a_part(model, wrapping)
     _refuse_what_cannot_be_saved(model, layers, store)
     tensors, tied = _state(model)
     matrices = [_record(name, layer, store) for name, layer in layers.items()]
@@ -186,6 +188,22 @@ def _wrapping_of(layers: Mapping[str, Frozen]) -> Wrapping:
             "Some layers were not made by one call of wrap, so no file can say how to make them."
         )
     return wrapping
+
+
+def _refuse_a_part(model: nn.Module, wrapping: Wrapping) -> None:
+    """Refuse a model of which `wrap` has only seen a part: the names in the file would be those of the part.
+
+    Raises:
+        ValueError: it is such a model.
+    """
+    for name in wrapping.adapt:
+        path, _, attribute = name.rpartition(".")
+        holder = dict(model.named_modules(remove_duplicate=False)).get(path)
+        if not isinstance(holder, Frozen) and (holder is None or attribute not in composed_weights(holder)):
+            raise ValueError(
+                f"Only a part of this model was wrapped, in which a weight is called {name!r}: save that "
+                "part, or call wrap on the whole model."
+            )
 
 
 def _refuse_what_cannot_be_saved(model: nn.Module, layers: Mapping[str, Frozen], store: bool) -> None:
