@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from lottalora.scaffold import Scaffold
+from lottalora.scaffold import fused_as
 from lottalora.scaffold import merge
+from lottalora.scaffold import paths_taken
 from lottalora.scaffold import unmerge
 from lottalora.scaffold import verify
 from lottalora.scaffold import wrap
@@ -124,3 +126,34 @@ def test_tied_adapters_are_saved_once_and_come_back(tmp_path):
     other = Adapted.from_pretrained(tmp_path).eval()
     assert torch.equal(logits(other), logits(net))
     assert other.lm_head.B is other.transformer.wte.composed_weight.B
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+ATTENTIONS = {  # class, sizes, input, layers that read an input with others
+    "vit": (transformers.ViTModel, {"image_size": 8, "patch_size": 4}, torch.ones(2, 3, 8, 8).double(), 6),
+    "llama": (transformers.LlamaModel, {"num_key_value_heads": 2, "vocab_size": 19}, X, 10),
+    "distilbert": (
+        transformers.DistilBertModel,
+        {"dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 2, "vocab_size": 19},
+        X,
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_layers_that_read_one_input_are_computed_together_with_the_same_gradients(name):
+    cls, sizes, x, together = ATTENTIONS[name]
+    torch.manual_seed(0)
+    net = cls(cls.config_class(**(SMALL if "dim" not in sizes else {}), **sizes)).double().eval()
+    keep = ["*position_embeddings", "*cls_token"] if name == "vit" else [nn.Embedding]
+    account = wrap(net, Scaffold(rank=2, B_init="kaiming"), keep=keep)
+    results = []
+    for mode in ("off", "auto"):
+        net.zero_grad()
+        with fused_as(mode):
+            h = net(x).last_hidden_state
+            h.square().sum().backward()
+        results.append([h, *(p.grad for p in net.parameters() if p.grad is not None)])
+    assert paths_taken(net)["stack"] == account.table(net).count("  stack") == together
+    torch.testing.assert_close(*results)

@@ -19,6 +19,7 @@ from lottalora.models.dropout import Dropout
 if TYPE_CHECKING:
     from lottalora.data.batches.batch import Windows
 
+ALL = slice(None)
 STATE = 1  # place of the state among the three tokens of a step: return, state, action
 
 
@@ -87,6 +88,8 @@ class Block(nn.Module):
     weights N(0, 0.02²), those that write into the skip divided by √(2 depth), biases 0.
     """
 
+    share_input = (("q", "k", "v"),)  # layers that read one tensor, but for `at`
+
     def __init__(self, width: int, heads: int, dropout: float, *, depth: int) -> None:
         super().__init__()
         self.heads = heads
@@ -99,10 +102,11 @@ class Block(nn.Module):
             nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * depth if into_skip else 1))
             nn.init.zeros_(linear.bias)
 
-    def forward(self, h: Tensor, seen: Tensor, at: slice = slice(None)) -> Tensor:
+    def forward(self, h: Tensor, seen: Tensor, at: slice = ALL) -> Tensor:
         """Return the outputs for positions `at`; all positions serve as keys and values."""
         x = self.norm1(h)
-        h = h[:, at] + self.dropout(self.attend(x[:, at], x, seen[:, :, at]))
+        query = x if at == ALL else x[:, at]
+        h = h[:, at] + self.dropout(self.attend(query, x, seen[:, :, at]))
         return h + self.dropout(self.fc2(F.relu(self.fc1(self.norm2(h)))))  # ReLU as in Chen et al.
 
     def attend(self, query: Tensor, x: Tensor, seen: Tensor) -> Tensor:

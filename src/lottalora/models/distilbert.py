@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lottalora.data.batches.batch import Texts
 
 START = 0.02  # std of weights at their start, as of BERT
+ALL = slice(None)
 EPSILON = 1e-12  # of LayerNorms, as of BERT
 RANDOM_START = "model.size=base starts at random and needs no file."
 
@@ -111,10 +112,9 @@ class Block(nn.Module):
         self.output_layer_norm = nn.LayerNorm(width, eps=EPSILON)
         self.dropout = Dropout(dropout)
 
-    def forward(self, h: Tensor, mask: Tensor, at: slice = slice(None)) -> Tensor:
+    def forward(self, h: Tensor, mask: Tensor, at: slice = ALL) -> Tensor:
         """Return the outputs for positions `at`; all positions serve as keys and values."""
-        query = h[:, at]
-        h = self.sa_layer_norm(query + self.attention(query, h, mask))
+        h = self.sa_layer_norm(h[:, at] + self.attention(h, mask, at))
         inner = self.ffn["lin2"](F.gelu(self.ffn["lin1"](h)))  # (N, T, d) → (N, T, ffn) → (N, T, d)
         return self.output_layer_norm(h + self.dropout(inner))
 
@@ -122,13 +122,17 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Softmax attention; what `mask` leaves out is not seen."""
 
+    share_input = (("q_lin", "k_lin", "v_lin"),)  # layers that read one tensor, but for `at`
+
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.probability = dropout
         self.q_lin, self.k_lin, self.v_lin, self.out_lin = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, query: Tensor, h: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, h: Tensor, mask: Tensor, at: slice = ALL) -> Tensor:
+        """Return the outputs for positions `at`; all positions serve as keys and values."""
+        query = h if at == ALL else h[:, at]
         q, k, v = (  # (N, T, d) → (N, H, T, d / H)
             tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for tokens in (self.q_lin(query), self.k_lin(h), self.v_lin(h))

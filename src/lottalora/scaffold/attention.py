@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold.stack import stacked
 from lottalora.scaffold.tracing import refuse_symbolic
 
 
@@ -93,11 +94,11 @@ class SplitAttention(nn.Module):
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True is a hint about attn_mask, so attn_mask must be given too.")
         single = query.dim() == 2  # (T, E): no batch axis
+        q, k, v = self._project(query, key, value)
         if single:
-            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
+            q, k, v = (x.unsqueeze(0) for x in (q, k, v))
         elif not self.batch_first:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        q, k, v = (f(x) for f, x in zip(self._inputs(), (query, key, value), strict=True))
+            q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         seen = k.shape[1]  # S, without the keys of add_bias_kv and add_zero_attn
         q, k, v = (self._heads(x) for x in (q, self._longer(k, self.bias_k), self._longer(v, self.bias_v)))
         mask = self._mask(q, key_padding_mask, attn_mask)  # added to the scores
@@ -117,6 +118,16 @@ class SplitAttention(nn.Module):
         if single:
             return h.squeeze(0), None if weights is None else weights.squeeze(0)
         return (h if self.batch_first else h.transpose(0, 1)), weights
+
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """q, k and v, of which those that read one tensor are computed together."""
+        projections = self._inputs()
+        if key is value:
+            if query is key and (h := stacked(projections, key)) is not None:
+                return h
+            if (h := stacked(projections[1:], key)) is not None:
+                return projections[0](query), *h
+        return tuple(f(x) for f, x in zip(projections, (query, key, value), strict=True))
 
     def _longer(self, x: Tensor, one_more: Tensor | None) -> Tensor:
         """Append the keys or values of add_bias_kv and add_zero_attn to those of the input, (N, S, E)."""

@@ -24,6 +24,7 @@ class Form(StrEnum):
     ACCUMULATE = "accumulate"  # the wide product is accumulated onto the low-rank one, block by block
     COMPOSE = "compose"  # β W + s B A, then one product; backward as for ACCUMULATE
     MERGE = "merge"  # β W + s B A, and the gradient of that matrix
+    STACK = "stack"  # with other layers that read the same x; see `stack`
 
 
 @cache
@@ -44,10 +45,43 @@ def cheapest(
     """
     if dropout or rank == 0 or dtype.itemsize < 4:
         return Form.ACCUMULATE
+    costs = _costs(out, columns, rank, rows, first=first, straight=True)
+    return min(costs, key=lambda form: costs[form])
+
+
+@cache
+def cheapest_stack(
+    outs: tuple[int, ...], columns: int, rank: int, rows: int, *, dropout: bool
+) -> Form | None:
+    """ACCUMULATE or MERGE for layers that read the same x, or None where each is cheaper by itself.
+
+    ACCUMULATE reads x once for all low-rank products, in the time of one layer; MERGE makes fewer calls.
+
+    Args:
+        outs: the rows of each W_seed.
+        columns, rank, rows, dropout: as above.
+    """
+    if dropout:  # one mask takes the place of several
+        return Form.ACCUMULATE
+    alone, together = (
+        [_costs(out, columns, rank, rows, first=False, straight=straight) for out in outs]
+        for straight in (True, False)
+    )
+    shared = 2 * SKINNY * rank * 2 * columns * rows  # of x with A, and of u with x
+    costs = {
+        Form.MERGE: sum(each[Form.MERGE] for each in together),
+        Form.ACCUMULATE: sum(each[Form.ACCUMULATE] for each in together) - (len(outs) - 1) * shared,
+    }
+    best = min(costs, key=lambda form: costs[form])
+    return best if costs[best] <= sum(min(each.values()) for each in alone) else None
+
+
+def _costs(out: int, columns: int, rank: int, rows: int, *, first: bool, straight: bool) -> dict[Form, float]:
+    """What each form of one layer costs beside what all of them do; few rows may go through `straight`."""
     update = 2 * SKINNY * rank * out + PASS * out  # an output row of B t; a column of B A costs the same
     skinny = 2 * SKINNY * rank * (2 * columns + 2 * out) + 2 * PASS * (out if first else columns)
     whole = columns * update
-    straight = rows < 2 * rows_of_a_block(out, columns)
+    straight = straight and rows < 2 * rows_of_a_block(out, columns)
     costs = {
         Form.MERGE: whole + 2 * rows * out * columns + columns * 2 * update,
         Form.ADD: rows * (update + skinny) + rows * PASS * (6 * out + (2 if first else 4) * columns),
@@ -55,4 +89,4 @@ def cheapest(
     }
     if not first:
         costs[Form.COMPOSE] = whole + rows * skinny + CALLS
-    return min(costs, key=lambda form: costs[form])
+    return costs

@@ -29,6 +29,7 @@ from lottalora.scaffold.path import choose
 from lottalora.scaffold.path import composes_in_one_call
 from lottalora.scaffold.path import take
 from lottalora.scaffold.reparametrization import refuse_reparametrization
+from lottalora.scaffold.scope import scope
 from lottalora.scaffold.tracing import refuse_symbolic
 
 
@@ -299,6 +300,9 @@ class LottaLinear(LottaLayer):
     def forward(self, x: Tensor) -> Tensor:
         """h of the equation, (*, in) → (*, out)."""
         self.check(x)
+        shared = None if torch.compiler.is_compiling() else scope.get()
+        if shared is not None and (h := shared.output_of(self, x)) is not None:
+            return h
         form = choose(self, x)
         if form is not Form.REFERENCE:
             return self._fused(x, form)

@@ -22,6 +22,7 @@ from lottalora.scaffold.merged import swap_content
 from lottalora.scaffold.plain import plain_attention
 from lottalora.scaffold.plain import plain_layer
 from lottalora.scaffold.set_aside import restore
+from lottalora.scaffold.siblings import unshare_inputs
 from lottalora.scaffold.state import check_state
 
 
@@ -58,6 +59,7 @@ def merge(model: nn.Module) -> Merged:
     for name, parameters in dense.items():
         _put_back(model.get_submodule(name), parameters)
     _forget_drawn([*modules.values(), *(part for parts in composed.values() for part in parts.values())])
+    unshare_inputs(model)
     vectors, settings, hooked = _thaw(model), _restore(model), _unhook(model)
     worst = max(weights.deviations, key=weights.deviations.__getitem__)
     classes = {name: type(model.get_submodule(name)) for name in [*plain, *dense]}

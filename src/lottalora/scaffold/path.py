@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODES = ("auto", "force", "off", *(form.value for form in Form if form is not Form.REFERENCE))
+NOT_ASKED_FOR = (Form.REFERENCE, Form.STACK)  # "off" asks for the one; the other is no form of one layer
+MODES = ("auto", "force", "off", *(form.value for form in Form if form not in NOT_ASKED_FOR))
 NO_DROPOUT = {
     "add": "one input of both paths is needed to add",
     "compose": "there is no single matrix to compose",
@@ -89,7 +90,7 @@ def choose(layer: "LottaLayer", x: Tensor) -> Form:
     """
     if torch.compiler.is_compiling():  # a compiler fuses the reference itself
         return Form.REFERENCE
-    mode = _mode.get() or layer.fused
+    mode = mode_of(layer)
     obstacle = "it is off" if mode == "off" else find_obstacle(layer, x)
     dropping = layer.training and layer.adapter.dropout > 0
     if mode in NO_DROPOUT and dropping and layer.A is not None:
@@ -106,6 +107,11 @@ def choose(layer: "LottaLayer", x: Tensor) -> Form:
     rank = 0 if layer.A is None else layer.adapter.rank
     rows = x.numel() // max(columns, 1)
     return take(layer, cheapest(out, columns, rank, rows, dtype=dtype, dropout=dropping, first=first))
+
+
+def mode_of(layer: "LottaLayer") -> str:
+    """What `fused_as` or else `set_fused` said about a layer."""
+    return _mode.get() or layer.fused
 
 
 def take(layer: "LottaLayer", form: Form) -> Form:
@@ -126,7 +132,7 @@ def choose_convolution(layer: "LottaLayer", x: Tensor, *, small: bool) -> Form:
     dropping = layer.training and layer.adapter.dropout > 0  # then the paths see different inputs
     if torch.compiler.is_compiling():
         return Form.MERGE if small and not dropping else Form.REFERENCE
-    mode = _mode.get() or layer.fused
+    mode = mode_of(layer)
     obstacle = None
     if mode in ("force", "add", "accumulate", "compose") and (dropping or not small):
         obstacle = "convolutions merge small kernels without adapter dropout, and have no other form"
@@ -144,7 +150,7 @@ def composes_in_one_call(layer: "LottaLayer") -> bool:
     function in Python that makes it in one pass takes longer: its own call costs more than what it saves.
     """
     W, A = layer.W_seed, layer.A
-    if torch.compiler.is_compiling() or W.is_meta or (_mode.get() or layer.fused) == "off":
+    if torch.compiler.is_compiling() or W.is_meta or mode_of(layer) == "off":
         return False
     exact = A is not None and A.dtype is W.dtype and W.dtype.itemsize >= 4  # addmm has one dtype
     return exact and not torch.is_autocast_enabled(W.device.type)

@@ -12,6 +12,7 @@ from lottalora.scaffold.merged import redrawn
 from lottalora.scaffold.merged import swap_content
 from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.set_aside import change
+from lottalora.scaffold.siblings import share_inputs
 from lottalora.scaffold.state import check_state
 
 
@@ -52,6 +53,7 @@ def unmerge(model: nn.Module, merged: Merged) -> None:
             change(modules[name], attribute, value)
     for name in merged.hooked:
         modules[name].register_load_state_dict_pre_hook(check_state)
+    share_inputs(model)
     merged.modules.clear()
     merged.composed.clear()
     merged.classes.clear()

@@ -42,6 +42,7 @@ from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.refuse import refuse_what_is_no_model
 from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.set_aside import change
+from lottalora.scaffold.siblings import share_inputs
 from lottalora.scaffold.state import check_state
 from lottalora.scaffold.streams import stream_names
 from lottalora.scaffold.tied_keys import follow_ties
@@ -137,6 +138,7 @@ def wrap(
     model.register_load_state_dict_pre_hook(check_state)
     vectors = _freeze_vectors(model, places)
     _leave_fused_paths(model)
+    share_inputs(model)
     follow_ties(model)
     _record(model, scaffold, place_of, way_of, vectors)
     return _account(model, entries, full)
