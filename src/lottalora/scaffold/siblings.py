@@ -13,7 +13,8 @@ That is safe for these reasons:
 - A module holds nothing but its hooks, which are two functions of this file: it can be copied, pickled and
   run by several threads, each of which has a scope of its own.
 - Which layers are stacked depends on shapes, options and the mode, not on earlier passes. So a pass that is
-  run again, as by activation checkpointing, computes and saves the same, with or without gradients.
+  run again, as by activation checkpointing, computes and saves the same, and has the same masks if it ran
+  without gradients first.
 
 Under a compiler, autocast or a transform of PyTorch's each layer computes its own output. So it does if it
 has hooks, or if somebody has replaced it.

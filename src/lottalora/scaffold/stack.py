@@ -66,6 +66,8 @@ def stacked(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None
     ours = cast(Sequence[LottaLinear], layers)
     first = ours[0]
     dropout = first.adapter.dropout if first.training else 0.0
+    if not dropout and not torch.is_grad_enabled():  # a step is what is counted
+        return None
     form = cheapest_stack(
         tuple(len(layer.W_seed) for layer in ours),
         *(first.W_seed.shape[1], first.adapter.rank, x.numel() // max(x.shape[-1], 1)),
