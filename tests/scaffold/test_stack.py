@@ -123,7 +123,8 @@ def test_an_output_that_is_not_used_has_no_gradient(form, monkeypatch):
         torch.testing.assert_close(*of.values())
 
 
-def test_stacked_layers_share_the_mask_of_their_dropout():
+def test_stacked_layers_share_the_mask_of_their_dropout(monkeypatch):
+    by(Form.ACCUMULATE, monkeypatch)
     net = made(0.0, layers=Attention(40, bias=False, outs=(40, 40, 40)), rank=40, dropout=0.3)
     for layer in (net.q, net.k, net.v):
         nn.init.eye_(layer.A)
@@ -317,7 +318,8 @@ def test_compiling_in_one_graph_computes_the_same():
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointing_recomputes_the_same(reentrant):
+def test_checkpointing_recomputes_the_same(reentrant, monkeypatch):
+    by(Form.ACCUMULATE, monkeypatch)
     net = made(dropout=0.3)
     x = torch.randn(4, 6, dtype=DOUBLE, requires_grad=True)
     results = []
@@ -360,11 +362,11 @@ def test_merging_leaves_no_hook_and_unmerging_brings_it_back():
 
 
 def test_the_cheaper_way_is_counted():
-    shapes = {  # outs, in, rows
-        Form.MERGE: ((128, 128, 128), 128, 3840),
-        Form.ACCUMULATE: ((384, 384, 384), 384, 1576),
-        None: ((256, 256, 256), 256, 88),
+    shapes = {  # width, rows → the form without and with dropout
+        (128, 3840): (Form.MERGE, Form.ACCUMULATE),
+        (384, 1576): (Form.ACCUMULATE, Form.ACCUMULATE),
+        (256, 88): (None, None),
     }
-    for form, (outs, columns, rows) in shapes.items():
-        assert cheapest_stack(outs, columns, 8, rows, dropout=False) is form
-        assert cheapest_stack(outs, columns, 8, rows, dropout=True) is Form.ACCUMULATE
+    for (width, rows), forms in shapes.items():
+        found = [cheapest_stack((width,) * 3, width, 8, rows, dropout=drops) for drops in (False, True)]
+        assert tuple(found) == forms

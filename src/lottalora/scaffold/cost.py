@@ -61,8 +61,9 @@ def cheapest_stack(
         outs: the rows of each W_seed.
         columns, rank, rows, dropout: as above.
     """
-    if dropout:  # one mask takes the place of several
-        return Form.ACCUMULATE
+    if dropout:  # one mask takes the place of several; but few rows are faster through `straight`
+        few = all(rows < 2 * rows_of_a_block(out, columns) for out in outs)
+        return None if few else Form.ACCUMULATE
     alone, together = (
         [_costs(out, columns, rank, rows, first=False, straight=straight) for out in outs]
         for straight in (True, False)
