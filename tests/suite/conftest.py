@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf import open_dict
 
+import lottalora.config.check  # noqa: F401  # the functions that config files use
 from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
