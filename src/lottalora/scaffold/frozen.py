@@ -526,4 +526,4 @@ def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
     """Whether `fn` keeps a tensor's values, as `to` does and `to_empty` does not, tried on random values."""
     values = torch.tensor(list(os.urandom(16)), dtype=like.dtype, device=like.device)
     moved = fn(values)
-    return torch.equal(moved.cpu().double(), values.cpu().double())
+    return torch.equal(*(each.cpu().to(torch.complex128) for each in (moved, values)))  # holds any dtype
