@@ -117,8 +117,11 @@ def test_cells_that_differ_in_init_and_rank_are_those_that_are_composed_one_by_o
 
 
 def test_a_plan_of_all_families_composes_and_builds_one_net_for_each_rank(monkeypatch, tmp_path):
-    composed, built = [], []
-    compose_cell, account_of = Composer.composed_cell, build.account_of
+    composed, built, configs = [], [], []
+    compose_cell, account_of, config_of = Composer.composed_cell, build.account_of, Composer.config
+    monkeypatch.setattr(
+        Composer, "config", lambda self, words: configs.append(words) or config_of(self, words)
+    )
     monkeypatch.setattr(
         Composer, "composed_cell", lambda self, words: composed.append(words) or compose_cell(self, words)
     )
@@ -126,6 +129,7 @@ def test_a_plan_of_all_families_composes_and_builds_one_net_for_each_rank(monkey
     assert plan(["sweeps=table3", "model.size=tiny", f"paths.results={tmp_path}"])["runs"] == 335
     assert len(composed) == 1 + 3 + 1  # full training, a family at each of three ranks, another at the first
     assert len(built) == 1 + 3
+    assert len(configs) == len(composed) + len(built)
 
 
 def test_a_seed_that_hydra_reads_as_text_is_noted_as_when_it_runs_alone(cells):

@@ -54,7 +54,8 @@ class Estimate:
         self.rows = [row for row in rows if kind_of(row) == kind and not row["diverged"]]
         self.composer = composer
         self.kind = kind
-        self.counted: dict[str, dict] = {}  # what is built serves all seeds and families
+        self.counted: dict[str, dict] = {}  # what is built and composed serves all seeds and families
+        self.composed: dict[str, DictConfig] = {}
         self.grouped: dict[tuple[str, ...], dict[tuple, list[Row]]] = {}
         self.scales: dict[tuple, float | None] = {}
 
@@ -135,7 +136,11 @@ class Estimate:
         return self.model(row["counts"], row["config"]["data"], row["mode"], row["epochs"])
 
     def config(self, cell: Cell) -> DictConfig:
-        return self.composer.config(cell.overrides)[0]
+        """The cell's config, or that of another cell with the same net and data."""
+        key = net_of(cell)
+        if key not in self.composed:
+            self.composed[key], _ = self.composer.config(cell.overrides)
+        return self.composed[key]
 
     def counts(self, cell: Cell) -> dict:
         """Parameters of the net: from a row of the same work, mode and rank; else by building it on meta.
@@ -147,12 +152,17 @@ class Estimate:
             return rows[0]["counts"]
         from lottalora.build import account_of  # which imports torch
 
-        scaffold = {key: value for key, value in (cell.plain["scaffold"] or {}).items() if key not in DRAWN}
-        same = {key: cell.plain.get(key) for key in ("model", "data", "budget", "thaw")}
-        key = json.dumps([cell.identity["model"], cell.identity["mode"], scaffold, same], sort_keys=True)
+        key = net_of(cell)
         if key not in self.counted:
             self.counted[key] = account_of(self.config(cell)).counts()
         return self.counted[key]
+
+
+def net_of(cell: Cell) -> str:
+    """What decides the net of a cell and its data, without what changes no count, such as the seed."""
+    scaffold = {key: value for key, value in (cell.plain["scaffold"] or {}).items() if key not in DRAWN}
+    same = {key: cell.plain.get(key) for key in ("model", "data", "budget", "thaw")}
+    return json.dumps([cell.identity["model"], cell.identity["mode"], scaffold, same], sort_keys=True)
 
 
 def work_of(run: Mapping, data: Mapping, names: Sequence[str]) -> tuple:
