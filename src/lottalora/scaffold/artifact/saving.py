@@ -196,9 +196,10 @@ def _refuse_a_part(model: nn.Module, wrapping: Wrapping) -> None:
     Raises:
         ValueError: it is such a model.
     """
+    modules = dict(model.named_modules(remove_duplicate=False))
     for name in wrapping.adapt:
         path, _, attribute = name.rpartition(".")
-        holder = dict(model.named_modules(remove_duplicate=False)).get(path)
+        holder = modules.get(path)
         if not isinstance(holder, Frozen) and (holder is None or attribute not in composed_weights(holder)):
             raise ValueError(
                 f"Only a part of this model was wrapped, in which a weight is called {name!r}: save that "
