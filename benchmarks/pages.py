@@ -18,7 +18,7 @@ TITLES = {
     "plain-20": "Plain-20, CIFAR-10",
     "vit": "ViT (small), Flowers-102",
     "decision_transformer": "Decision Transformer, HalfCheetah",
-    "decision_transformer, no adapter dropout": "the same without adapter dropout",
+    "decision_transformer, no adapter dropout": "Decision Transformer, no adapter dropout",
     "gin": "GIN, MolHIV",
     "gcn": "GCN, Arxiv",
     "distilbert": "DistilBERT, IMDB",
@@ -46,7 +46,7 @@ def page(lines: Sequence[Line], device: str) -> list[str]:
         f"Measured by `make bench` on {where}, PyTorch {torch.__version__}.",
         "Of each arm: its time as a share of full training's in the same turn, the median and, in brackets,",
         "the smallest and the largest. Below 1 is faster. Of *÷ PEFT* the brackets hold a 95 % interval of",
-        "the median, from 6 turns on. *Counted* is the share by operations alone; no step falls far below.",
+        "the median, from 6 turns on. *Counted* is the share by operations alone, which bounds a long step.",
         "",
         "![Time of a training step relative to full training](speed.svg)",
     ]
