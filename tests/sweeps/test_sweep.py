@@ -160,4 +160,7 @@ def test_plan_scales_with_the_pixels_and_the_tokens_asked_for(tmp_path):
 def test_plan_says_that_it_does_not_know_how_long_a_text_of_ones_own_takes(tmp_path):
     words = ("model=gpt", "data=text", f"data.root={tmp_path}", "data.name=mine", "mode=baseline")
     assert asked(tmp_path, "plan", *words)["hours_from"] == {"unknown": 1}
-    assert asked(tmp_path, "plan", *words, "data.tokens=1000")["hours_from"] == {"cost model": 1}
+    counted = asked(tmp_path, "plan", *words, "data.tokens=128000", "data.batch_size=1000")
+    assert counted["hours_from"] == {"cost model": 1}
+    flops = 6 * 2_368_320 * 128_000  # 6 N a token, and one step
+    assert counted["hours_of_work"] * 3600 == pytest.approx(0.5 + 2e-3 + flops / 5e10, rel=0.01)

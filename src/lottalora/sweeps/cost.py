@@ -174,17 +174,22 @@ def examples_of(data: Mapping) -> int | None:
     """Training examples of an epoch, by the settings of the data; None where nobody knows."""
     from hydra.utils import get_class
 
-    from lottalora.data.batches.tokens import BLOCK  # which imports torch
-
     known = getattr(get_class(data["_target_"]), "train_examples", None)
     if not data.get("tokens"):  # of a text: at most so many
         return known
-    return min(data["tokens"] // BLOCK, known or data["tokens"])
+    return min(data["tokens"] // block(), known or data["tokens"])
 
 
 def uses_of(data: Mapping) -> int:
     """How often an example uses a weight, up to a factor that is the model's own."""
-    return data.get("image_size", 1) ** 2 * data.get("max_length", 1)
+    return data.get("image_size", 1) ** 2 * data.get("max_length", block() if "tokens" in data else 1)
+
+
+def block() -> int:
+    """Tokens of an example of a text."""
+    from lottalora.data.batches.tokens import BLOCK  # which imports torch
+
+    return BLOCK
 
 
 def kind_of(row: Row) -> str:
