@@ -1,4 +1,4 @@
-"""The order in which files of tests begin."""
+"""The order in which files of tests begin, and Hydra with the memory that every command gives it."""
 
 from pathlib import Path
 
@@ -31,3 +31,10 @@ FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(str(item.path.relative_to(TESTS)), len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composing_with_memory() -> None:
+    from lottalora.config import loader
+
+    loader.install()

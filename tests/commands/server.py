@@ -1,7 +1,7 @@
 """python server.py DESCRIPTOR: import torch and Lightning once, then fork a process for each command.
 
-Nothing but imports happens in the server (and a few words are read, see `warm_up`): no thread is started, no
-number drawn, nothing composed by Hydra. A command's process leaves the loop and runs the script at the top
+Nothing but imports happens in the server (and config files are read, see `warm_up`): no thread is started, no
+number drawn. A command's process leaves the loop and runs the script at the top
 level of this one, so that its traceback, its exit code, its `atexit` functions and its threads are as in a
 process started cold. Where nothing went wrong it then ends at once: taking apart all that was imported is no
 part of any test, and took half a second.
@@ -27,7 +27,10 @@ from pathlib import Path
 
 IMPORTED = (  # what most commands need; a run of the digits imports no third-party module but these
     "hydra",
+    "lottalora.config.check",
     "lottalora.experiment",
+    "lottalora.tracking.epochs",
+    "lottalora.tracking.progress",
     "lottalora.training.measure",
     "lottalora.results.provenance",
     "lottalora.data.digits",
@@ -119,17 +122,22 @@ def import_all(names: Sequence[str]) -> None:
 
 
 def warm_up() -> None:
-    """Import Hydra's plugins, and let both grammars build the tables that they build at the first words."""
+    """Read the config files of usual runs, and let Hydra's grammar build what it does at the first words."""
+    from hydra import compose
+    from hydra import initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.plugins import Plugins
-    from omegaconf.grammar_parser import parse
+    from omegaconf import OmegaConf
 
-    Plugins.instance()
+    from lottalora import CONF
+    from lottalora.config import loader
+
     OverridesParser.create().parse_overrides(
         ["a=b", "a.b=1e-3", "+a=1,2", "~a", "a=[b]", "a={b:null}", "a='/b'"]
     )
-    for interpolation in ("${a}", "${a.b}/c", "${a:b,${c}}", "${oc.env:A,b}"):
-        parse(interpolation)
+    loader.install()
+    with initialize_config_dir(str(CONF), version_base="1.3"), loader.interpolations_parsed_once():
+        for words in ([], ["data=digits"], ["data=digits", "mode=baseline"]):
+            OmegaConf.to_container(compose("config", overrides=words), resolve=True)
 
 
 def become(request: dict, elsewhere: list[str]) -> list[str]:

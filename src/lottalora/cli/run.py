@@ -44,10 +44,13 @@ def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import hydra
 
+    from lottalora.config import loader
     from lottalora.errors import one_line_errors
 
     sys.argv = [sys.argv[0], *arguments]  # where Hydra reads them
-    with one_line_errors(CONF), composed_once() if mode_is_by_flag(arguments) else nullcontext():
+    loader.install()
+    mode = composed_once() if mode_is_by_flag(arguments) else nullcontext()
+    with one_line_errors(CONF), loader.interpolations_parsed_once(), mode:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 

@@ -1,6 +1,5 @@
 """The cells of a multirun: its distinct runs, each with its row's digest."""
 
-import contextlib
 import copy
 import functools
 import itertools
@@ -21,7 +20,6 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
-from omegaconf import base
 from omegaconf import open_dict
 from omegaconf import read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +30,7 @@ from lottalora.config.ensemble import common_settings
 from lottalora.config.identity import digest_config
 from lottalora.config.identity import digest_of
 from lottalora.config.identity import naming
+from lottalora.config.loader import interpolations_parsed_once
 from lottalora.errors import in_one_line
 from lottalora.results import rows
 
@@ -63,20 +62,6 @@ class Cell:
     @property
     def digest(self) -> str:
         return self.identity.get("digest", "")
-
-
-parse_once = functools.lru_cache(maxsize=None)(base.parse)
-
-
-@contextlib.contextmanager
-def interpolations_parsed_once() -> Iterator[None]:
-    """A context manager under which OmegaConf parses each `${…}` once, and not whenever it reads one."""
-    before = base.parse
-    base.parse = parse_once
-    try:
-        yield
-    finally:
-        base.parse = before
 
 
 class Composer:

@@ -7,11 +7,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
+from lottalora.config.loader import interpolations_parsed_once
 from lottalora.distributed.cores import cores
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
-from lottalora.sweeps.cells import interpolations_parsed_once
 from lottalora.sweeps.cost import WATTS
 from lottalora.sweeps.cost import Estimate
 from lottalora.sweeps.pool import visible_gpus

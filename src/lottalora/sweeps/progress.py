@@ -77,8 +77,10 @@ def sweep_of(overrides: Sequence[str]) -> Iterator[tuple[list[Cell], Composer, D
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
+    from lottalora.config import loader
     from lottalora.errors import in_one_line
 
+    loader.install()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             found = cells_of_overrides(overrides)
