@@ -20,9 +20,11 @@ from lottalora.config.identity import digest
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import cells_of_overrides
 from lottalora.sweeps.plan import plan
+from lottalora.sweeps.progress import sweep_state
 from tests.composing import hydras_own_loader
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
 NAMES = sorted(path.stem for path in CONF.glob("sweeps/*.yaml"))
 
 
@@ -34,15 +36,19 @@ def cells():
 
 
 @pytest.mark.slow
-def test_each_sweep_file_gives_the_runs_that_its_header_states(cells):
-    stated, given = {}, {}
+def test_each_sweep_has_the_runs_that_its_header_states_and_the_docs_say_how_many_are_done(cells):
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    stated, given, told, done = {}, {}, {}, {}
     for name in NAMES:
         header = (CONF / "sweeps" / f"{name}.yaml").read_text().split("hydra:")[0]
         found = cells(f"sweeps={name}")
         stated[name] = re.search(r"([\d,]+) runs", header)[1]
         given[name] = f"{len(found):,}"
         assert [cell.problem for cell in found if cell.problem] == []
+        told[name] = re.search(rf"\| {name} \| .* \| ([\d,]+) \| ([\d,]+) \|", page).groups()
+        done[name] = given[name], f"{len(sweep_state(found, ROOT / 'results').done):,}"
     assert given == stated
+    assert told == done, "stale. Run: python -m lottalora plan --docs"
 
 
 @pytest.mark.parametrize("name", NAMES)

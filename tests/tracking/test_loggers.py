@@ -146,7 +146,8 @@ def test_logger_that_fails_costs_its_figures_and_not_the_run(caplog):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (90, "2 min"), (3600, "1.0 h"), (9000, "2.5 h")]
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (90, "2 min"), (3600, "1.0 h"), (9000, "2.5 h"), (4.5e6, "1,250 h")],
 )
 def test_duration_is_said_in_the_unit_that_fits(seconds, text):
     assert duration(seconds) == text

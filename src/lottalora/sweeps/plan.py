@@ -1,12 +1,16 @@
 """What a sweep will take before it is started: runs, hours, memory, disk and energy. Runs nothing."""
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
+from lottalora import CONF
 from lottalora.config.loader import interpolations_parsed_once
 from lottalora.distributed.cores import cores
 from lottalora.results import rows
@@ -36,6 +40,19 @@ def plan(overrides: list[str]) -> dict:
             "cannot_run": {" ".join(cell.overrides): cell.problem for cell in cells if cell.problem},
             **costs(now.unfinished, composer, master),
         }
+
+
+def plan_of_each(overrides: Sequence[str] = ()) -> Iterator[dict]:
+    """The plan of every file of sweeps/, with its name and what its header says first."""
+    for file in sorted((CONF / "sweeps").glob("*.yaml")):
+        yield {"name": file.stem, "title": title_of(file), **plan([f"sweeps={file.stem}", *overrides])}
+
+
+def title_of(file: Path) -> str:
+    """The first sentence of a sweep's header, and the second where the first is a question."""
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    header = " ".join(line.lstrip("# ") for line in lines).removeprefix("@package _global_ ")
+    return re.match(r"([^?]*?\? )?.*?[.](?= |$)", header)[0]
 
 
 def costs(cells: Sequence[Cell], composer: Composer, master: DictConfig) -> dict:

@@ -45,7 +45,10 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """59 s, 59 min, 2.5 h."""
+    """59 s, 59 min, 2.5 h, 1,200 h."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:.1f} h"
+    if seconds < 3570:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 99.95 else f"{hours:,.0f} h"
