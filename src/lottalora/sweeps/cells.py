@@ -1,8 +1,8 @@
 """The cells of a multirun: its distinct runs, each with its row's digest."""
 
-import copy
 import functools
 import itertools
+import pickle
 import re
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class Composer:
         self.loader = loader
         self.master = master
         self.jobs = jobs
-        self.of_groups: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self.of_groups: dict[tuple[str, ...], tuple[bytes, DictConfig]] = {}
         self.of_any_seed: dict[tuple[str, ...], Cell] = {}
         self.of_inits: dict[tuple[str, ...], tuple[str, Cell]] = {}  # the first init's
         self.alike: dict[tuple[str, ...], bool] = {}  # whether a second init differed from it in itself alone
@@ -92,9 +92,10 @@ class Composer:
         parsed = [self.parse(word) for word in overrides]
         groups = tuple(each.input_line for each in parsed if self.is_group(each.key_or_group))
         if groups not in self.of_groups:
-            self.of_groups[groups] = self.compose(groups)
-        task, hydra = self.of_groups[groups]
-        task = copy.deepcopy(task)
+            task, hydra = self.compose(groups)
+            self.of_groups[groups] = (pickle.dumps(task), hydra)
+        pickled, hydra = self.of_groups[groups]
+        task = pickle.loads(pickled)  # a copy, in a fifth of the time that copying takes
         values = [each for each in parsed if not self.is_group(each.key_or_group)]
         ConfigLoaderImpl._apply_overrides_to_config(values, task)
         return task, hydra
