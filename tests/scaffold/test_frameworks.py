@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn.parallel import DistributedDataParallel
 
 from lottalora.scaffold import Scaffold
@@ -85,35 +86,15 @@ def test_ddp_averages_adapters_and_its_state_carries_the_record():
         assert torch.equal(plain["0.identity"], alone.state_dict()["0.identity"])
 
 
-def fsdp(net):
-    """FSDP takes no scalars, so each β stays whole."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    betas = [parameter for parameter in net.parameters() if parameter.dim() == 0]
-    device = torch.device("cpu")
-    return FullyShardedDataParallel(net, use_orig_params=True, device_id=device, ignored_states=betas)
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_fsdp_trains_a_wrapped_model_and_its_state_carries_the_record():
-    def work():
-        sharded = fsdp(wrapped())
-        train(sharded, sharded.parameters())
-        state = copy.deepcopy(sharded.state_dict())
-        other = fsdp(wrapped())
-        other.load_state_dict(state)
-        assert torch.equal(other(X), sharded(X))
-        with pytest.raises(ValueError, match="it has seed 1; this model has seed 2"):
-            fsdp(wrapped(seed=2)).load_state_dict(state)
-        return state
-
-    alone = wrapped()
-    train(alone, alone.parameters())
-    for state in joined_results(work):
-        other = wrapped()
-        other.load_state_dict(state)
-        torch.testing.assert_close(other(X), alone(X))
-        assert torch.equal(state["0.identity"], alone.state_dict()["0.identity"])
+def test_state_of_checkpointed_layers_goes_both_ways():
+    checkpointed = wrapped()
+    checkpointed[0] = checkpoint_wrapper(checkpointed[0])
+    state = copy.deepcopy(checkpointed.state_dict())
+    assert list(state) == list(wrapped().state_dict())
+    checkpointed.load_state_dict(state)
+    wrapped().load_state_dict(state)
+    with pytest.raises(ValueError, match="layer '0' belongs to another scaffold: it has seed 2"):
+        checkpointed.load_state_dict(wrapped(seed=2).state_dict())
 
 
 def test_wrap_of_what_is_parallel_already_is_refused():

@@ -35,6 +35,7 @@ from lottalora.scaffold.families import FAMILIES
 from lottalora.scaffold.families import Distribution
 from lottalora.scaffold.families import Family
 from lottalora.scaffold.families import family
+from lottalora.scaffold.fsdp import prepare_for_fsdp
 from lottalora.scaffold.kinds import register_layer
 from lottalora.scaffold.layers import LottaLinear
 from lottalora.scaffold.merge import merge
@@ -80,6 +81,7 @@ __all__ = [
     "materialize",
     "merge",
     "paths_taken",
+    "prepare_for_fsdp",
     "read",
     "regenerated",
     "register_architecture",

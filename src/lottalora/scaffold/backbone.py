@@ -14,6 +14,7 @@ from lottalora.scaffold.draw import Source
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.marks import is_untouched
 from lottalora.scaffold.marks import mark
@@ -135,10 +136,13 @@ def beta_values(model: nn.Module) -> dict[str, float]:
     for name, layer in model.named_modules():
         if not isinstance(layer, LottaLayer) or layer.beta is None:
             continue
-        if layer.beta.dim() == 0:
-            values[name] = layer.beta.item()
+        beta = layer.beta.detach()
+        if is_shared_out(beta):
+            beta = beta.full_tensor()
+        if beta.numel() == 1:
+            values[name] = beta.item()
         else:
-            values |= {f"{name}[{i}]": beta for i, beta in enumerate(layer.beta.tolist())}
+            values |= {f"{name}[{i}]": each for i, each in enumerate(beta.tolist())}
     return values
 
 

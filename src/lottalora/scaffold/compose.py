@@ -310,10 +310,13 @@ def _reader(child: str) -> Callable[[nn.Module], Tensor]:
 
 
 def _setter(base: type[nn.Module], names: tuple[str, ...]) -> Callable[[nn.Module, str, nn.Module], None]:
+    caches = base.__setattr__ is nn.RNNBase.__setattr__  # and reads all weights for it; see RECURRENT_CACHE
+    write = nn.Module.__setattr__ if caches else base.__setattr__
+
     def set_attribute(self: nn.Module, name: str, value: nn.Module) -> None:
         if name in names:
             refuse_assignment(name)
-        base.__setattr__(self, name, value)
+        write(self, name, value)
 
     return set_attribute
 

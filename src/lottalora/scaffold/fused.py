@@ -103,6 +103,8 @@ def linear(
         how = How(form, scale)
     if A is None and beta is None:  # PyTorch's own saves W alone, and only for dx
         return F.linear(x, W.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    if beta is not None and beta.dim():  # see `prepare_for_fsdp`
+        beta = beta.view(())
     h: Tensor = Fused.apply(x, W, beta, A, B, bias, how)  # type: ignore[no-untyped-call]  # torch's
     return h
 

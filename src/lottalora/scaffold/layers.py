@@ -11,6 +11,7 @@ Letters: r rank, * any further axes.
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Identity
 from lottalora.scaffold.lazy_weight import lazy_weight
 from lottalora.scaffold.local_rows import is_shared_out
+from lottalora.scaffold.local_rows import shaped_like
 from lottalora.scaffold.path import choose
 from lottalora.scaffold.path import composes_in_one_call
 from lottalora.scaffold.path import take
@@ -251,6 +253,14 @@ class LottaLayer(Frozen):
             return tensor.to(moved.device, self.adapter.dtype_beside(moved.dtype))
 
         return of_own
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: object
+    ) -> None:
+        given, own = state_dict.get(f"{prefix}beta"), self._parameters.get("beta")
+        if given is not None and own is not None and given.shape != own.shape and given.numel() == 1:
+            state_dict[f"{prefix}beta"] = shaped_like(own, given)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def extra_repr(self) -> str:
         """In, out, rank, scale and the source of W_seed, for `print(model)`."""

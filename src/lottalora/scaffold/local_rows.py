@@ -29,6 +29,16 @@ def to_local(W_seed: Tensor) -> Tensor:
     return cast("DTensor", W_seed.detach()).to_local()
 
 
+def shaped_like(own: Tensor, given: Tensor) -> Tensor:
+    """One number in the shape of another, () or (1,), and distributed as that is; see `prepare_for_fsdp`."""
+    given = given.reshape(own.shape)
+    if not is_shared_out(own) or is_shared_out(given):
+        return given
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(given.to(own.device_mesh.device_type), own.device_mesh, own.placements)
+
+
 def rows_of(W_seed: Tensor) -> tuple[int, int]:
     """(first, last + 1) of the rows of W_seed, (out, in), that this process holds.
 

@@ -12,8 +12,11 @@ from torch.nn.utils.parametrize import is_parametrized
 from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.identity import Identity
+from lottalora.scaffold.matrices import dotted
+from lottalora.scaffold.streams import name_in_state
 
 NAMES = 3  # of layers, in a message
+FSDP = "_fsdp_wrapped_module"
 State = dict[str, Tensor]
 
 
@@ -30,9 +33,10 @@ def check_state(model: nn.Module, state: State, prefix: str, *_: object) -> None
             adapters have other shapes; or strict=True and the state has other layers or parts, or is that of
             a plain model.
     """
+    prefix, state = name_in_state(prefix), {name_in_state(key): value for key, value in state.items()}
     every = model.named_modules(remove_duplicate=False)  # a tied layer by each of its names
     layers = {
-        f"{prefix}{name}.identity" if name else f"{prefix}identity": (name, layer)
+        prefix + dotted(name_in_state(name), "identity"): (name, layer)
         for name, layer in every
         if isinstance(layer, Layer)
     }
@@ -43,7 +47,8 @@ def check_state(model: nn.Module, state: State, prefix: str, *_: object) -> None
     }
     for key, (name, layer) in layers.items():
         if key in records and not records[key].is_meta:
-            layer.compare(Identity.from_tensor(records[key], name), name)
+            own = name_in_state(name)
+            layer.compare(Identity.from_tensor(records[key], own), own)
     known = {id(layer) for key, (_, layer) in layers.items() if key in records}
     missing = {key: layer for key, (_, layer) in layers.items() if id(layer) not in known}
     differing = [*missing, *(key for key in records if key not in layers)]
@@ -51,7 +56,7 @@ def check_state(model: nn.Module, state: State, prefix: str, *_: object) -> None
     if records and differing and strict:
         _refuse_another_model(differing, prefix)
     for key, (name, layer) in layers.items():
-        if key in records:
+        if key in records and FSDP not in name.split("."):  # which holds other shapes, and checks them itself
             _refuse_other_adapters(state, key.removesuffix("identity"), name, layer, strict=strict)
     _doubt(state, prefix, missing, strict=strict and not records)
 
@@ -101,13 +106,18 @@ def _refuse_other_adapters(state: State, prefix: str, name: str, layer: Layer, *
         given, own = state.get(f"{prefix}{part}"), layer._parameters.get(part)
         if (given is None or own is None) and not strict:
             continue
-        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (given, own)]
+        shapes = [None if tensor is None else _shape(part, tensor) for tensor in (given, own)]
         has, needs = (f"no {part}" if shape is None else f"{part} of shape {shape}" for shape in shapes)
         if has != needs:
             raise ValueError(
                 f"The state of layer {name!r} has other adapters: it has {has}; this model has {needs}. Wrap "
                 "the model as the one that was saved."
             )
+
+
+def _shape(part: str, tensor: Tensor) -> tuple[int, ...]:
+    """The shape of a part; a β with an axis of length 1, see `prepare_for_fsdp`, counts as one without."""
+    return () if part == "beta" and tensor.numel() == 1 else tuple(tensor.shape)
 
 
 def _is_record(key: str, value: Tensor) -> bool:

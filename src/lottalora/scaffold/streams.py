@@ -3,6 +3,7 @@
 from torch import nn
 
 ALWAYS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # only PyTorch uses these names
+IN_NO_STATE = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # `state_dict()` leaves these out
 HOLD_MODULE = ("DataParallel", "DistributedDataParallel", "AveragedModel")  # hold the model as `module`
 
 
@@ -20,6 +21,11 @@ def stream_names(model: nn.Module) -> dict[str, str]:
         added = own in ALWAYS or (own == "module" and _is_wrapper(model.get_submodule(parent)))
         names[name] = names[parent] if added else f"{names[parent]}.{own}".removeprefix(".")
     return names
+
+
+def name_in_state(name: str) -> str:
+    """A dotted name as `state_dict()` has it: without the wrappers that hide themselves there."""
+    return ".".join(part for part in name.split(".") if part not in IN_NO_STATE)
 
 
 def without_wrappers(name: str, streams: dict[str, str]) -> str:

@@ -29,6 +29,7 @@ from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.precision import encode
 from lottalora.scaffold.artifact.precision import holding
 from lottalora.scaffold.artifact.zstd import compress
+from lottalora.scaffold.backbone import beta_values
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.backbone import verify
 from lottalora.scaffold.compose import composed_weights
@@ -150,13 +151,14 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         *model.named_buffers(remove_duplicate=False),
     ]
     held = {name: id(tensor) for name, tensor in everything}
+    betas = {dotted(name, "beta") for name in beta_values(model)}  # of stacks they are numbered, and stay
     tensors = {}
     for name, tensor in state_names(model).items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"The model's state holds {name!r}, which is no tensor, so it cannot be saved.")
         original = first.setdefault(held.get(name, id(tensor)), name)
         if original == name:
-            tensors[name] = tensor
+            tensors[name] = tensor.view(()) if name in betas else tensor
         else:
             tied[name] = original
     taken = [name for name in tensors if name.startswith((W_SEED, PROBE, SCALE))]
