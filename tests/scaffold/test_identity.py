@@ -77,6 +77,18 @@ def test_net_from_the_meta_device_takes_a_state_by_assignment(read):
     assert verify(other) == []
 
 
+def test_net_from_the_meta_device_is_moved_after_a_state_was_put_into_it_by_hand():
+    """As accelerate's `load_checkpoint_and_dispatch` does."""
+    net, other = wrapped(), on_meta()
+    for name, value in net.state_dict().items():
+        module, _, own = name.rpartition(".")
+        held = other.get_submodule(module)
+        setattr(held, own, nn.Parameter(value) if own in held._parameters else value)
+    other.to("cpu")
+    assert verify(other) == [] and torch.equal(other[0].W_seed, net[0].W_seed)
+    assert on_meta().half()[0].W_seed.is_meta
+
+
 def test_weight_that_was_given_is_missed_on_the_meta_device():
     net = wrapped(family="learned")
     other = on_meta(family="learned")

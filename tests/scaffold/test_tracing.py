@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lottalora.scaffold import Scaffold
+from lottalora.scaffold import merge
 from lottalora.scaffold import wrap
 
 NETS = {
@@ -53,6 +54,19 @@ def test_quantized_input_is_refused_with_what_works(name):
     net, x = wrapped(name)
     with pytest.raises(ValueError, match="takes no quantized input: call lottalora.scaffold.merge"):
         net(torch.quantize_per_tensor(x, 0.1, 0, torch.quint8))
+
+
+def test_quantization_by_fx_is_refused_with_what_works():
+    class Tracer(torch.fx.Tracer):
+        """Stands for the one by which `prepare_fx` begins; importing that takes three seconds."""
+
+        __module__ = "torch.ao.quantization.fx.tracer"
+
+    net, _ = wrapped("linear")
+    with pytest.raises(ValueError, match="is not quantized .*: call lottalora.scaffold.merge"):
+        Tracer().trace(net)
+    merge(net)
+    Tracer().trace(net)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

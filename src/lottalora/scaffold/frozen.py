@@ -4,7 +4,8 @@ A drawn W_seed carries a mark, see `marks`. Whatever replaces the tensor or its 
 framework that rebuilds modules) loses the mark, and the module then draws W_seed again: at once if it is
 notified, or else at the next forward pass. Values that are written into a drawn W_seed in place are kept,
 since they are taken to be intended; `verify` reports them, and the state then has the fingerprint of these
-values. A record that somebody overwrites in place is read and compared at the next forward pass.
+values. PyTorch does not count writes through `W_seed.data`, so only `verify` and `save` find those. A record
+that somebody overwrites in place is read and compared at the next forward pass.
 """
 
 import os
@@ -42,6 +43,7 @@ from lottalora.scaffold.reparametrization import refuse_assignment
 from lottalora.scaffold.reparametrization import refusing_text
 from lottalora.scaffold.tracing import inside_export
 from lottalora.scaffold.tracing import inside_functional_call
+from lottalora.scaffold.tracing import refuse_quantization
 from lottalora.scaffold.tracing import refuse_script
 from lottalora.scaffold.tracing import untraced
 from lottalora.scaffold.wrapping import Wrapping
@@ -128,11 +130,8 @@ class Frozen(nn.Module):
             self._check_while_compiling()
             return
         self._check_record()
-        if type(x) is Tensor and x.is_quantized:
-            raise ValueError(
-                "A layer on a scaffold takes no quantized input: call lottalora.scaffold.merge(model) before "
-                "the model is quantized."
-            )
+        if type(x) is not Tensor or x.is_quantized:
+            refuse_quantization(x)
         W_seed = self.W_seed
         absent = W_seed.is_meta and not x.is_meta
         if self.source is None and not self._lost and not absent:
@@ -410,6 +409,8 @@ class Frozen(nn.Module):
         self.compare(expected, expected.name or type(self).__name__)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
+        if self.W_seed.is_meta and not any(p.is_meta for p in self.parameters(recurse=False)):
+            self._leave_meta(_target_of(fn))  # a state was assigned to the module while it was on meta
         before = self.W_seed
         like = torch.empty(0, dtype=before.dtype, device=before.device)
         drawn, untouched = mark_of(before), is_untouched(before)
@@ -488,6 +489,14 @@ class Frozen(nn.Module):
         absent = type(self.W_seed) is Tensor and self.W_seed.is_meta
         if self.source is not None and absent and device.type != "meta":
             self.W_seed = new_like(self.W_seed, device)
+
+
+def _target_of(fn: Callable[[Tensor], Tensor]) -> torch.device:
+    """Where `fn` moves a tensor that is on the meta device: meta, or where it would if there were values."""
+    try:
+        return fn(torch.empty(0, device="meta")).device
+    except NotImplementedError:  # as `to` says of a tensor without values
+        return fn(torch.empty(0)).device
 
 
 def new_like(W_seed: Tensor, device: torch.device) -> Tensor:

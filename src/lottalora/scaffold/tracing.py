@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+QUANTIZERS = ("torch.ao.quantization", "torchao.quantization")  # the modules of their tracers
+
 
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
@@ -45,6 +47,23 @@ def refuse_symbolic(x: Tensor, what: str) -> None:
         raise ValueError(
             f"torch.fx cannot trace {what}: call torch.export.export, or lottalora.scaffold.merge(model) "
             "first."
+        )
+
+
+def refuse_quantization(x: Tensor) -> None:
+    """Refuse a quantized input, and the one with which `torch.ao.quantization` traces a model to quantize it.
+
+    Args:
+        x: the input of a scaffold layer, of any shape.
+
+    Raises:
+        ValueError: it is one of the two.
+    """
+    tracer = type(getattr(x, "tracer", None)).__module__ if isinstance(x, torch.fx.Proxy) else ""
+    if tracer.startswith(QUANTIZERS) or (isinstance(x, Tensor) and x.is_quantized):
+        raise ValueError(
+            "A layer on a scaffold is not quantized and takes no quantized input: call "
+            "lottalora.scaffold.merge(model) before the model is quantized."
         )
 
 
