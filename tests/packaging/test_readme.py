@@ -51,7 +51,7 @@ def without_sweep(command):
 
 
 def test_pages_have_the_blocks_that_these_tests_read():
-    assert (len(blocks("python", "README.md")), len(blocks("python", "library.md"))) == (1, 8)
+    assert (len(blocks("python", "README.md")), len(blocks("python", "library.md"))) == (1, 9)
     assert len(blocks("diff")) == len(blocks("diff", "extending.md")) == 4
     assert len(commands("make")) == 2
     assert len(commands("python run.py")) >= 23

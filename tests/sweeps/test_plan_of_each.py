@@ -56,8 +56,8 @@ def test_the_table_stands_between_the_markers_of_the_page(tmp_path):
     unknown = entry("golf", hours_from={"cost model": 1, "unknown": 1})
     command.write_docs(tmp_path, [entry(), unknown])
     text = page.read_text()
-    assert "| table14 | MNIST. | 1,005 | 3 | 2.0 h |" in text
-    assert "| golf | MNIST. | 1,005 | 3 | unknown |" in text
+    assert "| table14 | 1,005 | 3 | 2.0 h | MNIST. |" in text
+    assert "| golf | 1,005 | 3 | unknown | MNIST. |" in text
     assert "old" not in text
     command.write_docs(tmp_path, [entry(), unknown])
     assert page.read_text() == text

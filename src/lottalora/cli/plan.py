@@ -119,10 +119,10 @@ def write_docs(root: Path, planned: Iterable[dict]) -> Path:
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     if not MARKED.search(text):
         raise FileNotFoundError(f"No {page} with {OPEN} and {CLOSE}. Name the repository: plan --docs DIR.")
-    lines = ["| `sweeps=` | what it runs | runs | done | work left |", "| :-- | :-- | --: | --: | --: |"]
+    lines = ["| `sweeps=` | runs | done | work left | what it runs |", "| :-- | --: | --: | --: | :-- |"]
     for each in planned:
         name, title, runs, done = (each[key] for key in ("name", "title", "runs", "done"))
-        lines.append(f"| {name} | {title} | {runs:,} | {done:,} | {work_left(each)} |")
+        lines.append(f"| {name} | {runs:,} | {done:,} | {work_left(each)} | {title} |")
     table = "\n".join(lines)
     write_whole(page, MARKED.sub(lambda _: f"{OPEN}\n\n{table}\n\n{CLOSE}", text))
     return page
