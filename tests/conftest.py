@@ -1,4 +1,4 @@
-"""The order in which files of tests begin, and Hydra with the memory that every command gives it."""
+"""The order in which files of tests begin; Hydra and Lightning as every command sets them up."""
 
 from pathlib import Path
 
@@ -26,6 +26,12 @@ FIRST = (
     "scaffold/test_frameworks.py",
     "scaffold/test_models.py",
 )
+
+
+def pytest_collectstart() -> None:
+    from lottalora.tasks.imports import before_lightning
+
+    before_lightning()  # a file of tests may import it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,7 +25,7 @@ from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.results.schema import row_of
-from lottalora.tasks.metrics import load_torchmetrics
+from lottalora.tasks.imports import before_lightning
 from lottalora.tracking import logger as tracking
 from lottalora.tracking.logger import Watch
 
@@ -60,7 +60,7 @@ def run_claimed(cfg: DictConfig, identity: dict, join: launch.Together = nullcon
 
 def train(cfg: DictConfig, identity: dict) -> bool:
     """Read the data, build the net, fit and score it, and write the row; return whether the run diverged."""
-    load_torchmetrics()  # before Lightning, which would import all of it
+    before_lightning()  # before Lightning, which would import all of it
     from lottalora.training.checkpoints import remove
 
     build.set_up_torch(cfg.trainer, seed=cfg.seed)

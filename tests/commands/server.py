@@ -202,9 +202,9 @@ def end(code: int) -> None:
 if __name__ == "__main__":
     way = socket.socket(fileno=int(sys.argv[1]))
     elsewhere = installed_path()
-    from lottalora.tasks.metrics import load_torchmetrics
+    from lottalora.tasks.imports import before_lightning
 
-    load_torchmetrics()
+    before_lightning()
     warm_up()
     import_all(IMPORTED)
     try:

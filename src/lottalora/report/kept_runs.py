@@ -77,9 +77,9 @@ def seen_by_layers(
 @torch.no_grad()
 def score_again(net: nn.Module, kept: Kept, row: Row) -> float:
     """The test score of a net as it is, by the task that the row was scored by."""
-    from lottalora.tasks.metrics import load_torchmetrics
+    from lottalora.tasks.imports import before_lightning
 
-    load_torchmetrics()  # before the task imports all of it
+    before_lightning()  # before the task imports all of it
     spec, splits = kept.data(row)
     task = instantiate(row["config"]["task"], net, spec, None, None)  # nothing is trained: no optimizer
     task.eval()

@@ -17,7 +17,7 @@ from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.results.schema import row_of
 from lottalora.scaffold import Account
-from lottalora.tasks.metrics import load_torchmetrics
+from lottalora.tasks.imports import before_lightning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def run(asked: Sequence[Asked], name: str) -> None:
 
 def train(asked: Sequence[Asked], folder: Path) -> None:
     """Read the data, build the nets, fit them together, and write the row of each."""
-    load_torchmetrics()  # before Lightning, which would import all of it
+    before_lightning()  # before Lightning, which would import all of it
     from lottalora.training import fit
     from lottalora.training.checkpoints import remove
     from lottalora.training.ensemble.fit import Ensemble

@@ -37,7 +37,7 @@ from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
-from lottalora.tasks.metrics import load_torchmetrics
+from lottalora.tasks.imports import before_lightning
 from lottalora.tracking.bars import Bar
 from lottalora.tracking.bars import duration
 
@@ -242,7 +242,7 @@ def preload(config: DictConfig) -> None:
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"
     )  # before torch starts its threads; trainer.threads sets them for a run
-    load_torchmetrics()
+    before_lightning()
     targets = [OmegaConf.select(config, f"{part}._target_") for part in ("data", "task", "model.net")]
     for module in (*MODULES, *(target.rpartition(".")[0] for target in targets if target)):
         importlib.import_module(module)
