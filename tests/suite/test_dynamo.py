@@ -17,11 +17,14 @@ def step(net):
     optimizer.step()
     optimizer.load_state_dict(optimizer.state_dict())
 step(net)
+stand_in = sys.modules["torch._dynamo"]
 untraced = dynamo.disable(lambda net: 2 * net(torch.ones(3, 2)))
 assert untraced(net).shape == (3, 1)
 import inspect
 assert inspect.getmodule(step) is sys.modules["__main__"]
 assert not isinstance(net, OptimizedModule)
+alone = {"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1}
+torch.distributed.init_process_group("gloo", **alone)
 assert dynamo.is_postponed() and "torch._dynamo.eval_frame" not in sys.modules
 """
 COMPILED = """
@@ -38,6 +41,8 @@ from pytorch_lightning.utilities.compile import OptimizedModule as lightnings
 assert isinstance(compiled, lightnings)
 step(compiled)
 assert len(graphs) == 1
+stand_in.trace_rules.clear_lru_cache()
+assert stand_in.trace_rules.lookup is real.trace_rules.lookup
 try:
     torch.compile(lambda: untraced(net), backend="eager", fullgraph=True)()
 except real.exc.Unsupported as error:

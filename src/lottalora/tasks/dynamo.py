@@ -1,7 +1,7 @@
 """Import torch._dynamo, PyTorch's compiler, where something compiles and not at the start of every run.
 
-Lightning imports it for one class, and each optimizer for two functions that do nothing unless a compiler
-traces them: that is a third of the processor time that a run takes up to its first step.
+Lightning imports it for one class, each optimizer for two functions that do nothing unless a compiler traces
+them, and processes that join for a third: a third of the processor time of a run up to its first step.
 """
 
 import functools
@@ -51,12 +51,25 @@ class StandIn(types.ModuleType):
         self.__path__ = spec.submodule_search_locations  # so that Finder is asked for submodules
         self.OptimizedModule = OptimizedModule
         self.graph_break = graph_break
+        self.trace_rules = TraceRules()
         self.disable = disable
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the module has
         if name.startswith("__") and name != "__all__":  # as inspect and pytest ask each module for
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(real(), name)
+
+
+class TraceRules:
+    """What processes that join ask torch._dynamo.trace_rules for; any other name is the real module's."""
+
+    def clear_lru_cache(self) -> None:
+        """Forget the rules that were looked up, if any were."""
+        if not is_postponed():
+            real().trace_rules.clear_lru_cache()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the module has
+        return getattr(real().trace_rules, name)
 
 
 class CompiledModules(type):
