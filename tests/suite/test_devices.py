@@ -32,6 +32,12 @@ TINY = ("model=mlp", "data=digits", "model.size=tiny", "trainer.accelerator=cpu"
 UNEVEN = ("trainer.epochs=2", "data.batch_size=419", "trainer.clip=0.5", "optimizer.lr=0.01")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported_before_the_forks():
+    """What each of some twenty processes would import by itself."""
+    import torch.distributed.fsdp  # noqa: F401
+
+
 def run_with(words):
     """What run.py does with these words, inside a job of Hydra's."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -158,7 +164,7 @@ def test_finished_run_on_two_devices_is_not_run_again(runs):
 
 
 def test_run_on_two_devices_that_was_stopped_ends_with_the_same_bits(tmp_path):
-    words = ("trainer.epochs=6", "trainer.checkpoint_every=0", "trainer.strategy=fsdp")
+    words = ("trainer.epochs=4", "trainer.checkpoint_every=0", "trainer.strategy=fsdp")
     assert train(tmp_path / "whole", *words) == [0, 0]
 
     def stop_first(rank):
