@@ -78,7 +78,7 @@ class CfC(nn.Module):
             elapsed.data[:, None],
             packed.batch_sizes.tolist(),
             W_h,
-            second.weight,
+            second.weight.clone(),  # on a scaffold it is composed whenever it is read: here, once for all steps
             second.bias,
             torch.cat([*(2 * head.weight for head in doubled), *(head.weight for head in single)]),
             torch.cat([*(2 * head.bias for head in doubled), *(head.bias for head in single)]),
@@ -121,7 +121,6 @@ class Fused(Function):
         b_heads: Tensor,
     ) -> Tensor:
         hidden = W_h.shape[1]
-        W_2 = W_2.clone()  # on a scaffold it is composed whenever it is read: here, once for all steps
         h = drive.new_zeros(running[0], hidden)
         before = drive.new_empty(len(drive), hidden)  # h that each step began with
         u, v, z = drive.clone(), torch.empty_like(drive), torch.empty_like(drive)

@@ -24,8 +24,8 @@ class GCN(nn.Module):
     .. math:: h_{i+1} = \hat A\, h_i W_i^T + b_i
 
     The convolutions are PyG's own and hold the weights. Their forward is replaced by one that gives the same
-    and reads Â once: the first convolution is W (Â X), and Â X never changes. On a scaffold W is composed,
-    once for all N nodes, which costs less than its two paths apart.
+    and reads Â once: the first convolution is W (Â X), and Â X never changes. Their linear layers are called,
+    so on a scaffold each takes the form that costs least for N nodes.
 
     Args:
         in_shape: (F,).
@@ -53,9 +53,9 @@ class GCN(nn.Module):
 
     def forward(self, nodes: Nodes) -> Tensor:
         first, *others = self.convs
-        h = F.linear(nodes.smoothed, first.lin.weight, first.bias)  # (N, F) → (N, hidden)
+        h = first.lin(nodes.smoothed) + first.bias  # (N, F) → (N, hidden)
         for norm, conv in zip(self.norms, others, strict=True):
             h = self.dropout(F.relu(norm(h), inplace=True))
-            h = F.linear(h, conv.lin.weight)  # first the product, which for the last one is the narrower
+            h = conv.lin(h)  # first the product, which for the last one is the narrower
             h = nodes.adjacency.smooth(h).add_(conv.bias)
         return h[nodes.chosen]  # (N, classes) → (n, classes)

@@ -19,6 +19,7 @@ WITHOUT_VALUES = {
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size}
 WRITING = {Tensor.__setitem__, getattr(Tensor, "data").__set__}  # noqa: B009  # mypy takes it for a tensor
 VIEWS = {Tensor.detach, getattr(Tensor, "data").__get__}  # noqa: B009  # see above; to write, as a rule
+PLAIN = {Tensor, torch.nn.Parameter, int, float, bool, str, type(None)}  # arguments that hold no lazy weight
 OPERATORS = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")}  # W += …
 FREEZING = {Tensor.requires_grad_, getattr(Tensor, "requires_grad").__set__}  # noqa: B009  # see above
 
@@ -61,9 +62,11 @@ class LazyWeight(Tensor):
             if func in VIEWS:
                 lazy = args[0]
                 return LazyWeight(lazy, lazy.device, _without_gradient(lazy.compose))
-            _refuse_writing(func, args, kwargs or {})
+            kwargs = kwargs or {}
+            _refuse_writing(func, args, kwargs)
             composed: list[Tensor] = []
-            args, kwargs = tree_map_only(LazyWeight, _composing_into(composed), (args, kwargs or {}))
+            args = tuple([_composed(each, composed) for each in args])
+            kwargs = {name: _composed(each, composed) for name, each in kwargs.items()}
             return _read_only(func(*args, **kwargs), composed)
 
     @classmethod
@@ -85,14 +88,22 @@ class LazyWeight(Tensor):
         return reduced
 
 
-def _composing_into(composed: list[Tensor]) -> Callable[[LazyWeight], Tensor]:
-    """A function that composes the values of a lazy weight and adds them to a list."""
+def _composed(argument: object, composed: list[Tensor]) -> object:
+    """An argument of a function with values in place of each lazy weight in it.
 
-    def compose(lazy: LazyWeight) -> Tensor:
-        composed.append(lazy.compose())
+    PyTorch's walk through a tree of arguments takes longer than composing a small weight, so the usual
+    arguments are not walked through.
+
+    Args:
+        argument: the argument.
+        composed: the list to which the values are added.
+    """
+    if type(argument) is LazyWeight:
+        composed.append(argument.compose())
         return composed[-1]
-
-    return compose
+    if type(argument) in PLAIN:
+        return argument
+    return tree_map_only(LazyWeight, lambda lazy: _composed(lazy, composed), argument)
 
 
 def _read_only(result: object, composed: Sequence[Tensor]) -> object:
@@ -102,14 +113,16 @@ def _read_only(result: object, composed: Sequence[Tensor]) -> object:
         result: what it returned.
         composed: the values that it was given.
     """
-    own = {_memory(W) for W in composed} - {0}
+    own = {_memory(W) for W in composed if not W.requires_grad} - {0}
+    if not own:
+        return result
 
     def read_only(view: Tensor) -> Tensor:
         if view.requires_grad or _memory(view) not in own:
             return view
         return LazyWeight(view, view.device, lambda: view)
 
-    return tree_map_only(Tensor, read_only, result) if own else result
+    return read_only(result) if type(result) is Tensor else tree_map_only(Tensor, read_only, result)
 
 
 def _memory(tensor: Tensor) -> int:
@@ -135,7 +148,7 @@ def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: 
         )
     in_place = name.endswith("_") and not name.endswith("__") or name in OPERATORS or func in WRITING
     written = args[0] if args and in_place else kwargs.get("tensor" if in_place else "out")
-    if any(isinstance(each, LazyWeight) for each in tree_leaves(written)):
+    if written is not None and any(isinstance(each, LazyWeight) for each in tree_leaves(written)):
         raise ValueError(
             f"{name} would write into a weight that is composed from W_seed, A, B and β: write into these, "
             "or set weights before wrap."

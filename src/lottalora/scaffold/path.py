@@ -116,8 +116,8 @@ def mode_of(layer: "LottaLayer") -> str:
 
 def take(layer: "LottaLayer", form: Form) -> Form:
     """Note the form that a layer takes, unless it is scored and was trained by another, and return it."""
-    if layer.taken is None or torch.is_grad_enabled():
-        layer.taken = form
+    if layer.taken is not form and (layer.taken is None or torch.is_grad_enabled()):
+        layer.taken = form  # only where it changes, since a module's attributes are slow to set
     return form
 
 
