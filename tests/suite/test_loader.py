@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,19 @@ def test_a_changed_config_changes_no_other(ours):
         first.save.precision = "int4"
         first.model.sizes.tiny = None
         assert compose("config") == second != first
+
+
+@dataclass
+class Imported:
+    number: int = 1
+
+
+def test_a_config_with_a_class_that_was_imported_twice_is_copied(monkeypatch):
+    config = OmegaConf.structured(Imported)
+    monkeypatch.setattr(f"{__name__}.Imported", None)  # as by Hydra in a job of submitit
+    copied = loader.copier(config)()
+    copied.number = 2
+    assert (config.number, copied.number) == (1, 2)
 
 
 def test_the_last_merged_configs_are_kept(ours, monkeypatch):

@@ -10,6 +10,7 @@ import copy
 import functools
 import os
 import pickle
+from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def state_of(source: ConfigSource, config_path: str) -> Hashable:
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, that merges the same files once."""
 
-    merged: dict[Hashable, tuple[list[ConfigResult], bytes]] = {}
+    merged: dict[Hashable, tuple[list[ConfigResult], Callable[[], DictConfig]]] = {}
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
@@ -87,13 +88,22 @@ class Loader(ConfigLoaderImpl):
             config = super()._compose_config_from_defaults_list(defaults, repo)
             if len(self.merged) == MOST:
                 del self.merged[next(iter(self.merged))]
-            self.merged[key] = (parts, pickle.dumps(config))  # the parts too, so that no other gets their ids
-        return pickle.loads(self.merged[key][1])
+            self.merged[key] = (parts, copier(config))  # the parts too, so that no other gets their ids
+        return self.merged[key][1]()
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = copy.copy(super()._load_single_config(default, repo))
         loaded.config = copy.deepcopy(loaded.config)  # merging takes over parts of it
         return loaded
+
+
+def copier(config: DictConfig) -> Callable[[], DictConfig]:
+    """Makes copies of a config: from a pickle, which is the quickest way where its classes allow it."""
+    try:
+        pickled = pickle.dumps(config)
+    except pickle.PicklingError:  # a class of a plugin that Hydra has imported twice, such as submitit's
+        return functools.partial(copy.deepcopy, config)
+    return functools.partial(pickle.loads, pickled)
 
 
 def interpolation_map(
