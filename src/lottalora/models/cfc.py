@@ -78,7 +78,7 @@ class CfC(nn.Module):
             elapsed.data[:, None],
             packed.batch_sizes.tolist(),
             W_h,
-            second.weight.clone(),  # on a scaffold it is composed whenever it is read: here, once for all steps
+            second.weight.clone(),  # on a scaffold composed whenever it is read: here, once for all steps
             second.bias,
             torch.cat([*(2 * head.weight for head in doubled), *(head.weight for head in single)]),
             torch.cat([*(2 * head.bias for head in doubled), *(head.bias for head in single)]),
