@@ -592,11 +592,11 @@ def test_state_is_the_same_from_every_dtype_and_inside_without_scaffold():
 
 
 def test_wrap_makes_no_fingerprint_and_the_state_makes_each_once(monkeypatch):
-    from lottalora.scaffold import frozen
+    from lottalora.scaffold import w_seed
 
     made = []
-    original = frozen.fingerprint_of
-    monkeypatch.setattr(frozen, "fingerprint_of", lambda *args, **kw: made.append(1) or original(*args, **kw))
+    original = w_seed.fingerprint_of
+    monkeypatch.setattr(w_seed, "fingerprint_of", lambda *args, **kw: made.append(1) or original(*args, **kw))
     net = wrapped()
     assert not made
     net.state_dict()

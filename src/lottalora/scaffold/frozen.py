@@ -8,7 +8,6 @@ values. PyTorch does not count writes through `W_seed.data`, so only `verify` an
 that somebody overwrites in place is read and compared at the next forward pass.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -46,6 +45,15 @@ from lottalora.scaffold.tracing import inside_functional_call
 from lottalora.scaffold.tracing import refuse_quantization
 from lottalora.scaffold.tracing import refuse_script
 from lottalora.scaffold.tracing import untraced
+from lottalora.scaffold.w_seed import holds
+from lottalora.scaffold.w_seed import is_drawn
+from lottalora.scaffold.w_seed import keeps_values
+from lottalora.scaffold.w_seed import key_of_values
+from lottalora.scaffold.w_seed import new_like
+from lottalora.scaffold.w_seed import present_fingerprint
+from lottalora.scaffold.w_seed import refuse_another_kind
+from lottalora.scaffold.w_seed import refuse_no_matrix
+from lottalora.scaffold.w_seed import target_of
 from lottalora.scaffold.wrapping import Wrapping
 
 HOLDS_FLOAT32 = (torch.float32, torch.float64)  # casting from these rounds the draw only once
@@ -72,7 +80,7 @@ class Frozen(nn.Module):
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:
         super().__init__()
-        _refuse_no_matrix(W_seed, source)
+        refuse_no_matrix(W_seed, source)
         self._parameters = WithoutWeight(self._parameters)
         self.source = source
         self._lost = False  # whether a given W_seed has lost its values
@@ -136,7 +144,7 @@ class Frozen(nn.Module):
         absent = W_seed.is_meta and not x.is_meta
         if self.source is None and not self._lost and not absent:
             return
-        if self._is_drawn(W_seed) and not absent:
+        if is_drawn(W_seed, self.source) and not absent:
             return
         if type(W_seed) is nn.Parameter:  # FSDP's, see `shards`
             return
@@ -166,7 +174,7 @@ class Frozen(nn.Module):
         """Draw W_seed again if it has lost its mark. It returns True, since dynamo wants a constant."""
         self._check_record()
         source, W_seed = self.source, self.W_seed
-        if source is None or self._is_drawn(W_seed) or not self._may_draw(W_seed):
+        if source is None or is_drawn(W_seed, self.source) or not self._may_draw(W_seed):
             return True
         if not inside_functional_call():
             others = getattr(W_seed, "drawn", None)
@@ -232,9 +240,10 @@ class Frozen(nn.Module):
         edited = self._print_if_written()
         if edited is not None:
             return edited
-        key = self._fingerprint_key()
+        W_seed, source = self.W_seed, self.source
+        key = key_of_values(W_seed) if source is None else source
         if self._fingerprint is None or self._fingerprint[0] != key:
-            self._fingerprint = key, self._make_fingerprint()
+            self._fingerprint = key, present_fingerprint(W_seed, source, self.padding_idx)
         return self._fingerprint[1]
 
     def differs(self) -> bool:
@@ -248,7 +257,7 @@ class Frozen(nn.Module):
             return True
         known = self._fingerprint[1] if self._fingerprint else None
         if self.source is None:
-            return not agree(known, self._make_fingerprint())
+            return not agree(known, present_fingerprint(self.W_seed, None, None))
         W = draw(self.source, rows_of(self.W_seed))
         held = to_local(self.W_seed)
         if held.is_meta:
@@ -256,14 +265,7 @@ class Frozen(nn.Module):
         whole = len(W) == len(self.W_seed)
         if known is not None and whole and not agree(known, fingerprint_of(W, exact=self.source.exact)):
             return True
-        return not self._holds(W)
-
-    def _holds(self, W: Tensor) -> bool:
-        """Whether W_seed has the values that were drawn for it, W, of the local rows; it changes W."""
-        assert self.source is not None, "what was given was not drawn"
-        held = to_local(self.W_seed).cpu()
-        W = self._finished(W).to(held.dtype)
-        return torch.equal(held, W) or (not self.source.exact and torch.allclose(held, W))
+        return not holds(self.W_seed, W, self.source, self.padding_idx)
 
     def _print_if_written(self) -> str | None:
         """The SHA-256 of a drawn W_seed, as float32, into which other values were written since; else None.
@@ -276,7 +278,8 @@ class Frozen(nn.Module):
             return None
         now = source, address(W), writes(W)
         if self._written is None or self._written[0] != now or W.is_inference():
-            found = None if self._holds(draw(source)) else bits(W.float())
+            is_draw = holds(W, draw(source), source, self.padding_idx)
+            found = None if is_draw else bits(W.float())
             self._written = now, found
             if found is None and not W.is_inference():
                 mark(W, source)
@@ -321,7 +324,7 @@ class Frozen(nn.Module):
         if name == "weight":
             refuse_assignment(name)
         if name == "W_seed" and isinstance(value, Tensor) and "W_seed" in self._buffers:
-            _refuse_another_kind(value, self.W_seed)
+            refuse_another_kind(value, self.W_seed)
         super().__setattr__(name, value)
         if name == "W_seed" and type(value) is Tensor:
             self._lost = False
@@ -340,13 +343,6 @@ class Frozen(nn.Module):
         if drawn is not None and drawn.dtype is self.W_seed.dtype and self._may_draw(self.W_seed):
             mark(self.W_seed, drawn.source, untouched=untouched)
 
-    def _finished(self, W: Tensor) -> Tensor:
-        """Set the padding row among freshly drawn local rows to 0, and return them."""
-        first, last = rows_of(self.W_seed)
-        if self.padding_idx is not None and first <= self.padding_idx < last:
-            W[self.padding_idx - first] = 0
-        return W
-
     @torch.no_grad()
     def _clear_padding(self) -> None:
         """Set the padding row of a drawn W_seed to 0; one that was given keeps its row."""
@@ -355,11 +351,6 @@ class Frozen(nn.Module):
             clear_row(self.W_seed, self.padding_idx)
             if untouched:
                 mark(self.W_seed, self.source)
-
-    def _is_drawn(self, W_seed: Tensor) -> bool:
-        """Whether the tensor carries this module's mark."""
-        drawn = mark_of(W_seed)
-        return drawn is not None and (drawn.source is self.source or drawn.source == self.source)
 
     def _may_draw(self, W_seed: Tensor) -> bool:
         """Whether the tensor has its own memory: it belongs to no tracer, functorch transform or replica."""
@@ -372,24 +363,6 @@ class Frozen(nn.Module):
             and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
             and not getattr(self, "_is_replica", False)
         )
-
-    def _make_fingerprint(self) -> Fingerprint:
-        if self.source is None:
-            return f"{str(self.W_seed.dtype).removeprefix('torch.')}:{bits(self.W_seed)}"
-        W = self.W_seed if self._is_the_draw() else draw(self.source)
-        return fingerprint_of(W, exact=self.source.exact)
-
-    def _fingerprint_key(self) -> object:
-        if self.source is not None:
-            return self.source
-        return self.W_seed.dtype, self.W_seed.device, address(self.W_seed), writes(self.W_seed)
-
-    def _is_the_draw(self) -> bool:
-        """Whether W_seed holds the float32 draw and nothing was written to it since."""
-        W = self.W_seed
-        if self.padding_idx is not None or W.dtype is not torch.float32:
-            return False
-        return self._is_drawn(W) and is_untouched(W)
 
     def _write_record(self, fingerprint: Fingerprint | None = None) -> None:
         record = replace(self.record(), fingerprint=fingerprint).to_tensor()
@@ -410,7 +383,7 @@ class Frozen(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         if self.W_seed.is_meta and not any(p.is_meta for p in self.parameters(recurse=False)):
-            self._leave_meta(_target_of(fn))  # a state was assigned to the module while it was on meta
+            self._leave_meta(target_of(fn))  # a state was assigned to the module while it was on meta
         before = self.W_seed
         like = torch.empty(0, dtype=before.dtype, device=before.device)
         drawn, untouched = mark_of(before), is_untouched(before)
@@ -443,7 +416,7 @@ class Frozen(nn.Module):
         after = self.W_seed
         if after.is_meta:
             return
-        kept = not like.is_meta and _keeps_values(fn, like)
+        kept = not like.is_meta and keeps_values(fn, like)
         if self.source is None:
             self._lost = self._lost or not kept
             return
@@ -489,50 +462,3 @@ class Frozen(nn.Module):
         absent = type(self.W_seed) is Tensor and self.W_seed.is_meta
         if self.source is not None and absent and device.type != "meta":
             self.W_seed = new_like(self.W_seed, device)
-
-
-def _target_of(fn: Callable[[Tensor], Tensor]) -> torch.device:
-    """Where `fn` moves a tensor that is on the meta device: meta, or where it would if there were values."""
-    try:
-        return fn(torch.empty(0, device="meta")).device
-    except NotImplementedError:  # as `to` says of a tensor without values
-        return fn(torch.empty(0)).device
-
-
-def new_like(W_seed: Tensor, device: torch.device) -> Tensor:
-    """Memory for a W_seed, (out, in), on a device; also in inference mode it is fit for training."""
-    with torch.inference_mode(False):
-        return torch.empty_like(W_seed, device=device)
-
-
-def _refuse_no_matrix(W_seed: Tensor, source: Source | None) -> None:
-    """Refuse a W_seed, of any shape, that is no matrix, or another one than its source draws.
-
-    Raises:
-        ValueError: it is.
-    """
-    shape = tuple(W_seed.shape)
-    if len(shape) != 2 or not (W_seed.is_floating_point() or W_seed.is_complex()):
-        kind = str(W_seed.dtype).removeprefix("torch.")
-        raise ValueError(f"W_seed must be a floating-point matrix, (out, in), got {kind} of shape {shape}.")
-    if source is not None and shape != tuple(source.shape):
-        raise ValueError(f"W_seed must have the shape that its source draws, {source.shape}, got {shape}.")
-
-
-def _refuse_another_kind(value: Tensor, W_seed: Tensor) -> None:
-    """Refuse to replace W_seed, (out, in), by a parameter, which would be trained, or by another shape.
-
-    Raises:
-        ValueError: it is.
-    """
-    if isinstance(value, nn.Parameter):
-        raise ValueError("W_seed is frozen, so it takes a tensor and no nn.Parameter.")
-    if value.shape != W_seed.shape:
-        raise ValueError(f"W_seed has the shape {tuple(W_seed.shape)}, got one of {tuple(value.shape)}.")
-
-
-def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
-    """Whether `fn` keeps a tensor's values, as `to` does and `to_empty` does not, tried on random values."""
-    values = torch.tensor(list(os.urandom(16)), dtype=like.dtype, device=like.device)
-    moved = fn(values)
-    return torch.equal(*(each.cpu().to(torch.complex128) for each in (moved, values)))  # holds any dtype

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 from typing import TypeGuard
 
 import torch
@@ -20,11 +20,10 @@ from torch import Tensor
 from torch import nn
 from torch.autograd import forward_ad
 
+from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.cost import cheapest
-
-if TYPE_CHECKING:
-    from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.draw import Source
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,19 @@ DEVICES = ("cpu", "cuda")
 COUNTED = ("cpu",)  # where the form of the least counted cost was measured to be the fastest
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _mode: ContextVar[str | None] = ContextVar("fused", default=None)
+
+
+class Layer(Protocol):
+    """What is read here of a layer, in the names of `layers.LottaLayer`, which imports this module."""
+
+    W_seed: Tensor
+    A: nn.Parameter | None
+    beta: nn.Parameter | None
+    adapter: Adapter
+    source: Source | None
+    training: bool
+    fused: str
+    taken: Form | None
 
 
 def set_fused(model: nn.Module, mode: str) -> int:
@@ -82,7 +94,7 @@ def paths_taken(model: nn.Module) -> dict[str, int]:
     return dict(Counter("none" if form is None else form.value for form in taken))
 
 
-def choose(layer: "LottaLayer", x: Tensor) -> Form:
+def choose(layer: Layer, x: Tensor) -> Form:
     """The form in which a linear layer computes h of this x.
 
     Raises:
@@ -109,19 +121,19 @@ def choose(layer: "LottaLayer", x: Tensor) -> Form:
     return take(layer, cheapest(out, columns, rank, rows, dtype=dtype, dropout=dropping, first=first))
 
 
-def mode_of(layer: "LottaLayer") -> str:
+def mode_of(layer: Layer) -> str:
     """What `fused_as` or else `set_fused` said about a layer."""
     return _mode.get() or layer.fused
 
 
-def take(layer: "LottaLayer", form: Form) -> Form:
+def take(layer: Layer, form: Form) -> Form:
     """Note the form that a layer takes, unless it is scored and was trained by another, and return it."""
     if layer.taken is not form and (layer.taken is None or torch.is_grad_enabled()):
         layer.taken = form  # only where it changes, since a module's attributes are slow to set
     return form
 
 
-def choose_convolution(layer: "LottaLayer", x: Tensor, *, small: bool) -> Form:
+def choose_convolution(layer: Layer, x: Tensor, *, small: bool) -> Form:
     """MERGE, or REFERENCE: the two forms that a convolution has.
 
     Args:
@@ -143,7 +155,7 @@ def choose_convolution(layer: "LottaLayer", x: Tensor, *, small: bool) -> Form:
     return take(layer, Form.MERGE if merges else Form.REFERENCE)
 
 
-def composes_in_one_call(layer: "LottaLayer") -> bool:
+def composes_in_one_call(layer: Layer) -> bool:
     """Whether the one matrix of a layer is made by fewer calls than the equation is written with.
 
     Measured, forward and backward: in 0.72 of the time for 64 × 64 and r = 8, in 0.47 for 1024 × 256. A
@@ -156,7 +168,7 @@ def composes_in_one_call(layer: "LottaLayer") -> bool:
     return exact and not torch.is_autocast_enabled(W.device.type)
 
 
-def find_obstacle(layer: "LottaLayer", x: Tensor) -> str | None:
+def find_obstacle(layer: Layer, x: Tensor) -> str | None:
     """Why the reference has to run, in words; None if nothing is in the way."""
     W_seed = layer.W_seed
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
@@ -173,12 +185,12 @@ def find_obstacle(layer: "LottaLayer", x: Tensor) -> str | None:
     return None
 
 
-def _is_layer(module: nn.Module) -> "TypeGuard[LottaLayer]":
+def _is_layer(module: nn.Module) -> TypeGuard[Layer]:
     """Whether it is a scaffold layer, or a wrapper that passes its attributes on."""
     return hasattr(module, "taken")  # no isinstance: `layers` imports this module
 
 
-def _settle(layer: "LottaLayer", mode: str, obstacle: str | None) -> Form | None:
+def _settle(layer: Layer, mode: str, obstacle: str | None) -> Form | None:
     """The form that mode or obstacle decide; None if the cost is to."""
     if mode == "off":
         return Form.REFERENCE

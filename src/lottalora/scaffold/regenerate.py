@@ -8,7 +8,7 @@ from torch import nn
 
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.frozen import new_like
+from lottalora.scaffold.w_seed import new_like
 
 
 @contextmanager
