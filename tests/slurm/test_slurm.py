@@ -17,7 +17,9 @@ from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "scripts/slurm_local.sh"
-LONG = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=25", "trainer.accelerator=cpu")
+EPOCHS = 18
+LONG = ("model=mlp", "data=digits", "model.size=tiny", f"trainer.epochs={EPOCHS}", "trainer.accelerator=cpu")
+SAME = ("score", "validation_score", "best_epoch", "beta", "arms", "digest")  # of a run that was stopped
 LARGEST = 4  # tasks of one array
 pytestmark = [
     pytest.mark.slurm,
@@ -58,16 +60,29 @@ def undisturbed(*words: str) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[int, dict]:
+    """The rows of two runs that no one stops, by their rank."""
+    folder = tmp_path_factory.mktemp("alone")
+    undisturbed("-m", *LONG, "rank=4,8", f"paths.results={folder}")
+    return rows(folder)
+
+
 def rows(folder: Path) -> dict[int, dict]:
     found = [json.loads(path.read_text()) for path in folder.glob("rows/*/*/*.json")]
     return {row["rank"]: row for row in found}
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 120, pause: float = 0.05) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(pause)
+
+
+def wait_for_slurm(condition, seconds: float = 120) -> None:
+    """Wait for what a command says, which takes processor time from the jobs that are waited for."""
+    wait_for(condition, seconds, pause=0.5)
 
 
 def queue() -> str:
@@ -82,7 +97,7 @@ def process_of(rank: int) -> int:
     return int(found.stdout.split()[0])
 
 
-def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(tmp_path):
+def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(alone, tmp_path):
     results = tmp_path / "test_slurm"
     words = [*LONG, "rank=4,8", "trainer.checkpoint_every=0", f"paths.results={results}"]
     sent = lottalora("submit", *words)
@@ -93,34 +108,31 @@ def test_stopped_and_killed_jobs_end_with_the_scores_of_uninterrupted_ones(tmp_p
     # What Slurm does before a time limit: USR1 to the batch script.
     subprocess.run(["scancel", "--signal=USR1", "--batch", f"{job}_0"], check=True)
     os.kill(process_of(8), signal.SIGKILL)
-    wait_for(lambda: f"{job}_1 " not in queue())
-    wait_for(lambda: "1 to send" in lottalora("submit", *words).stdout)  # else it sends nothing
-    wait_for(lambda: rows(results).keys() == {4, 8} and not queue())
+    wait_for_slurm(lambda: f"{job}_1 " not in queue())
+    wait_for_slurm(lambda: "1 to send" in lottalora("submit", *words).stdout)  # else it sends nothing
+    wait_for_slurm(lambda: rows(results).keys() == {4, 8} and not queue())
     assert "Nothing was sent" in lottalora("submit", *words).stdout
     (log,) = results.glob("runs/*_r4_*/log.txt")
     assert "SIGUSR1 in epoch" in log.read_text()
     assert f"job {job}_0, start 1" in log.read_text()
-
-    alone = tmp_path / "alone"
-    undisturbed("-m", *LONG, "rank=4,8", f"paths.results={alone}")
     for rank in (4, 8):
-        for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
-            assert rows(results)[rank][key] == rows(alone)[rank][key], (rank, key)
+        for key in SAME:
+            assert rows(results)[rank][key] == alone[rank][key], (rank, key)
 
 
 @pytest.mark.slow
 def test_job_that_hits_its_time_limit_again_and_again_ends_with_the_score_of_an_uninterrupted_one(tmp_path):
     results, alone, quick = (tmp_path / name for name in ("test_slurm", "alone", "quick"))
     undisturbed(*LONG, "rank=4", f"paths.results={quick}")
-    epochs = int(25 * 60 / rows(quick)[4]["seconds"])  # a minute of training, longer than a job may take
+    epochs = int(EPOCHS * 60 / rows(quick)[4]["seconds"])  # a minute of training, longer than a job may take
     words = [*LONG, "rank=4", f"trainer.epochs={epochs}"]
     sent = lottalora("submit", *words, f"paths.results={results}", "--time", "1", "--signal-lead", "20")
     assert sent.returncode == 0, sent.stderr
-    wait_for(lambda: rows(results) and not queue(), seconds=900)
+    wait_for_slurm(lambda: rows(results) and not queue(), seconds=900)
     (log,) = results.glob("runs/*/log.txt")
     assert "SIGUSR1 in epoch" in log.read_text() and "going on from" in log.read_text()
     undisturbed(*LONG, "rank=4", f"trainer.epochs={epochs}", f"paths.results={alone}")
-    for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
+    for key in SAME:
         assert rows(results)[4][key] == rows(alone)[4][key], key
 
 
@@ -144,7 +156,7 @@ def test_cancelled_sweep_leaves_the_queue_and_does_not_come_back(tmp_path):
     wait_for(queue)
     cancelled = lottalora("cancel", *words)
     assert "Cancelled 2 jobs" in cancelled.stdout, cancelled.stderr
-    wait_for(lambda: not queue())
+    wait_for_slurm(lambda: not queue())
     assert "No job of this sweep is in the queue" in lottalora("cancel", *words).stderr
 
 
@@ -158,7 +170,7 @@ def test_sweep_longer_than_an_array_may_be_is_sent_as_several(tmp_path):
     assert len({digest for record in records for digest in record["digests"]}) == 6
     assert "Nothing was sent" in lottalora("submit", *words).stdout
     assert "Cancelled 6 jobs" in lottalora("cancel", *words).stdout
-    wait_for(lambda: not queue())
+    wait_for_slurm(lambda: not queue())
 
 
 def test_partition_that_does_not_exist_is_one_line(tmp_path):
@@ -190,12 +202,12 @@ def test_run_on_two_devices_is_one_job_that_is_stopped_and_goes_on(tmp_path):
     job = sent.stdout.split("Job ")[1].split(".")[0]
     wait_for(lambda: list(results.glob("runs/*/resume.ckpt")), seconds=400)
     subprocess.run(["scancel", "--signal=USR1", "--batch", f"{job}_0"], check=True)
-    wait_for(lambda: rows(results) and not queue(), seconds=400)
+    wait_for_slurm(lambda: rows(results) and not queue(), seconds=400)
     (log,) = results.glob("runs/*/log.txt")
     assert "SIGUSR1 in epoch" in log.read_text() and "going on from" in log.read_text()
     command = [sys.executable, "run.py", *words, f"paths.results={alone}"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=400)
-    for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
+    for key in SAME:
         assert rows(results)[4][key] == rows(alone)[4][key], key
 
 
@@ -228,9 +240,9 @@ def test_launcher_runs_the_cells_of_a_sweep_as_jobs_of_one_array(tmp_path):
 
 
 @needs_submitit
-def test_job_of_the_launcher_that_is_told_of_its_end_goes_on_with_the_same_score(tmp_path):
-    results, alone = tmp_path / "test_slurm", tmp_path / "alone"
-    words = [*LONG, "rank=16", "trainer.checkpoint_every=0"]
+def test_job_of_the_launcher_that_is_told_of_its_end_goes_on_with_the_same_score(alone, tmp_path):
+    results = tmp_path / "test_slurm"
+    words = [*LONG, "rank=8", "trainer.checkpoint_every=0"]
     command = ["run.py", "-m", "hydra/launcher=slurm_cpu", *words, f"paths.results={results}"]
     sweeping = commands.start(*command, cwd=ROOT)
     wait_for(lambda: list(results.glob("runs/*/resume.ckpt")))
@@ -240,9 +252,8 @@ def test_job_of_the_launcher_that_is_told_of_its_end_goes_on_with_the_same_score
     assert sweeping.returncode == 0, said
     logs = "".join(path.read_text() for path in results.glob("slurm/*/*.err"))
     assert "SIGUSR2 in epoch" in logs and "going on from" in logs
-    undisturbed(*words, f"paths.results={alone}")
-    for key in ("score", "validation_score", "best_epoch", "beta", "arms", "digest"):
-        assert rows(results)[16][key] == rows(alone)[16][key], key
+    for key in SAME:
+        assert rows(results)[8][key] == alone[8][key], key
 
 
 @needs_submitit
