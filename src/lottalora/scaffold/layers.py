@@ -172,7 +172,8 @@ class LottaLayer(Frozen):
             raise ValueError(
                 "A layer with residual, layer_norm or adapter dropout is no single matrix: call it instead."
             )
-        self.check(self._trained_or_frozen())
+        W_seed = self.W_seed
+        self.check(self._trained_or_frozen() if W_seed.is_meta else W_seed)
         if not torch.compiler.is_compiling():
             take(self, Form.MERGE)
         return self._as_replaced(self._renormalised())
@@ -190,12 +191,13 @@ class LottaLayer(Frozen):
         return W if self.magnitude is None else W * self._renormalisation(W)[:, None]
 
     def _matrix(self) -> Tensor:
-        if composes_in_one_call(self):
-            return fused.compose(self.W_seed, self.beta, self.A, self.B, self.adapter.scale)
-        W = self.W_seed if self.beta is None else self.beta.to(self.W_seed.dtype) * self.W_seed
-        if self.A is None or self.B is None:
+        W, beta, A, B = self.W_seed, self.beta, self.A, self.B  # a module's attributes are slow to read
+        if composes_in_one_call(self, W, A):
+            return fused.compose(W, beta, A, B, self.adapter.scale)
+        W = W if beta is None else beta.to(W.dtype) * W
+        if A is None or B is None:
             return W
-        return W + self.adapter.scale * (self.B @ self.A).to(W.dtype)
+        return W + self.adapter.scale * (B @ A).to(W.dtype)
 
     def _renormalisation(self, W: Tensor) -> Tensor:
         """DoRA's m / ‖W‖, (out,); 1 for a row of zeros, which has no direction yet."""
