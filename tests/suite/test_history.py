@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -21,6 +19,7 @@ from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.history import due
 from lottalora.training.history import thinned
+from tests import commands
 from tests.suite.conftest import ROOT
 
 WORDS = ("model=mlp", "data=digits", "model.size=tiny", "trainer.epochs=2", "trainer.accelerator=cpu")
@@ -102,9 +101,7 @@ def test_training_stops_at_the_first_point_after_a_weight_is_not_finite(epochs, 
 
 
 def run(folder, *words):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return commands.run(*words, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
 
 
 @pytest.fixture(scope="module")
