@@ -40,7 +40,7 @@ test: $(VENV)/test.stamp  ## run the tests, but for the slow ones
 	$(PYTEST) -m "not slow"
 
 slow: $(VENV)/test.stamp  ## run the slow tests
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $$(grep -rl 'mark\.slow' tests --include='*.py')
 
 lint: lint-style lint-imports lint-types  ## check style, formatting, imports and the types of the library
 
