@@ -17,7 +17,7 @@ EQUAL = ("score", "validation_score", "best_epoch", "beta", "arms", "digest", "h
 
 
 def start(folder: Path, *words: str) -> commands.Command:
-    command = [ROOT / "run.py", *WORDS, "trainer.checkpoint_every=0", f"paths.results={folder}"]
+    command = [ROOT / "run.py", *WORDS, f"paths.results={folder}"]
     return commands.start(*command, *words, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
@@ -30,7 +30,7 @@ def finish(folder: Path, *words: str) -> str:
 
 def stop_with(number: signal.Signals, folder: Path, *words: str) -> int:
     """Send it as soon as the run has something to go on from."""
-    process = start(folder, *words)
+    process = start(folder, *words, "trainer.checkpoint_every=0")
     end = time.monotonic() + 100
     while not list(folder.glob("runs/*/resume.ckpt")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
