@@ -220,6 +220,13 @@ def test_writing_into_a_weight_that_no_parameter_holds_is_refused(holder, way):
         WAYS_TO_WRITE[way](net[0].weight)
 
 
+def test_a_view_without_a_gradient_of_a_weight_with_one_refuses_writing():
+    weight = wrapped(nn.Sequential(nn.Linear(8, 4)))[0].weight
+    assert weight.requires_grad
+    with pytest.raises(ValueError, match="would write into a weight that is composed"):
+        torch.detach(weight).zero_()
+
+
 @pytest.mark.parametrize("layer", [lambda: nn.Linear(8, 8), lambda: nn.GRU(8, 8), lambda: nn.Embedding(8, 8)])
 def test_reset_parameters_starts_all_that_is_trained_again(layer):
     torch.manual_seed(0)

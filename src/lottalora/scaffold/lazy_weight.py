@@ -113,16 +113,16 @@ def _read_only(result: object, composed: Sequence[Tensor]) -> object:
         result: what it returned.
         composed: the values that it was given.
     """
-    own = {_memory(W) for W in composed if not W.requires_grad} - {0}
-    if not own:
+    if type(result) is Tensor and result.requires_grad:  # the usual case
         return result
+    own = {_memory(W) for W in composed} - {0}
 
     def read_only(view: Tensor) -> Tensor:
         if view.requires_grad or _memory(view) not in own:
             return view
         return LazyWeight(view, view.device, lambda: view)
 
-    return read_only(result) if type(result) is Tensor else tree_map_only(Tensor, read_only, result)
+    return tree_map_only(Tensor, read_only, result) if own else result
 
 
 def _memory(tensor: Tensor) -> int:
