@@ -2,7 +2,7 @@
 
 `run` and `start` are what subprocess.run and subprocess.Popen are for, with output captured: a process of its
 own with its own process group, folder, environment, descriptors and exit code. It is forked from a server
-(server.py) that has imported torch and Lightning once and done nothing else; each pytest process has one,
+(server.py) that has imported torch and Lightning and read config files once; each pytest process has one,
 and for models built of transformers or PyG another that has imported these too (PACKAGES in client.py).
 
 Started cold, by subprocess, stay the tests to whose point it belongs: what is imported at all
