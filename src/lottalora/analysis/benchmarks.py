@@ -156,6 +156,7 @@ DATA = {
     "wikitext103": "WikiText-103",
     "wikitext2": "WikiText-2",
     "enwiki": "English Wikipedia",
+    "enwiki-bpe1024": "English Wikipedia, 1,024 tokens",
 }
 MODELS = {
     "mlp": "MLP",
