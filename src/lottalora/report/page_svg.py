@@ -28,6 +28,8 @@ SPARE = re.compile(
 )
 TAGS = re.compile(r"<[^>]*>")
 DIGITS = re.compile(r"(\d+\.\d\d)\d+")  # within tags: places and sizes
+PATHS = re.compile(r'(?<= d=")[^"]*')
+SPACES = re.compile(r" ?([A-Za-z]|$) ?")  # around the commands of a path, which need none
 STYLES = re.compile(r' style="[^"]*"')
 TENTHS = re.compile(r' ([xy])="(-?\d+\.\d)\d+"')  # a mark's place, to a tenth of a pixel
 MARK = re.compile(r'<g id="(mark\d+)">')
@@ -67,6 +69,7 @@ def panel_svg(panel: Panel, label: str) -> str:
     inside = HEAD.sub("", drawn.getvalue()).replace("xlink:href", "href")
     inside = TAGS.sub(lambda tag: DIGITS.sub(r"\1", tag[0]), SPARE.sub("", inside))
     inside = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", inside))
+    inside = PATHS.sub(lambda found: SPACES.sub(r"\1", found[0]), inside)
     inside = STYLES.sub(lambda found: found[0].replace(": ", ":").replace("; ", ";"), inside)
     inside = TENTHS.sub(r' \1="\2"', inside)
     inside = COLOUR.sub(lambda found: BY_LETTERS[found[0].lower()], inside)
