@@ -60,7 +60,7 @@ def run_claimed(cfg: DictConfig, identity: dict, join: launch.Together = nullcon
 
 def train(cfg: DictConfig, identity: dict) -> bool:
     """Read the data, build the net, fit and score it, and write the row; return whether the run diverged."""
-    before_lightning()  # before Lightning, which would import all of it
+    before_lightning()
     from lottalora.training.checkpoints import remove
 
     build.set_up_torch(cfg.trainer, seed=cfg.seed)

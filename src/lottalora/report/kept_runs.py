@@ -79,7 +79,7 @@ def score_again(net: nn.Module, kept: Kept, row: Row) -> float:
     """The test score of a net as it is, by the task that the row was scored by."""
     from lottalora.tasks.imports import before_lightning
 
-    before_lightning()  # before the task imports all of it
+    before_lightning()
     spec, splits = kept.data(row)
     task = instantiate(row["config"]["task"], net, spec, None, None)  # nothing is trained: no optimizer
     task.eval()

@@ -61,7 +61,7 @@ def run(asked: Sequence[Asked], name: str) -> None:
 
 def train(asked: Sequence[Asked], folder: Path) -> None:
     """Read the data, build the nets, fit them together, and write the row of each."""
-    before_lightning()  # before Lightning, which would import all of it
+    before_lightning()
     from lottalora.training import fit
     from lottalora.training.checkpoints import remove
     from lottalora.training.ensemble.fit import Ensemble
