@@ -24,6 +24,7 @@ from lottalora.report.names import block_names
 from lottalora.report.page_svg import FEWEST
 from lottalora.report.page_svg import panel_svg
 from lottalora.report.page_svg import panels_svg
+from lottalora.report.page_svg import with_shared_styles
 from lottalora.report.palette import ADAPTERS
 from lottalora.report.palette import COLOURS
 from lottalora.report.palette import CONDITIONS
@@ -288,6 +289,21 @@ def test_panels_drawn_in_several_processes_are_those_drawn_in_one(monkeypatch):
     (panel, *_) = rank_picture(block_of(rank_sweep()), "x").panels
     several = [(panel, f"said {place}") for place in range(2 * FEWEST)]
     assert panels_svg(several) == [panel_svg(*each) for each in several]
+
+
+def test_marks_of_one_style_share_a_class_and_lose_nothing():
+    styles = {"p": "fill:red", "q": "fill:none;stroke:blue"}
+    drawings = [
+        f'<svg style="--natural: 9px"><path style="{styles["p"]}"/><path style="{styles["q"]}"/>'
+        f'<g class="mark"><path style="fill:{alone}"/></g></svg>'
+        for alone in ("green", "black")
+    ]
+    shorter, rules = with_shared_styles(drawings)
+    by_class = dict(re.findall(r"\.(\w+)\{(.*)\}", rules))
+    assert sorted(by_class.values()) == sorted(styles.values())
+    assert [
+        re.sub(r'class="(s\d+)"', lambda found: f'style="{by_class[found[1]]}"', each) for each in shorter
+    ] == drawings
 
 
 def test_arms_with_options_are_told_apart_by_their_marks():

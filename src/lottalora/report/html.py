@@ -23,6 +23,7 @@ from lottalora.report.headline import headline_picture
 from lottalora.report.headline import verdict_of
 from lottalora.report.names import block_names
 from lottalora.report.page_svg import panels_svg
+from lottalora.report.page_svg import with_shared_styles
 from lottalora.report.palette import VARIABLES
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Picture
@@ -89,7 +90,7 @@ def page(
         problems=[problem.replace(f"{results}/", "") for problem in problems],
         origin=origin(runs, command, blocks),
         payload=as_json(listed | {name: as_table(listed[name]) for name in ("runs", "lines")}),
-        style=own_file("page.css"),
+        style=own_file("page.css") + drawing.RULES,
         script=script,
         hashes=[sha256(script)],
     )
@@ -98,6 +99,8 @@ def page(
 
 class Drawing:
     """The panels of a page: their places are kept while it is written, and all are drawn together."""
+
+    RULES = "\0rules\0"  # where the styles that panels share are to stand
 
     def __init__(self) -> None:
         self.panels: list[tuple[Panel, str]] = []
@@ -111,8 +114,8 @@ class Drawing:
 
     def fill(self, text: str) -> str:
         """The text with the panels as SVG in their places."""
-        drawn = panels_svg(self.panels)
-        return re.sub("\0([0-9]+)\0", lambda place: drawn[int(place[1])], text)
+        drawn, rules = with_shared_styles(panels_svg(self.panels))
+        return re.sub("\0([0-9]+)\0", lambda place: drawn[int(place[1])], text.replace(self.RULES, rules))
 
 
 def template(drawing: Drawing) -> Template:

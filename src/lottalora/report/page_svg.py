@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib
@@ -30,7 +31,7 @@ TAGS = re.compile(r"<[^>]*>")
 DIGITS = re.compile(r"(\d+\.\d\d)\d+")  # within tags: places and sizes
 PATHS = re.compile(r'(?<= d=")[^"]*')
 SPACES = re.compile(r" ?([A-Za-z]|$) ?")  # around the commands of a path, which need none
-STYLES = re.compile(r' style="[^"]*"')
+STYLES = re.compile(r' style="([^"]*)"')
 TENTHS = re.compile(r' ([xy])="(-?\d+\.\d)\d+"')  # a mark's place, to a tenth of a pixel
 MARK = re.compile(r'<g id="(mark\d+)">')
 FEWEST = 8  # panels that are worth a process
@@ -76,6 +77,23 @@ def panel_svg(panel: Panel, label: str) -> str:
     inside = MARK.sub(lambda found: opening(pen, found[1]), without_empty_groups(inside))
     head = f'<svg class="panel" viewBox="0 0 {panel.width} {panel.height}" style="--natural: {panel.width}px"'
     return f'{head} role="img" aria-label="{html.escape(label)}">{inside}'.strip()
+
+
+def with_shared_styles(drawings: Sequence[str]) -> tuple[list[str], str]:
+    """The drawings with a class in place of each style that several marks have, and the rules of the classes.
+
+    The outer `<svg>` keeps its own style, which names its natural width.
+    """
+    inside = [drawing.partition(">")[2] for drawing in drawings]
+    uses = Counter(style for each in inside for style in STYLES.findall(each))
+    names = {style: f"s{place}" for place, (style, count) in enumerate(uses.most_common()) if count > 1}
+
+    def by_class(found: re.Match[str]) -> str:
+        return f' class="{names[found[1]]}"' if found[1] in names else found[0]
+
+    heads = [drawing.partition(">")[0] for drawing in drawings]
+    shorter = [f"{head}>{STYLES.sub(by_class, each)}" for head, each in zip(heads, inside, strict=True)]
+    return shorter, "".join(f".{name}{{{style}}}\n" for style, name in names.items())
 
 
 def without_empty_groups(text: str) -> str:
