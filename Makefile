@@ -39,8 +39,9 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/test.stamp  ## run the tests, but for the slow ones
 	$(PYTEST) -m "not slow"
 
+# These wait more than they compute, so there are three.
 slow: $(VENV)/test.stamp  ## run the slow tests
-	$(PYTEST) -m slow $$(grep -rl 'mark\.slow' tests --include='*.py')
+	$(PYTEST) -n 3 -m slow $$(grep -rl 'mark\.slow' tests --include='*.py')
 
 lint: lint-style lint-imports lint-types  ## check style, formatting, imports and the types of the library
 

@@ -11,6 +11,7 @@ from benchmarks.timing import Line
 from benchmarks.timing import chip
 from lottalora.analysis.paper import lines as published
 
+ARMS = ("scaffold", "reference", "PEFT", "loralib")  # in the order of a table's columns
 HEADINGS = {"layer": "Layers", "training step": "Training steps"}
 TITLES = {
     "mlp": "MLP, MNIST",
@@ -23,6 +24,7 @@ TITLES = {
     "gcn": "GCN, Arxiv",
     "distilbert": "DistilBERT, IMDB",
     "gpt 3M": "GPT 3M, WikiText",
+    "gpt 30M": "GPT 30M, WikiText",
 }
 
 
@@ -41,6 +43,7 @@ def page(lines: Sequence[Line], device: str) -> list[str]:
     """The page, line by line."""
     where = chip() if device == "cuda" else f"one thread of {chip()}"
     text = [
+        *("---", "hide: [toc]", "---", ""),  # the tables need its room
         "# Speed",
         "",
         f"Measured by `make bench` on {where}, PyTorch {torch.__version__}.",
@@ -60,7 +63,7 @@ def page(lines: Sequence[Line], device: str) -> list[str]:
 def table(lines: Sequence[Line], group: str) -> list[str]:
     """A row for each comparison of a group, a column for each of its arms."""
     mine = [line for line in lines if line.group == group]
-    arms = list(dict.fromkeys(line.arm for line in mine if line.arm != FULL))
+    arms = [arm for arm in ARMS if any(line.arm == arm for line in mine)]
     with_peft = any(line.to_peft for line in mine)
     head = ["", "full, ms", *arms, *(["÷ PEFT"] if with_peft else []), "counted", "turns", "forms"]
     text = [row(head), "| :-- |" + " --: |" * (len(head) - 2) + " :-- |"]
