@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some layers or training steps, by name")
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--seconds", type=float, help="for each layer and training step; 22, on a GPU 4")
+    parser.add_argument("--seconds", type=float, help="for each layer and training step; 20, on a GPU 4")
     parser.add_argument("--epochs", type=int, default=20, help="of the training loop")
     parser.add_argument("--values", type=int, default=10**8, help="that the generator draws")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
@@ -66,7 +66,7 @@ def main() -> None:
         torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     retain_freed_memory()
-    timing = Timing(options.seconds or (4 if options.device == "cuda" else 22), options.device)
+    timing = Timing(options.seconds or (4 if options.device == "cuda" else 20), options.device)
     lines, missing = [], []
     for name, make in jobs(groups, options, timing):
         try:
