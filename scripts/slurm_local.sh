@@ -5,7 +5,8 @@
 #   scripts/slurm_local.sh check    run one job
 #   scripts/slurm_local.sh stop     cancel all jobs and end the three daemons
 #   eval "$(scripts/slurm_local.sh env)"    what a shell needs to talk to it
-# Everything it writes lies under SLURM_LOCAL_DIR. SLURM_LOCAL_MAX_ARRAY is its MaxArraySize.
+# Everything it writes lies under SLURM_LOCAL_DIR. SLURM_LOCAL_MAX_ARRAY is its MaxArraySize. slurmctld listens on
+# SLURM_LOCAL_PORT and slurmd on the next port; several at once, or daemons that somebody left, need different ones.
 set -euo pipefail
 
 dir=${SLURM_LOCAL_DIR:-${TMPDIR:-/tmp}/lottalora-slurm}

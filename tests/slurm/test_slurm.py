@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lottalora.distributed.launch import free_port
 from lottalora.sweeps.slurm.submit import seconds_of
 from tests import commands
 
@@ -38,7 +39,7 @@ needs_submitit = pytest.mark.skipif(
 def slurm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     os.environ |= {"SLURM_LOCAL_DIR": str(folder), "SLURM_CONF": str(folder / "slurm.conf")}
-    os.environ |= {"SLURM_LOCAL_MAX_ARRAY": str(LARGEST)}
+    os.environ |= {"SLURM_LOCAL_MAX_ARRAY": str(LARGEST), "SLURM_LOCAL_PORT": str(free_port())}
     path = os.environ["PATH"]
     os.environ |= {"OMP_NUM_THREADS": "1", "PATH": f"{folder / 'bin'}:{path}"}
     try:
@@ -46,7 +47,7 @@ def slurm(tmp_path_factory):
         yield
     finally:
         subprocess.run([SLURM, "stop"], timeout=60)
-        for name in ("SLURM_LOCAL_DIR", "SLURM_CONF", "SLURM_LOCAL_MAX_ARRAY"):
+        for name in ("SLURM_LOCAL_DIR", "SLURM_LOCAL_MAX_ARRAY", "SLURM_LOCAL_PORT", "SLURM_CONF"):
             del os.environ[name]
         os.environ["PATH"] = path
 
