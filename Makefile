@@ -62,7 +62,7 @@ docs: $(VENV)/docs.stamp  ## bring the numbers of README and docs up to date, an
 	$(BIN)/python -m lottalora report --docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-smoke: $(VENV)/suite.stamp  ## one epoch of each mode on made data of MNIST's form, in seconds
+smoke: $(VENV)/suite.stamp  ## one epoch of four modes on made data of MNIST's form, in seconds
 	$(BIN)/python run.py -m model=mlp model.size=tiny data=mnist data.sample=true trainer.epochs=1 \
 	    mode=baseline,scaffold,zero,head paths.results=$(SMOKE)
 

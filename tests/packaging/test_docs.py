@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lottalora.cli.main import main
+from lottalora.report import docs
 from lottalora.report import docs_pages
 from lottalora.report.blocks import blocks_of
 from lottalora.results import rows
@@ -116,6 +117,16 @@ def test_marker_takes_the_least_changed_table_and_names_what_else_it_wants():
     assert fill_score(at_hand, "recipe=2-epochs", "precision=32-true") == 60
     with pytest.raises(ValueError, match="2 tables of rows of mlp on mnist, medium, recipe 2-epochs"):
         fill_score(at_hand, "recipe=2-epochs")
+
+
+def test_shortened_runs_of_one_recipe_are_told_apart_by_what_they_changed():
+    rates = (0.001, 0.01)
+    rows_ = [
+        make_baseline(recipe="short", changed={"data.tokens": 9, "optimizer.lr": rate}) for rate in rates
+    ]
+    table = docs.shortened(blocks_of([*rows_, make_baseline(recipe="other")]))
+    assert [f"| `short`, learning rate {rate} |" in table for rate in rates] == [True, True]
+    assert "| `other` |" in table
 
 
 def test_a_folder_without_markers_is_refused(tmp_path):

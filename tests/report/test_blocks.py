@@ -97,6 +97,13 @@ def test_scaling_that_was_typed_is_named_and_averaged_with_rows_that_imply_it():
     assert [(line.options, line.scores.n) for line in lines_of(rows)] == [("scaling=literal", 2)]
 
 
+def test_runs_stand_in_the_order_of_their_seeds_and_not_of_their_end():
+    late = make_row(seed=42, score=0.9, finished="2026-01-02T00:00:00+00:00")
+    early = make_row(seed=100, score=0.8, finished="2026-01-01T00:00:00+00:00")
+    (block,) = blocks_of([early, late])
+    assert [run["seed"] for run in block.lines[0].runs] == [42, 100]
+
+
 def test_repeated_seed_counts_once_with_its_newest_row():
     old, new = make_row(score=0.1), make_row(score=0.9, finished="2027-01-01T00:00:00+00:00")
     (line,) = lines_of([new, old])

@@ -45,6 +45,12 @@ def test_protocol_of_the_paper_stands_beside_its_benchmark(page):
     assert "model.size: medium (default), tiny, small, large" in mnist[:900]
 
 
+def test_inherited_sizes_are_named_and_a_greek_letter_stays_small(page):
+    from_random = page[page.index("model=vit_random data=flowers102") :]
+    assert "model.size: base (default), tiny, small, dinov2_s" in from_random[:900]
+    assert "β with and without weight decay" in page
+
+
 def test_knob_is_read_with_its_path_and_without_hydras_own(tmp_path):
     path = tmp_path / "some.yaml"
     path.write_text("a: 1  # one\nb:   # more\n  c: [1, 2]   # two\n  d: 3\nhydra:\n  e: 4  # none\n")

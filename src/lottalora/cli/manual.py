@@ -136,7 +136,7 @@ def sizes_of(pair: str, conf: Path) -> list[str]:
     path = max(models, key=lambda path: len(path.stem))  # vit_random before vit
     content = read(path)
     model = content.get("model", content)  # a file for the whole config, or for its part `model`
-    default, sizes = str(model.get("size", "")), [str(size) for size in model.get("sizes", [])]
+    default, sizes = str(model.get("size", "")), sizes_of_model(path.stem, conf)
     return [f"{size} (default)" for size in sizes if size == default] + [
         size for size in sizes if size != default
     ]
@@ -159,7 +159,8 @@ def with_command(path: Path) -> str:
     commands = [match[0] for line in lines if (match := COMMAND.search(line))]
     text = " ".join(" ".join(COMMAND.sub("", line) for line in lines).split())
     text = EVERY.sub("", text)
-    prose = textwrap.indent(wrapped(text[:1].upper() + text[1:]), INDENT * 2)
+    first = text[:1].upper() if text[:1].isascii() else text[:1]  # β stays β
+    prose = textwrap.indent(wrapped(first + text[1:]), INDENT * 2)
     return "\n".join([*(commands or [path.stem]), prose])
 
 

@@ -32,6 +32,7 @@ from lottalora.report.tables import paper_cell
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
 from lottalora.report.tables import signed
+from lottalora.report.words import changes_words
 from lottalora.scaffold.families import SCALINGS
 
 MakeBlock = Callable[..., str]
@@ -251,7 +252,7 @@ def shortened(blocks: list[Block]) -> str:
             continue
         title = titles.get((block.model, block.data), pair_title(block.model, block.data))
         title += f", {block.size}" if block.size != "base" else ""
-        cells_ = [f"{title}: {block.metric.of_part}{percent_sign(block)}", f"`{block.recipe}`"]
+        cells_ = [f"{title}: {block.metric.of_part}{percent_sign(block)}", recipe_text(block, blocks)]
         for condition in ("full", "scaffold", "no_scaffold"):
             group = [line for line in block.lines if line.condition == condition]
             cells_.append("<br>".join(short_text(block, line) for line in group))
@@ -374,6 +375,22 @@ def short_text(block: Block, line: Line) -> str:
     said = ", ".join(word for word in (rank, line.options_text) if word)
     values = ", ".join(block.metric.text(value) for value in scores_of(line))
     return f"{said}: {values}" if said else values
+
+
+def recipe_text(block: Block, blocks: Iterable[Block]) -> str:
+    """The recipe, and what was set otherwise than in other blocks of its name, if there are any."""
+
+    def name(each: Block) -> tuple:
+        return each.model, each.data, each.size, each.recipe, each.metric.of_part
+
+    def settings(each: Block) -> dict[str, object]:
+        return {"steps.precision": each.precision or "float32"} | each.changed
+
+    twins = [settings(each) for each in blocks if name(each) == name(block)]
+    own = {
+        key: value for key, value in settings(block).items() if any(twin.get(key) != value for twin in twins)
+    }
+    return ", ".join(part for part in (f"`{block.recipe}`", changes_words(own)) if part)
 
 
 def percent_sign(block: Block) -> str:

@@ -119,11 +119,11 @@ def find_baseline(cells: dict[str, list[Row]]) -> list[Row]:
 
 
 def newest(cell: list[Row]) -> list[Row]:
-    """One row per pair of seeds: a run that was repeated under a newer version counts once."""
+    """One row per pair of seeds, in their order; of a run that was repeated, the newest."""
     latest = {}
     for row in sorted(cell, key=lambda row: (row["finished"], row["digest"])):
         latest[row["seed"], row["backbone_seed"]] = row
-    return list(latest.values())
+    return [latest[seeds] for seeds in sorted(latest)]
 
 
 def options_of(row: Row, cells: dict[str, list[Row]]) -> str:

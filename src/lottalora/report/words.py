@@ -84,6 +84,7 @@ SETTINGS = {
     "steps.min_delta": "improvements below {} not counted",
     "steps.patience": "patience {}",
     "steps.precision=16-mixed": "mixed precision (float16)",
+    "steps.precision=float32": "float32",
     "steps.precision=bf16-mixed": "mixed precision (bfloat16)",
     "task.flip=False": "no flipped images at the test",
 }
