@@ -11,10 +11,10 @@ from lottalora.results import rows
 from lottalora.results.rows import Row
 
 ARTIFACTS, WEIGHTS = "artifacts", "weights"  # folders below the results
-ENTRIES = {
+ENTRIES = {  # key of the config → key of the row, folder
     "artifact": ("artifact", ARTIFACTS),
     "keep_weights": ("weights", WEIGHTS),
-}  # key → of the row, folder
+}
 
 
 def is_done(cfg: DictConfig, digest: str) -> bool:
@@ -31,7 +31,8 @@ def is_done(cfg: DictConfig, digest: str) -> bool:
     lacking = missing(rows.read(path), [key for key in ENTRIES if cfg[key]], results)
     if lacking and HydraConfig.get().mode != RunMode.MULTIRUN:
         raise FileNotFoundError(
-            f"The row exists without its {' and its '.join(lacking)}: {path}. Type force=true to run it again."
+            f"The row exists without its {' and its '.join(lacking)}: {path}. "
+            "Type force=true to run it again."
         )
     return rows.is_done(digest, results)
 
