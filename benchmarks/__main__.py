@@ -52,12 +52,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="of the training loop")
     parser.add_argument("--values", type=int, default=10**8, help="that the generator draws")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of speed.md, .csv and .svg; docs where everything is run",
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for speed.md, .csv, .svg; of all: docs")
     options = parser.parse_args()
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     groups = selection.select(parser, options)
