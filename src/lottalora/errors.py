@@ -178,12 +178,20 @@ def unknown_choice(error: MissingConfigException) -> str:
 
 
 def unknown_key(key: str, conf: Path) -> str:
-    """Say in one line which keys are nearest to an unknown one."""
+    """Say in one line which modes have an unknown key, or which keys are nearest to it."""
+    if modes := modes_with(key, conf):
+        return f"Unknown key {key!r} in this mode. Modes that have it: {', '.join(modes)}."
     known = known_keys(key, conf)
     same_end = [name for name in known if name.endswith(f".{key}")]  # lr: optimizer.lr
     near = same_end[:3] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     offer = f"Nearest: {', '.join(near)}. " if near else ""
     return f"Unknown key {key!r}. {offer}The flag `--cfg job` lists all keys."
+
+
+def modes_with(key: str, conf: Path) -> list[str]:
+    """The modes whose file sets this key."""
+    files = sorted((conf / "mode").glob("*.yaml"))
+    return [file.stem for file in files if key in flatten(OmegaConf.to_container(OmegaConf.load(file)))]
 
 
 def known_keys(mistyped: str, conf: Path) -> list[str]:

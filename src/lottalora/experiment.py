@@ -12,6 +12,7 @@ from torch import nn
 
 from lottalora import build
 from lottalora.artifacts import weights
+from lottalora.artifacts.files import is_done
 from lottalora.artifacts.runs import refuse_what_cannot_fit
 from lottalora.artifacts.runs import save_run
 from lottalora.config.identity import identify
@@ -33,7 +34,7 @@ from lottalora.tracking.logger import Watch
 def run(cfg: DictConfig) -> None:
     """Train and score what the config describes and write its row, unless the row exists."""
     identity, results = identify(cfg), Path(cfg.paths.results)
-    if not cfg.force and rows.is_done(identity["digest"], results):
+    if is_done(cfg, identity["digest"]):
         return
     rows.check_writable(identity, results)
     if cfg.trainer.devices == 1:
@@ -50,7 +51,7 @@ def run_claimed(cfg: DictConfig, identity: dict, join: launch.Together = nullcon
     with claims.claimed(digest, results, log_file=log_file) as other:
         if other:
             claims.log_skipped(rows.run_name(identity), other)
-        elif cfg.force or not rows.is_done(digest, results):  # by a process that has just released its claim
+        elif not is_done(cfg, digest):  # by a process that has just released its claim
             overrides = HydraConfig.get().overrides.task
             with failures.recorded(digest, results, overrides=overrides, log_file=log_file), join():
                 diverged = train(cfg, identity)

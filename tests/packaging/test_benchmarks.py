@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,36 @@ def test_benchmark_writes_a_line_for_each_arm(tmp_path):
     assert "| MLP, MNIST | " in page
     assert (tmp_path / "speed.svg").stat().st_size > 1000
     assert "torch.randn" in said and "normal" in said
+
+
+def test_benchmark_of_a_part_writes_nothing_without_a_folder():
+    pages = [ROOT / "docs" / f"speed.{ending}" for ending in ("md", "csv", "svg")]
+    before = [page.read_bytes() for page in pages]
+    said = ran("-m", "benchmarks", "--only", "512 to 256, 128 rows", "--seconds", "0.1").stdout
+    assert "512 to 256, 128 rows, scaffold: " in said and "|  | full, ms | scaffold |" in said
+    assert "torch.randn" not in said  # of the generator, which has no such name
+    assert [page.read_bytes() for page in pages] == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("layers --only mlp", "'mlp': nothing of that name is in layers on device cpu"),
+        ("loop --only mlp", "'mlp': nothing of that name is in loop on device cpu"),
+        ("layers steps --only mlp", "--only names nothing of layers: leave out the one or the other"),
+        (
+            "steps --only 'Table 9, 3M'",
+            "'Table 9, 3M': nothing of that name is in steps on device cpu",
+        ),
+        ("--only layers", "unknown name 'layers'. Known: '"),
+        ("--only 'gpt 3'", "unknown name 'gpt 3'. Known: 'gpt 3M', 'gpt 30M', "),
+        ("step", "unknown group 'step'. Known: 'steps', 'layers', 'loop', 'generator'"),
+    ],
+)
+def test_benchmark_refuses_words_that_select_nothing(words, said):
+    asked = commands.run("-m", "benchmarks", *shlex.split(words), "--device", "cpu", cwd=ROOT)
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert f"python -m benchmarks: error: {said}" in asked.stderr
 
 
 def test_benchmark_refuses_gradients_that_differ_or_are_zero():

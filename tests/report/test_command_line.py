@@ -92,6 +92,16 @@ def test_folder_without_rows_is_an_error_that_says_what_to_type(tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [["status"], ["sync", "--offline"]])
+def test_results_folder_that_does_not_exist_is_an_error_and_one_without_rows_is_none(tmp_path, capsys, words):
+    assert main([*words, "--results", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main([*words, "--results", str(tmp_path / "typo")]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"There is no folder {tmp_path}/typo. Make one: python run.py model=mlp")
+    assert (said.err.count("\n"), said.out) == (1, "")
+
+
 def test_unknown_command_is_refused_with_the_nearest_name(capsys):
     assert main(["reprot"]) == 2
     known = (

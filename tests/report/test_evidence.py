@@ -65,6 +65,14 @@ def test_shipped_sizes_follow_from_the_counts_of_our_models(capsys):
     assert "Leave out mode=baseline" in capsys.readouterr().err
 
 
+def test_dense_cells_of_a_sweep_are_left_out_of_the_sizes_and_counted(capsys):
+    words = ["model=mlp", "model.size=tiny", "data=digits", "seed=1,2", "rank=2"]
+    assert main(["size", *words, "mode=baseline,scaffold", "--json"]) == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["sizes"]) == 2
+    assert said.err == "2 without a scaffold left out: a dense model is shipped whole\n"
+
+
 def test_three_runs_are_tested_and_two_are_not():
     asked = cell("14", "scaffold", 8)
     assert find(asked, scaffolds(0.968, 0.9685, 0.969)).kind == "agrees"

@@ -257,6 +257,13 @@ def test_card_is_one_that_hugging_face_reads(finished, capsys):
     assert {result.dataset_split for result in card.data.eval_results} == {"test", "validation"}
 
 
+@pytest.mark.parametrize("command", ["inspect", "verify", "card", "score"])
+def test_file_that_is_no_artifact_is_called_that_in_one_line(capsys, command):
+    assert main([command, str(ROOT / "README.md")]) == 1
+    said = f"{ROOT}/README.md is no artifact of lottalora: it does not begin as a safetensors file does.\n"
+    assert capsys.readouterr().err == said
+
+
 def test_damaged_artifact_is_one_line_and_exit_code_1(finished, capsys, tmp_path):
     content = bytearray(finished[1].read_bytes())
     content[-1] ^= 1

@@ -18,6 +18,7 @@ from lottalora.config.check import check
 from lottalora.data.mnist import FILES
 from lottalora.errors import in_one_line
 from lottalora.models.mlp import MLP
+from lottalora.sweeps.plan import plan
 from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,14 @@ def only_line(finished) -> str:
         ("trainer.epoch=3", "Unknown key 'trainer.epoch'. Nearest: trainer.epochs"),
         ("modle=mlp", "Unknown key 'modle'. Nearest: mode, model"),
         ("rnk=3", "Unknown key 'rnk'. Nearest: rank"),
+        (
+            "resample.scaffolds=4",
+            "'resample.scaffolds' in this mode. Modes that have it: gated, resample_batch, ",
+        ),
+        (
+            "mode=resample_epoch resample.fresh=false",
+            "Modes that have it: gated, resample_batch, resample_microbatch.",
+        ),
         ("+trainer.epoch=3", "'+trainer.epoch=3' adds or removes a key"),
         ("rank=-1", "rank must be a whole number, 0 or more, got -1"),
         ("rank=1.5", "rank must be a whole number, 0 or more, got 1.5"),
@@ -291,6 +300,15 @@ def test_a_sweep_of_runs_on_several_devices_is_refused_with_the_way_to_use_them(
     assert "trainer.devices=2 with -m: a sweep runs each cell in one process on one device." in line
     assert "type `lottalora run WORDS trainer.devices=2` for one, without -m" in line
     assert "or `python -m lottalora submit WORDS trainer.devices=2` for all." in line
+
+
+@pytest.mark.parametrize("workers", ["abc", "1.5", "0"])
+def test_workers_that_are_no_number_of_runs_are_refused(command, workers):
+    said = "hydra.launcher.workers must be a whole number, 1 or more, or null, got "
+    run = command("-m", "data=digits", "rank=1,2", f"hydra.launcher.workers={workers}")
+    assert run.stderr.splitlines()[-1].startswith(f"error: {said}")
+    with pytest.raises(ValueError, match=said):
+        plan(["data=digits", "rank=1,2", f"hydra.launcher.workers={workers}"])
 
 
 def test_processes_that_do_not_fit_the_devices_are_refused_with_what_to_type(command):

@@ -120,6 +120,35 @@ def test_a_repeated_single_run_says_its_score_and_what_to_type_next(finished):
     assert outcome.stderr.rstrip().endswith(said)
 
 
+def test_a_done_run_without_the_files_asked_for_is_an_error_that_names_force(finished):
+    folder, _ = finished
+    outcome = run(folder, *SMALL, "mode=scaffold", "artifact=true", "keep_weights=true")
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert outcome.stderr.startswith(
+        "error: The row exists without its artifact and its weights: results/rows/"
+    )
+    assert outcome.stderr.endswith(".json. Type force=true to run it again.\n")
+    outcome = run(folder, *SMALL, "mode=baseline", "keep_weights=true")
+    assert outcome.stderr.startswith("error: The row exists without its weights: results/rows/")
+
+
+def test_a_sweep_counts_the_done_runs_without_the_files_asked_for(finished):
+    folder, _ = finished
+    outcome = run(folder, "-m", *SMALL, "mode=baseline,scaffold", "keep_weights=true")
+    assert outcome.returncode == 0, outcome.stderr
+    said = "2 done without the weights asked for; force=true runs all again"
+    assert outcome.stderr.splitlines()[1:-1] == [said]
+
+
+def test_a_done_run_whose_artifact_and_weights_are_there_is_done(tmp_path):
+    words = (*SMALL, "trainer.epochs=1", "artifact=true", "keep_weights=true")
+    assert run(tmp_path, *words).returncode == 0
+    for more in ([], ["-m"]):
+        outcome = run(tmp_path, *more, *words)
+        assert outcome.returncode == 0, outcome.stderr
+        assert "without" not in outcome.stderr
+
+
 def test_a_forced_run_gives_the_same_score_and_beta_to_the_last_bit(finished):
     folder, row = finished
     command = [sys.executable, str(ROOT / "run.py"), *SMALL, "mode=scaffold", "force=true"]

@@ -28,9 +28,9 @@ def ended(process):
     return process.returncode, errors
 
 
-def asked(folder, *words):
+def asked(folder, *words, code=0):
     answer = commands.run("-m", "lottalora", *words, "--json", cwd=folder, timeout=120)
-    assert answer.returncode == 0, answer.stderr
+    assert answer.returncode == code, answer.stderr
     return json.loads(answer.stdout)
 
 
@@ -82,7 +82,8 @@ def test_plan_and_status_count_what_is_done_and_what_failed(swept):
     assert planned["memory_mb"] > 100
     assert planned["disk_mb"] > 0
     assert planned["energy_kwh"] >= 0
-    found = asked(folder, "status", *SHORT, *words)
+    found = asked(folder, "status", *SHORT, *words, code=1)  # as of `plan`: runs that cannot be
+    assert found["cannot_run"] == len(found["failed"])
     assert found["done"] == 4
     assert found["waiting"] == 0
     assert [each["cause"] for each in found["failed"]] == [

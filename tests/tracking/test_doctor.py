@@ -1,5 +1,6 @@
 """`lottalora doctor` and the commands' names, in processes of their own."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -7,13 +8,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from lottalora.cli import data_check
+from lottalora.data import arxiv
 from lottalora.data.mnist import FILES
 from lottalora.results.rows import write
 from tests import commands
 from tests.rows.factory import make_row
 
+TOKENIZERS = ("bert-base-uncased", "llama2-32000")
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,6 +50,65 @@ def test_doctor_opens_the_files_that_it_finds(tmp_path):
     assert mnist.startswith("note") and f"{folder}/t10k-labels-idx1-ubyte is empty" in mnist
     (imdb,) = [line for line in lines if "data imdb" in line]
     assert imdb.startswith("note") and "a.parquet is empty" in imdb
+
+
+def test_doctor_looks_for_what_the_default_config_reads_and_names_what_else_is_there(tmp_path):
+    data = tmp_path / "data"
+    other = "mujoco/halfcheetah/tqc-expert-v0"
+    wikitext = [f"wikitext-2-v1/{part}-00000-of-00001.parquet" for part in ("train", "validation", "test")]
+    for name in (
+        f"halfcheetah/{other}/data/metadata.json",
+        *(f"wikitext/{file}" for file in wikitext),
+        "wikitext/wikitext-2-raw-v1/test-00000-of-00001.parquet",
+        "tokenizers/bert-base-uncased/tokenizer.json",
+        "learned/minilm-l6/model.safetensors",
+    ):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(b"1")
+    checks = json.loads(doctor(tmp_path, "--json").stdout)
+    found = {(check["state"], check["name"], check["found"]) for check in checks}
+    bert, llama = (data / "tokenizers" / name / "tokenizer.json" for name in TOKENIZERS)
+    assert found >= {
+        ("note", "data halfcheetah", f"no mujoco/halfcheetah/expert-v0 in {data}/halfcheetah"),
+        ("ok", "data halfcheetah", f"{data}/halfcheetah/{other}: data.id={other}"),
+        ("note", "data wikitext103", f"4 of 4 files missing in {data}/wikitext/wikitext-103-raw-v1"),
+        ("note", "data wikitext2", f"2 of 3 files missing in {data}/wikitext/wikitext-2-raw-v1"),
+        ("ok", "data wikitext2", f"{data}/wikitext/wikitext-2-v1: data.variant=wikitext-2-v1"),
+        ("ok", "data tokenizers", str(bert)),
+        ("note", "data tokenizers", f"no {llama}"),
+        ("note", "data weights", f"no {data}/weights/vit_b_16-c867db91.pth"),
+        ("note", "data learned", f"no {data}/learned/dinov2-vits14/model.safetensors"),
+        ("ok", "data learned", f"{data}/learned/minilm-l6/model.safetensors"),
+    }
+
+
+def test_doctor_knows_the_learned_weights_of_the_config():
+    vit, bert = (
+        OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml").model for name in ("vit", "distilbert")
+    )
+    assert list(data_check.LEARNED) == [
+        f"weights/{vit.net.weights}",
+        f"weights/{bert.sizes.pretrained.weights}/model.safetensors",
+        f"learned/{vit.sizes.dinov2_s.weights}/model.safetensors",
+        f"learned/{bert.sizes.minilm.weights}/model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(("features", "state"), [("structural", "note"), ("official", "ok")])
+def test_doctor_tells_the_stand_in_for_the_features_of_arxiv(tmp_path, features, state):
+    folder = tmp_path / "data" / "ogb" / "ogbn_arxiv"
+    for name in arxiv.ARCHIVE.names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(gzip.compress(b"0,1\n2,1\n"))
+    rows = np.zeros((3, arxiv.FEATURES))
+    cited, citing = [0, 2, 0], [1, 0, 1]
+    rows[:, :2] = 0.2 * np.log1p(np.transpose([cited, citing]))
+    if features == "official":
+        rows[:, [0, 1, 2, -3, -2, -1]] = arxiv.OFFICIAL
+    np.savetxt(folder / "raw" / "node-feat.csv.gz", rows, fmt="%.4f", delimiter=",")
+    (line,) = [line for line in doctor(tmp_path).stdout.splitlines() if "data arxiv" in line]
+    assert line.startswith(state)
+    assert ("type data.features=structural" in line) == (features == "structural")
 
 
 def test_doctor_calls_an_empty_lottalora_data_broken(tmp_path):

@@ -146,6 +146,7 @@ def test_machine_without_a_key_is_told_so_and_nothing_is_written(tmp_path):
 
 
 def test_server_that_does_not_answer_is_one_line(tmp_path):
+    (tmp_path / "results").mkdir()
     ran = sync(tmp_path, WANDB_API_KEY=KEY, WANDB_BASE_URL=NOWHERE)
     assert ran.returncode == 1
     assert ran.stderr == f"{NOWHERE} does not answer. Nothing was sent; call this again later.\n"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 @dataclass
 class PoolLauncherConf:
     _target_: str = "hydra_plugins.lottalora_sweeps.pool_launcher.PoolLauncher"
-    workers: int | None = None  # runs at once; null: one for each GPU, or for each core
+    workers: Any = None  # whole number of runs at once; null: one for each GPU, or for each core
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="pool", node=PoolLauncherConf, provider="lottalora")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from lottalora.artifacts.files import ARTIFACTS
 from lottalora.data.spec import DataSpec
 from lottalora.data.splits import Splits
 from lottalora.results import rows
@@ -23,7 +24,6 @@ from lottalora.scaffold.artifact.precision import bytes_in
 from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.saving import state_names
 
-FOLDER = "artifacts"
 TARGETS = {  # name of the architecture → what builds it; a file names the first, never the second
     "cfc": "lottalora.models.cfc.CfC",
     "decision_transformer": "lottalora.models.decision_transformer.DecisionTransformer",
@@ -89,7 +89,7 @@ def save_run(
         return {}
     register_models()
     name = next(name for name, target in TARGETS.items() if target == config["model"]["net"]["_target_"])
-    path = results / FOLDER / f"{rows.run_name(row)}.safetensors"
+    path = results / ARTIFACTS / f"{rows.run_name(row)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     scores = {f"{part} {row['metric']}": row[key] for part, key in SCORES.items()}
     if "artifact" in row["arms"]:  # of these very bits; the validation score is not

@@ -15,13 +15,13 @@ from torch import nn
 
 from lottalora import CONF
 from lottalora import build
+from lottalora.artifacts.files import WEIGHTS
 from lottalora.data.spec import DataSpec
 from lottalora.data.splits import Splits
 from lottalora.results import rows
 from lottalora.results.atomic_write import write_whole
 from lottalora.results.rows import Row
 
-FOLDER = "weights"
 TRAINED, START = "trained.", "start."  # what the names in a file begin with
 State = dict[str, Tensor]
 
@@ -50,7 +50,7 @@ def keep(net: nn.Module, start: State, row: Mapping[str, Any], results: Path) ->
     """
     if not row["config"]["keep_weights"] or row["diverged"]:
         return {}
-    path = results / FOLDER / f"{rows.run_name(row)}.safetensors"
+    path = results / WEIGHTS / f"{rows.run_name(row)}.safetensors"
     trained = {f"{TRAINED}{name}": tensor.detach().cpu() for name, tensor in net.state_dict().items()}
     tensors = trained | {f"{START}{name}": tensor for name, tensor in start.items()}
     whole = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}  # tied ones, twice
@@ -77,7 +77,7 @@ class Kept:
 
     def path(self, row: Row) -> Path:
         """The file of a row's weights; one that does not exist for a row without."""
-        return self.results / FOLDER / row.get("weights", "none")
+        return self.results / WEIGHTS / row.get("weights", "none")
 
     def state(self, row: Row, part: str = TRAINED) -> State:
         """The trained weights of a row, or those that its dense net started from."""

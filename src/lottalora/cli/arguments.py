@@ -49,9 +49,18 @@ def readable_rows(results: Path) -> tuple[list, list[str]]:
         print(problem, file=sys.stderr)
     if not found:
         readable = "readable " if problems else ""
-        command = f"{run_command()} model=mlp data=digits rank=8"
-        raise FileNotFoundError(
-            f"No {readable}rows in {results / 'rows'}. Make one: {command}, "
-            "or name another folder with --results DIR."
-        )
+        raise FileNotFoundError(f"No {readable}rows in {results / 'rows'}. {way_out()}")
     return found, problems
+
+
+def check_results(results: Path) -> None:
+    """Refuse a results folder that does not exist; one without rows passes."""
+    if not results.is_dir():
+        raise FileNotFoundError(f"There is no folder {results}. {way_out()}")
+
+
+def way_out() -> str:
+    """What to type where there are no rows."""
+    return (
+        f"Make one: {run_command()} model=mlp data=digits rank=8, or name another folder with --results DIR."
+    )

@@ -1,7 +1,6 @@
 """Check packages, devices, data, disk, network, W&B and Slurm: one line each, a remedy for each problem."""
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -10,12 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import asdict
-from dataclasses import dataclass
 from pathlib import Path
 
+from lottalora.cli.data_check import data_sets
+from lottalora.cli.finding import Check
+from lottalora.cli.finding import version
 from lottalora.distributed.cores import cores
 from lottalora.tracking import wandb_login as account
 from lottalora.uncaught import missing_package
@@ -42,25 +42,6 @@ SUITE = tuple(each for each in (*NEEDED, *OPTIONAL) if each not in OTHERS)  # wh
 LITTLE_DISK = 2e9  # bytes
 MIRROR = "ossci-datasets.s3.amazonaws.com"  # where torchvision downloads MNIST from
 PATIENCE = 3.0  # seconds without an answer
-DOWNLOADED = "the first run downloads it; without a network put the files there or set LOTTALORA_DATA"
-UNPACKED = "unpack set-a.tar.gz of physionet.org/content/challenge-2012 there, or set LOTTALORA_DATA"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was looked at.
-
-    Args:
-        name: of the thing.
-        state: "ok", "note" (some uses are not possible) or "broken" (no run is possible).
-        found: what was seen.
-        remedy: what to do where it is not ok.
-    """
-
-    name: str
-    state: str
-    found: str
-    remedy: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,14 +112,6 @@ def packages() -> Iterator[Check]:
             yield Check(name=package, state=state, found="not installed", remedy=f"pip install {package}")
 
 
-def version(package: str) -> str | None:
-    """Return a package's version, or None if it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def devices() -> Iterator[Check]:
     """Check that torch can be imported; list GPUs, cores and threads."""
     try:
@@ -156,68 +129,6 @@ def devices() -> Iterator[Check]:
     yield Check(name="devices", state="ok", found=found)
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     yield Check(name="threads", state="ok", found=f"{cores()} cores; OMP_NUM_THREADS {threads}")
-
-
-def data_sets() -> Iterator[Check]:
-    """Where the default config looks: LOTTALORA_DATA, else ~/.cache/lottalora."""
-    if os.environ.get("LOTTALORA_DATA") == "":
-        yield Check(
-            name="data",
-            state="broken",
-            found="LOTTALORA_DATA is set, and names no folder",
-            remedy="set it to the folder of the data, or unset it for ~/.cache/lottalora",
-        )
-    root = Path(os.environ.get("LOTTALORA_DATA") or Path.home() / ".cache" / "lottalora")
-    if version("scikit-learn") is not None:
-        yield Check(name="data digits", state="ok", found="comes with scikit-learn")
-    from lottalora.data import arxiv
-    from lottalora.data import cifar10
-    from lottalora.data import flowers102
-    from lottalora.data import mnist
-    from lottalora.data import molhiv
-
-    for name, files in (("mnist", mnist.FILES), ("cifar10", cifar10.FILES), ("flowers102", flowers102.FILES)):
-        folder, lacking = root / name / files.folder, files.missing(root / name)
-        missing = f"{len(lacking)} of {len(files.sums) + len(files.folders)} files missing in {folder}"
-        yield data_set(name, folder, missing if lacking else "", paths=files.present(root / name))
-    for name, archive in (("molhiv", molhiv.ARCHIVE), ("arxiv", arxiv.ARCHIVE)):
-        folder, lacking = root / "ogb" / archive.folder, archive.missing(root / "ogb")
-        missing = f"{len(lacking)} of {len(archive.names)} files missing in {folder}" if lacking else ""
-        yield data_set(name, folder, missing, paths=[folder / each for each in archive.names])
-    for name, pattern, remedy in (
-        ("physionet2012", "set-a/*.txt", UNPACKED),
-        ("halfcheetah", "**/data/metadata.json", DOWNLOADED),
-        ("imdb", "plain_text/*.parquet", DOWNLOADED),
-        ("wikitext", "*/*.parquet", DOWNLOADED),
-        ("tokenizers", "*/tokenizer.json", DOWNLOADED),
-    ):
-        folder = root / name
-        paths = sorted(folder.glob(pattern))
-        yield data_set(name, folder, "" if paths else f"no {pattern} in {folder}", remedy, paths=paths)
-
-
-def data_set(
-    name: str, folder: Path, missing: str, remedy: str = DOWNLOADED, *, paths: Iterable[Path] = ()
-) -> Check:
-    """A data set whose files are all there is opened: a file that is empty or cannot be read is named."""
-    if missing:
-        return Check(name=f"data {name}", state="note", found=missing, remedy=remedy)
-    wrong = [said for path in paths if (said := what_is_wrong_with(path))]
-    if wrong:
-        remedy = "delete it and bring it anew, or make it readable"
-        return Check(name=f"data {name}", state="note", found="; ".join(wrong[:3]), remedy=remedy)
-    return Check(name=f"data {name}", state="ok", found=str(folder))
-
-
-def what_is_wrong_with(path: Path) -> str:
-    """Why nothing can be read of a file; "" where the first byte can. A folder must hold something."""
-    try:
-        if path.is_dir():
-            return "" if any(path.iterdir()) else f"{path} is empty"
-        with path.open("rb") as file:
-            return "" if file.read(1) else f"{path} is empty"
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
 
 
 def disk(results: Path) -> Iterator[Check]:

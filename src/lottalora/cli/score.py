@@ -28,7 +28,9 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.artifacts.weights import Kept
     from lottalora.report.kept_runs import score_again
     from lottalora.scaffold import load
+    from lottalora.scaffold import read
 
+    read(asked.path)  # a file that is no artifact is refused before its row is looked for
     results = asked.results or asked.path.resolve().parent.parent
     row = row_of(asked.path, results)
     if asked.stride is not None and row["model"] != "gpt":

@@ -1,6 +1,7 @@
 """What a model is shipped as: in 16 bits, in 4 bits, and as seed and adapters; the paper's Table 10."""
 
 import argparse
+import sys
 
 from lottalora.cli.arguments import add_json
 from lottalora.cli.arguments import add_overrides
@@ -19,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Print one line per model; nothing is drawn or read."""
-    found = sizes(overrides_of(asked))
+    found, dense = sizes(overrides_of(asked))
+    if dense:
+        print(f"{dense} without a scaffold left out: a dense model is shipped whole", file=sys.stderr)
     if asked.json:
         print_json({"sizes": found})
         return 0
@@ -35,11 +38,13 @@ def run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def sizes(overrides: list[str]) -> list[dict]:
-    """The bytes of every model that the overrides name, counted on the meta device.
+def sizes(overrides: list[str]) -> tuple[list[dict], int]:
+    """The bytes of every model on a scaffold that the overrides name, and the number of those without one.
+
+    They are counted on the meta device.
 
     Raises:
-        ValueError: a cell cannot be run, or has no scaffold.
+        ValueError: a cell cannot be run, or none has a scaffold.
     """
     from lottalora.analysis.cost import compressed_bytes
     from lottalora.analysis.cost import dense_bytes
@@ -49,14 +54,15 @@ def sizes(overrides: list[str]) -> list[dict]:
     from lottalora.scaffold.artifact.precision import compressible
     from lottalora.sweeps.plan import sweep_of
 
-    found = []
+    found, dense = [], 0
     with sweep_of(overrides) as (cells, composer, _):
         for cell in cells:
             if cell.problem:
                 raise ValueError(cell.problem)
             cfg, _ = composer.config(cell.overrides)
             if not cfg.scaffold:
-                raise ValueError("A dense model is shipped whole. Leave out mode=baseline.")
+                dense += 1
+                continue
             net, account = on_meta(cfg)
             trained = {id(p): p.numel() for p in compressible(net).values() if p.requires_grad}  # tied: once
             matrices, vectors = trained.values(), account.trainable - sum(trained.values())
@@ -72,4 +78,6 @@ def sizes(overrides: list[str]) -> list[dict]:
                     "int4": compressed_bytes(matrices, vectors, "int4"),
                 }
             )
-    return found
+    if not found:
+        raise ValueError("A dense model is shipped whole. Leave out mode=baseline.")
+    return found, dense

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lottalora.cli.arguments import add_json
 from lottalora.cli.arguments import add_overrides
+from lottalora.cli.arguments import check_results
 from lottalora.cli.arguments import overrides_of
 from lottalora.cli.arguments import print_json
 
@@ -19,16 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print the status of a sweep, or of a results folder."""
+    """Print the status of a sweep, or of a results folder; return 1 if a run of the sweep cannot be run."""
     from lottalora.sweeps.status import of_folder
     from lottalora.sweeps.status import of_sweep
 
-    found = of_sweep(overrides_of(asked)) if asked.overrides else of_folder(asked.results or Path("results"))
+    if asked.overrides:
+        found = of_sweep(overrides_of(asked))
+    else:
+        results = asked.results or Path("results")
+        check_results(results)
+        found = of_folder(results)
     if asked.json:
         print_json(found)
     else:
         show(found)
-    return 0
+    return 1 if found["cannot_run"] else 0
 
 
 def show(found: dict) -> None:

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from lottalora.cli.arguments import check_results
+
 HELP = "send finished rows and offline runs to W&B"
 
 
@@ -24,6 +26,7 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.results import rows
     from lottalora.tracking import sync
 
+    check_results(asked.results)
     if not asked.offline:
         sync.check_server()
     found, problems = rows.read_all(asked.results)

@@ -125,14 +125,20 @@ class WikiText103(Text):
             raise ValueError(f"Unknown data.variant {variant!r}. Known: {', '.join(self.variants)}.")
         self.variant = variant
 
+    @classmethod
+    def files(cls, variant: str) -> dict[str, str]:
+        """The files of a variant, below the root, and the part that each belongs to."""
+        return {
+            f"{variant}/{part}-{number:05}-of-{count:05}.parquet": part
+            for part, count in cls.shards.items()
+            for number in range(count)
+        }
+
     def source(self) -> Source:
-        folder = Path(self.root)
+        folder, files = Path(self.root), self.files(self.variant)
         parts = {
-            part: tuple(
-                self.ensured(folder, f"{self.variant}/{part}-{number:05}-of-{count:05}.parquet")
-                for number in range(count)
-            )
-            for part, count in self.shards.items()
+            part: tuple(self.ensured(folder, file) for file in files if files[file] == part)
+            for part in self.shards
         }
         return Source(folder, parts)
 

@@ -35,6 +35,7 @@ from lottalora.sweeps.cells import key_of
 from lottalora.sweeps.packs import Pack
 from lottalora.sweeps.pool import Ended
 from lottalora.sweeps.pool import Job
+from lottalora.sweeps.pool import check_workers
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
 from lottalora.tasks.imports import before_lightning
@@ -78,8 +79,7 @@ class Sweep:
         self.bar = Bar(sys.stderr, ticking=False) if terminal else None
 
     def run(self) -> list[JobReturn]:
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"hydra.launcher.workers must be 1 or more, or null, got {self.workers}.")
+        check_workers(self.workers)
         preload(self.config)
         slots = [{}] if self.config.dry_run else slots_of(self.workers, self.config.trainer.accelerator)
         jobs = [self.job(pack) for pack in self.packs]

@@ -18,6 +18,7 @@ from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cost import WATTS
 from lottalora.sweeps.cost import Estimate
+from lottalora.sweeps.pool import check_workers
 from lottalora.sweeps.pool import visible_gpus
 from lottalora.sweeps.progress import sweep_of
 from lottalora.sweeps.progress import sweep_state
@@ -80,4 +81,6 @@ def costs(cells: Sequence[Cell], composer: Composer, master: DictConfig) -> dict
 
 def workers_of(master: DictConfig) -> int | None:
     """Return how many cells the launcher runs at once, or None where it does not say."""
-    return OmegaConf.select(master, "hydra.launcher.workers")
+    workers = OmegaConf.select(master, "hydra.launcher.workers")
+    check_workers(workers)
+    return workers

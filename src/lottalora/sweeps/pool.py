@@ -148,6 +148,14 @@ def stop(processes: Sequence[multiprocessing.Process]) -> None:
             process.join()
 
 
+def check_workers(workers: object) -> None:
+    """Refuse a number of runs at once that is neither a whole number, 1 or more, nor None."""
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ValueError(
+            f"hydra.launcher.workers must be a whole number, 1 or more, or null, got {workers!r}."
+        )
+
+
 def slots_of(workers: int | None, accelerator: str) -> list[dict[str, str]]:
     """The environment of each worker: a GPU each where there are any; else one worker for each core."""
     devices = [] if accelerator == "cpu" else visible_gpus()

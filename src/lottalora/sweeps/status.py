@@ -28,6 +28,7 @@ def of_sweep(overrides: list[str]) -> dict:
             ],
             "failed": [failure(cell_name(cell), now.causes[key_of(cell)]) for cell in now.failed],
             "waiting": len(now.waiting),
+            "cannot_run": sum(bool(cell.problem) for cell in cells),
             "hours": costs(now.unfinished, composer, master)["hours"],
         }
 
@@ -59,5 +60,6 @@ def of_folder(results: Path) -> dict:
             failure(" ".join(record["overrides"]) or digest, record) for digest, record in records.items()
         ],
         "waiting": None,
+        "cannot_run": None,
         "hours": None,
     }

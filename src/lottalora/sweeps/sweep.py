@@ -1,6 +1,7 @@
 """One multirun, for every launcher: its cells, without those that are done; at the end, what failed."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hydra.core.utils import configure_log
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from lottalora.artifacts import files
 from lottalora.config.check import check_devices
 from lottalora.config.check import check_folders
 from lottalora.results import failures
@@ -47,6 +49,8 @@ def run_sweep(
         check_writable(Path(config.hydra.sweep.dir))
         todo = cells if config.force else unfinished(cells, Path(config.paths.results))
     log.info("%s", counts_text(jobs, cells, todo))
+    if not config.dry_run and not config.force:
+        count_missing(cells, config)
     together = config.ensemble and not config.dry_run
     packs = ensembles(cells, {cell.digest for cell in todo}) if together else alone(todo)
     if together:
@@ -70,6 +74,23 @@ def run_packs(packs: Sequence[Pack], launcher: Launcher) -> Sequence[JobReturn]:
     elif any(pack.name for pack in packs):
         raise ValueError("ensemble=true works with hydra/launcher=pool alone. Type ensemble=false for Slurm.")
     return launcher.launch([cell.overrides for pack in packs for cell in pack.cells], initial_job_idx=0)
+
+
+def count_missing(cells: Sequence[Cell], config: DictConfig) -> None:
+    """Count the done runs whose artifact or weights are asked for and not there."""
+    results, lacking = Path(config.paths.results), Counter()
+    asked = {cell.digest: keys for cell in cells if (keys := files_asked(cell, config))}
+    done, _ = rows.read_done(results, asked.keys())
+    for digest, row in done.items():
+        lacking.update(files.missing(row, asked[digest], results))
+    for what, count in lacking.items():
+        log.warning("%d done without the %s asked for; force=true runs all again", count, what)
+
+
+def files_asked(cell: Cell, config: DictConfig) -> list[str]:
+    """The keys by which the cell asks for a file beside its row, its own overrides first."""
+    own = dict(word.partition("=")[::2] for word in cell.overrides)
+    return [key for key in files.ENTRIES if str(own.get(key, config[key])).lower() == "true"]
 
 
 def name_diverged(cells: Sequence[Cell], results: Path) -> None:

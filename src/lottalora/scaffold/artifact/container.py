@@ -135,9 +135,13 @@ def read(path: Path | str) -> Sealed:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is no file. Name a .safetensors file that lottalora wrote.")
     with open(path, "rb") as file:
-        first = file.read(8)
+        first, begun = file.read(8), file.read(1)
         if first.startswith(ZIP):
             raise ValueError(f"{path} is a file of torch.save, and no artifact: load it with torch.load.")
+        if begun not in (b"{", b""):
+            raise ValueError(
+                f"{path} is no artifact of lottalora: it does not begin as a safetensors file does."
+            )
         _header_length(first, status.st_size)  # before the rest is read
         file.seek(0)
         return from_bytes(bytearray(file.read(status.st_size)))
