@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from lottalora.scaffold.adapter import DTYPES
@@ -89,6 +90,8 @@ def _obstacle(matrix: Matrix) -> str | None:
     if not (value.is_complex() or value.dtype in DTYPES.values()):
         return f"is {str(value.dtype).removeprefix('torch.')}, and a scaffold is one of {', '.join(DTYPES)}"
     for owner in matrix.owners:
+        if isinstance(owner.module, torch.jit.ScriptModule):
+            return "is in a scripted or traced module, which cannot be changed"
         taken = OURS & (owner.module._parameters.keys() | owner.module._buffers.keys())
         if taken and owner.kind is not None:
             return f"stands beside a tensor {min(taken)!r} of its layer, a name that a scaffold layer needs"

@@ -20,7 +20,6 @@ from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.compose import Layout
 from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import compose as compose_weights
-from lottalora.scaffold.compose import composed_class
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
@@ -35,6 +34,8 @@ from lottalora.scaffold.matrices import Owner
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import is_vector
+from lottalora.scaffold.new_class import new_classes
+from lottalora.scaffold.new_class import refuse_fixed_classes
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_parallel
 from lottalora.scaffold.refuse import refuse_unused_ranks
@@ -43,13 +44,14 @@ from lottalora.scaffold.refuse import refuse_what_is_no_model
 from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.set_aside import change
 from lottalora.scaffold.siblings import share_inputs
+from lottalora.scaffold.splittable import attentions_to_split
+from lottalora.scaffold.splittable import refuse_what_cannot_be_split
 from lottalora.scaffold.state import check_state
 from lottalora.scaffold.streams import stream_names
 from lottalora.scaffold.tied_keys import follow_ties
 from lottalora.scaffold.tied_keys import tie_what_has_no_values
 from lottalora.scaffold.wrapping import Wrapping
 
-CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
 LAYERS = {"linear", "transposed", "convolution"}  # kinds with a layer of ours
 FROZEN = Adapter(rank=0, train_beta=False)  # h = W_seed x + b, nothing trained
 TRAINED = ("A", "B", "beta", "magnitude")
@@ -128,12 +130,13 @@ def wrap(
     way_of = {m.name: _way(m, place_of[m.name], places.composes(m.names)) for m in matrices}
     refuse_what_cannot_be(matrices, place_of, way_of, scaffold)
     refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
-    _try_classes(matrices, place_of, way_of)
+    attentions = attentions_to_split(matrices, place_of, way_of)
+    refuse_what_cannot_be_split(model, attentions)
+    refuse_fixed_classes(list(new_classes(matrices, place_of, way_of)))
 
     full = sum(p.numel() for p in model.parameters())
-    for matrix in matrices:
-        if place_of[matrix.name] != "keep" and way_of[matrix.name] == "attention":
-            _split(matrix.owners[0].module)
+    for attention in attentions.values():
+        _become(attention, SplitAttention(attention))
     entries = _convert_all(model, place_of, way_of, scaffold, drawn)
     model.register_load_state_dict_pre_hook(check_state)
     vectors = _freeze_vectors(model, places)
@@ -201,21 +204,13 @@ def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
     """How a matrix can be adapted or frozen: "attention", "layer" or "compose"; None if it cannot."""
     kinds, owners = matrix.kinds, matrix.owners
     if any(type(o.module) is nn.MultiheadAttention for o in owners):
-        return "attention" if len(owners) == 1 else None
+        packed = all(o.attribute in SplitAttention.PROJECTIONS for o in owners)
+        return "attention" if packed and len(owners) == 1 else None
     if kinds <= LAYERS and len(kinds) == 1:
         return "layer"
     if place == "freeze" and (kinds <= LAYERS or kinds <= {"linear", "embedding"}):
         return "layer" if all(o.module.max_norm is None for o in owners if o.kind == "embedding") else None
     return "compose" if composes else None
-
-
-def _try_classes(matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None]) -> None:
-    """Make the composed classes before anything is changed, since making one can fail."""
-    for matrix in matrices:
-        if place_of[matrix.name] == "keep" or way_of[matrix.name] != "compose":
-            continue
-        for owner in matrix.owners:
-            composed_class(type(owner.module), (owner.attribute,))
 
 
 def _convert(
@@ -326,7 +321,7 @@ def _replacement(
     if kind_of(module) != "convolution":
         return LottaLinear(W_seed, adapter, bias=bias, source=source)
     like = cast(nn.Conv2d, module)  # or another class with its attributes
-    layer = CONVOLUTIONS[len(like.kernel_size) - 1]
+    layer = convolution.convolution_like(like)
     return layer(W_seed, adapter, like=like, bias=bias, source=source)
 
 
@@ -367,11 +362,6 @@ def _freeze_vectors(model: nn.Module, places: Places) -> list[str]:
                 vars(module).setdefault("frozen_vectors", []).append(name)  # for `merge`
                 frozen.append(dotted(layer, name))
     return frozen
-
-
-def _split(attention: nn.Module) -> None:
-    if type(attention) is nn.MultiheadAttention:  # once, though it has several matrices
-        _become(attention, SplitAttention(attention))
 
 
 def _leave_fused_paths(model: nn.Module) -> None:

@@ -1,0 +1,74 @@
+"""The checks that `wrap` makes of each `nn.MultiheadAttention` before it splits it into projections."""
+
+from torch import nn
+
+from lottalora.scaffold.kinds import calls_otherwise
+from lottalora.scaffold.matrices import Matrix
+from lottalora.scaffold.matrices import dotted
+
+COPIED = ("in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+def attentions_to_split(
+    matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None]
+) -> dict[str, nn.MultiheadAttention]:
+    """The attentions of which a packed projection is not kept, by name.
+
+    Args:
+        matrices: all matrices of the model.
+        place_of: "keep", "freeze" or "adapt", by the matrix's name.
+        way_of: how the matrix can be adapted or frozen, by its name.
+    """
+    found: dict[str, nn.MultiheadAttention] = {}
+    for matrix in matrices:
+        owner = matrix.owners[0]
+        if place_of[matrix.name] != "keep" and way_of[matrix.name] == "attention":
+            assert isinstance(owner.module, nn.MultiheadAttention), "the way says so"
+            found[owner.layer] = owner.module
+    return found
+
+
+def refuse_what_cannot_be_split(model: nn.Module, attentions: dict[str, nn.MultiheadAttention]) -> None:
+    """Refuse to split an attention whose tensors others hold too, or whose out_proj is no plain layer.
+
+    Args:
+        model: the model that contains them.
+        attentions: those to split, by name.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, attention in attentions.items():
+        reason = _changed(attention) or _shared(model, attention)
+        if reason:
+            raise ValueError(
+                f"Attention {name!r} cannot be split into its projections: {reason}. Undo that before wrap, "
+                f"or keep=[{dotted(name, '*')!r}]."
+            )
+
+
+def _changed(attention: nn.MultiheadAttention) -> str | None:
+    """What was done to an attention that its projections would lose; None if nothing was."""
+    if calls_otherwise(attention):
+        return "its forward is another one than that of its class"
+    out = attention.out_proj
+    own = out._parameters.keys() | out._modules.keys() | out._buffers.keys()
+    if "weight" not in out._parameters or not own <= {"weight", "bias"}:
+        return f"its out_proj is not one plain weight and bias, but holds {', '.join(sorted(own))}"
+    return None
+
+
+def _shared(model: nn.Module, attention: nn.MultiheadAttention) -> str | None:
+    """What of an attention another module holds too; None if nothing is."""
+    out = attention.out_proj
+    copied = {id(attention._parameters.get(name)): name for name in COPIED}
+    copied |= {id(out.weight): "out_proj.weight"}
+    copied.pop(id(None), None)
+    for name, module in model.named_modules():
+        for child, held in module._modules.items():
+            if held is out and module is not attention:
+                return f"its out_proj is also {dotted(name, child)}"
+        for tensor, value in module._parameters.items():
+            if id(value) in copied and module is not attention and module is not out:
+                return f"its {copied[id(value)]} is also {dotted(name, tensor)}"
+    return None

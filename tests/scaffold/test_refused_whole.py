@@ -1,0 +1,142 @@
+"""What wrap would change by accident it refuses by name, and it leaves the model as it was."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from lottalora.scaffold import LottaLinear
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import wrap
+
+
+def refused(net, message, **arguments):
+    """Assert that wrap refuses a net in one line, and that no module or parameter is another one then."""
+    classes = [type(module) for module in net.modules()]
+    parameters = list(net.parameters())
+    with pytest.raises(ValueError, match=message) as error:
+        wrap(net, Scaffold(rank=2), **arguments)
+    assert "\n" not in str(error.value)
+    assert [type(module) for module in net.modules()] == classes
+    assert all(one is other for one, other in zip(net.parameters(), parameters, strict=True))
+
+
+def two_attentions(change):
+    net = nn.Sequential(nn.Linear(8, 8), nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2))
+    change(net[1], net[2])
+    return net
+
+
+def tie_weight(one, other):
+    other.out_proj.weight = one.out_proj.weight
+
+
+def share_module(one, other):
+    other.out_proj = one.out_proj
+
+
+def tie_bias(one, other):
+    other.in_proj_bias = one.in_proj_bias
+
+
+ATTENTIONS = {
+    "tied": (tie_weight, "'1' cannot be split .* its out_proj.weight is also 2.out_proj.weight. Undo that"),
+    "shared": (share_module, "'1' cannot be split .* its out_proj is also 2.out_proj"),
+    "tied bias": (tie_bias, "'1' cannot be split .* its in_proj_bias is also 2.in_proj_bias"),
+    "weight_norm": (
+        lambda one, other: nn.utils.parametrizations.weight_norm(one.out_proj),
+        "'1' cannot be split .* its out_proj is not one plain weight",
+    ),
+    "old spectral_norm": (
+        lambda one, other: nn.utils.spectral_norm(other.out_proj),
+        "'2' cannot be split .* its out_proj is not one plain weight",
+    ),
+    "pruned": (
+        lambda one, other: prune.random_unstructured(other.out_proj, "bias", 0.5),
+        "'2' cannot be split .* its out_proj is not one plain weight",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("case", ATTENTIONS)
+def test_attention_that_cannot_be_split_is_refused_and_can_be_kept(case):
+    change, message = ATTENTIONS[case]
+    net = two_attentions(change)
+    refused(net, message, compose=["*"])
+    wrap(net, Scaffold(rank=2), keep=["1.*", "2.*"])
+    assert isinstance(net[0], LottaLinear)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("compose", [[], ["*"]])
+def test_attention_with_a_normalised_projection_is_refused_and_can_be_kept(compose):
+    net = two_attentions(lambda one, other: nn.utils.weight_norm(one, "in_proj_weight"))
+    refused(net, "would still be trained densely: .*1.in_proj_weight_v", compose=compose)
+    wrap(net, Scaffold(rank=2), keep=["1.*"])
+
+
+class Slots(nn.Linear):
+    __slots__ = ("foo",)
+
+
+def test_layer_with_slots_is_refused_and_can_be_kept():
+    net = nn.Sequential(nn.Linear(8, 8), Slots(8, 8))
+    refused(net, r"Module '1' \(Slots\) cannot become another class in place .*: name it in keep=")
+    wrap(net, Scaffold(rank=2), keep=["1"])
+
+
+SCRIPTED = {
+    "script": lambda inner: torch.jit.script(inner),
+    "trace": lambda inner: torch.jit.trace(inner, torch.ones(1, 8)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", SCRIPTED)
+def test_scripted_modules_without_a_matrix_stay(how):
+    net = nn.Sequential(nn.Linear(8, 8), SCRIPTED[how](nn.Sequential(nn.ReLU(), nn.LayerNorm(8))))
+    account = wrap(net, Scaffold(rank=2))
+    net(torch.randn(3, 8)).sum().backward()
+    assert account.trainable == sum(p.numel() for p in net.parameters()) == 2 * 16 + 1 + 8 + 16
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("compose", [[], ["*"]])
+@pytest.mark.parametrize("how", SCRIPTED)
+def test_scripted_matrix_is_refused_and_can_be_kept(how, compose):
+    net = nn.Sequential(nn.Linear(8, 8), SCRIPTED[how](nn.Sequential(nn.Linear(8, 8))))
+    refused(net, "1.0.weight is in a scripted or traced module, which .*: name it in keep=", compose=compose)
+    account = wrap(net, Scaffold(rank=2), keep=["1"])
+    assert [entry.place for entry in account.entries] == ["adapt", "keep"]
+    net(torch.randn(3, 8)).sum().backward()
+
+
+class Hundredfold(nn.Linear):
+    def __call__(self, x):
+        return 100 * super().__call__(x)
+
+
+def with_another_forward():
+    layer = nn.Linear(8, 8)
+    old = layer.forward
+    layer.forward = lambda x: 100 * old(x)
+    return layer
+
+
+@pytest.mark.parametrize("layer", [lambda: Hundredfold(8, 8), with_another_forward])
+def test_layer_that_is_called_in_another_way_is_refused_and_can_be_kept_or_composed(layer):
+    torch.manual_seed(0)
+    for way in ("keep", "compose"):
+        net, x = nn.Sequential(nn.Linear(8, 8, bias=False), layer()), torch.randn(3, 8)
+        refused(net, "would still be trained densely: 1.weight")
+        before = net(x)
+        wrap(net, Scaffold(family="learned", rank=2), **{way: ["1"]})
+        torch.testing.assert_close(net(x), before)
+
+
+def test_attention_with_a_forward_of_its_own_is_refused():
+    net = nn.Sequential(nn.Linear(8, 8), nn.MultiheadAttention(8, 2))
+    old = net[1].forward
+    net[1].forward = lambda x: old(x, x, x)
+    refused(net, "'1' cannot be split .* its forward is another one than that of its class")
