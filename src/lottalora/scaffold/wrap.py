@@ -13,6 +13,7 @@ from lottalora.scaffold import convolution
 from lottalora.scaffold.account import Account
 from lottalora.scaffold.account import Entry
 from lottalora.scaffold.account import kept
+from lottalora.scaffold.account import trained_numbers
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
@@ -132,7 +133,8 @@ def wrap(
     refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
     attentions = attentions_to_split(matrices, place_of, way_of)
     refuse_what_cannot_be_split(model, attentions)
-    refuse_fixed_classes(list(new_classes(matrices, place_of, way_of)))
+    changes = list(new_classes(matrices, place_of, way_of))
+    refuse_fixed_classes(changes)
 
     full = sum(p.numel() for p in model.parameters())
     for attention in attentions.values():
@@ -190,9 +192,7 @@ def _record(
 
 def _account(model: nn.Module, entries: list[Entry], full: int) -> Account:
     """The account of a model that had `full` parameters before its matrices were converted."""
-    trained = sum(p.numel() for p in model.parameters())
-    constants = sum(entry.frozen for entry in entries if entry.place == "keep")
-    vectors = trained - constants - sum(entry.trained for entry in entries)
+    vectors = trained_numbers(model) - sum(entry.trained for entry in entries)
     replaced = sum(entry.frozen or entry.trained for entry in entries)
     return Account(tuple(entries), vectors, full - replaced - vectors, full)
 
@@ -204,8 +204,7 @@ def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
     """How a matrix can be adapted or frozen: "attention", "layer" or "compose"; None if it cannot."""
     kinds, owners = matrix.kinds, matrix.owners
     if any(type(o.module) is nn.MultiheadAttention for o in owners):
-        packed = all(o.attribute in SplitAttention.PROJECTIONS for o in owners)
-        return "attention" if packed and len(owners) == 1 else None
+        return "attention" if len(owners) == 1 and owners[0].known else None
     if kinds <= LAYERS and len(kinds) == 1:
         return "layer"
     if place == "freeze" and (kinds <= LAYERS or kinds <= {"linear", "embedding"}):
