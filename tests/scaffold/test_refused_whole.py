@@ -140,3 +140,83 @@ def test_attention_with_a_forward_of_its_own_is_refused():
     old = net[1].forward
     net[1].forward = lambda x: old(x, x, x)
     refused(net, "'1' cannot be split .* its forward is another one than that of its class")
+
+
+class Asking(nn.Module):
+    """Layers with a ReLU after each that is a Linear, by one of several questions."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.layers, self.last, self.ask = nn.ModuleList([nn.Linear(8, 8)]), nn.Linear(8, 8), ask
+
+    def forward(self, x):
+        for layer in [*self.layers, self.last]:
+            x = layer(x)
+            if self.is_linear(layer):
+                x = x.relu()
+        return x
+
+
+LINEAR = (nn.Linear, nn.Conv2d)
+
+
+class AskingByInstance(Asking):
+    def is_linear(self, layer):
+        return isinstance(layer, LINEAR)
+
+
+class AskingByType(Asking):
+    def is_linear(self, layer):
+        return type(layer) is nn.Linear
+
+
+class AskingOfTheLast(Asking):
+    def is_linear(self, layer):
+        return isinstance(self.last, nn.Conv1d | nn.Linear)
+
+
+@pytest.mark.parametrize("cls", [AskingByInstance, AskingByType, AskingOfTheLast])
+def test_forward_that_asks_whether_a_layer_is_a_linear_is_refused(cls):
+    asked = "1.last" if cls is AskingOfTheLast else "1.layers.0"
+    net = nn.Sequential(nn.Linear(8, 8), cls(1))
+    refused(
+        net,
+        f"'1' .{cls.__name__}. asks in its forward .* a Linear of torch, and after wrap '{asked}' is none",
+    )
+    wrap(net, Scaffold(rank=2), keep=["1"])
+
+
+def test_forward_that_asks_of_a_layer_that_is_kept_is_wrapped():
+    net = nn.Sequential(AskingOfTheLast(1))
+    wrap(net, Scaffold(rank=2), keep=["0.last"])
+    assert isinstance(net[0].layers[0], LottaLinear)
+
+
+class AskingElse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 8), nn.ReLU()])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x if isinstance(x, tuple) or isinstance(layer, nn.ReLU) else layer(x)
+        return x if type(x) is torch.Tensor else x[0]
+
+
+def test_forward_that_asks_something_else_is_wrapped():
+    net = AskingElse()
+    wrap(net, Scaffold(rank=2))
+    assert isinstance(net.layers[0], LottaLinear)
+
+
+def test_gps_layer_of_pyg_is_refused_since_it_would_skip_its_attention():
+    from torch_geometric.nn import GPSConv
+
+    net = nn.Sequential(GPSConv(8, None, heads=2))
+    refused(
+        net,
+        r"'0' \(GPSConv\) asks .* a MultiheadAttention of torch, and after wrap '0.attn' is none",
+    )
+    wrap(net, Scaffold(rank=2), keep=["0.attn"])
+    net[0](torch.randn(3, 8), None).sum().backward()
+    assert all(p.grad is not None for p in net[0].attn.parameters())

@@ -17,6 +17,7 @@ from lottalora.scaffold.account import trained_numbers
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.asked_classes import refuse_asked_classes
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.compose import Layout
 from lottalora.scaffold.compose import LottaWeight
@@ -135,6 +136,7 @@ def wrap(
     refuse_what_cannot_be_split(model, attentions)
     changes = list(new_classes(matrices, place_of, way_of))
     refuse_fixed_classes(changes)
+    refuse_asked_classes(model, changes)
 
     full = sum(p.numel() for p in model.parameters())
     for attention in attentions.values():
