@@ -220,3 +220,61 @@ def test_gps_layer_of_pyg_is_refused_since_it_would_skip_its_attention():
     wrap(net, Scaffold(rank=2), keep=["0.attn"])
     net[0](torch.randn(3, 8), None).sum().backward()
     assert all(p.grad is not None for p in net[0].attn.parameters())
+
+
+def hooked(net):
+    net["a"].weight.register_hook(lambda gradient: 0 * gradient)
+
+
+def hooked_after(net):
+    net["b"].in_proj_bias.register_post_accumulate_grad_hook(lambda parameter: None)
+
+
+def transposed(net):
+    net["c"].weight = nn.Parameter(net["a"].weight.data.T)
+
+
+def row_as_bias(net):
+    net["c"].bias = nn.Parameter(net["a"].weight.data[-1])
+
+
+def in_a_list(net):
+    net["c"].weights = [net["a"].weight]
+
+
+def in_a_dict(net):
+    net.weights = {"b": net["b"].in_proj_weight}
+
+
+def as_an_attribute(net):
+    vars(net["c"])["other"] = net["b"].out_proj.weight
+
+
+HOLDING = {
+    hooked: "a.weight has a hook on its gradient, and after wrap it has no gradient: remove the hook",
+    hooked_after: "b.in_proj_bias has a hook on its gradient",
+    transposed: "a.weight shares memory with c.weight: make them one parameter",
+    row_as_bias: "a.weight shares memory with c.bias",
+    in_a_list: "a.weight is also in c.weights: take it out before wrap, or name its layer in keep=",
+    in_a_dict: "b.in_proj_weight is also in weights: ",
+    as_an_attribute: "b.out_proj.weight is also in c.other: ",
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("hold", HOLDING)
+def test_weight_that_something_else_holds_is_refused(hold, device):
+    layers = {"a": nn.Linear(8, 8), "b": nn.MultiheadAttention(8, 2), "c": nn.Linear(8, 8)}
+    net = nn.ModuleDict(layers).to(device)
+    hold(net)
+    refused(net, HOLDING[hold])
+    wrap(net, Scaffold(rank=2), keep=[nn.MultiheadAttention, "a"] if "b." in HOLDING[hold] else ["a", "c"])
+
+
+def test_parameters_that_lie_side_by_side_in_one_storage_are_wrapped():
+    net = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8), nn.GRU(8, 8)])
+    whole = torch.randn(sum(p.numel() for p in net.parameters()))
+    for p, part in zip(net.parameters(), whole.split([p.numel() for p in net.parameters()]), strict=True):
+        p.data = part.view(p.shape)
+    wrap(net, Scaffold(rank=2), compose=["*"])
+    assert isinstance(net[1], LottaLinear)

@@ -134,6 +134,18 @@ def test_frozen_biases_keep_their_value():
     assert "blocks.0.fc1.bias" not in dict(net.named_parameters())
 
 
+@pytest.mark.parametrize("freeze", ["1", "1.bias", "2"])
+def test_frozen_vector_that_was_tied_to_a_trained_one_keeps_its_value(freeze):
+    net = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6), nn.LayerNorm(6)])
+    net[1].bias = net[2].bias = net[0].bias
+    wrap(net, Scaffold(rank=2), freeze=[freeze])
+    frozen = net[int(freeze[0])].bias
+    before = frozen.clone()
+    with torch.no_grad():
+        net[0].bias.add_(1)
+    assert not isinstance(frozen, nn.Parameter) and torch.equal(frozen, before)
+
+
 def test_state_holds_no_scaffold():
     net, _ = network()
     assert not [key for key in net.state_dict() if "W_seed" in key]

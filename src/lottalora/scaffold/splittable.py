@@ -47,6 +47,13 @@ def refuse_what_cannot_be_split(model: nn.Module, attentions: dict[str, nn.Multi
             )
 
 
+def copied(attention: nn.MultiheadAttention) -> dict[str, nn.Parameter]:
+    """The parameters of an attention that its projections copy, by name."""
+    own = {name: attention._parameters.get(name) for name in COPIED}
+    own["out_proj.weight"] = attention.out_proj._parameters.get("weight")
+    return {name: parameter for name, parameter in own.items() if parameter is not None}
+
+
 def _changed(attention: nn.MultiheadAttention) -> str | None:
     """What was done to an attention that its projections would lose; None if nothing was."""
     if calls_otherwise(attention):
@@ -61,14 +68,12 @@ def _changed(attention: nn.MultiheadAttention) -> str | None:
 def _shared(model: nn.Module, attention: nn.MultiheadAttention) -> str | None:
     """What of an attention another module holds too; None if nothing is."""
     out = attention.out_proj
-    copied = {id(attention._parameters.get(name)): name for name in COPIED}
-    copied |= {id(out.weight): "out_proj.weight"}
-    copied.pop(id(None), None)
+    names = {id(parameter): name for name, parameter in copied(attention).items()}
     for name, module in model.named_modules():
         for child, held in module._modules.items():
             if held is out and module is not attention:
                 return f"its out_proj is also {dotted(name, child)}"
         for tensor, value in module._parameters.items():
-            if id(value) in copied and module is not attention and module is not out:
-                return f"its {copied[id(value)]} is also {dotted(name, tensor)}"
+            if id(value) in names and module is not attention and module is not out:
+                return f"its {names[id(value)]} is also {dotted(name, tensor)}"
     return None

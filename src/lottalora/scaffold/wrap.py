@@ -38,6 +38,7 @@ from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import is_vector
 from lottalora.scaffold.new_class import new_classes
 from lottalora.scaffold.new_class import refuse_fixed_classes
+from lottalora.scaffold.other_holders import refuse_other_holders
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_parallel
 from lottalora.scaffold.refuse import refuse_unused_ranks
@@ -47,6 +48,7 @@ from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.set_aside import change
 from lottalora.scaffold.siblings import share_inputs
 from lottalora.scaffold.splittable import attentions_to_split
+from lottalora.scaffold.splittable import copied
 from lottalora.scaffold.splittable import refuse_what_cannot_be_split
 from lottalora.scaffold.state import check_state
 from lottalora.scaffold.streams import stream_names
@@ -134,6 +136,7 @@ def wrap(
     refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
     attentions = attentions_to_split(matrices, place_of, way_of)
     refuse_what_cannot_be_split(model, attentions)
+    refuse_other_holders(model, _replaced(matrices, place_of, attentions))
     changes = list(new_classes(matrices, place_of, way_of))
     refuse_fixed_classes(changes)
     refuse_asked_classes(model, changes)
@@ -149,6 +152,16 @@ def wrap(
     follow_ties(model)
     _record(model, scaffold, place_of, way_of, vectors)
     return _account(model, entries, full)
+
+
+def _replaced(
+    matrices: list[Matrix], place_of: dict[str, str], attentions: dict[str, nn.MultiheadAttention]
+) -> dict[str, nn.Parameter]:
+    """The parameters that are replaced, by name: matrices, and what attentions to split have of others."""
+    found = {m.name: m.parameter for m in matrices if place_of[m.name] != "keep"}
+    for layer, attention in attentions.items():
+        found |= {dotted(layer, name): parameter for name, parameter in copied(attention).items()}
+    return found
 
 
 def _convert_all(
@@ -318,7 +331,7 @@ def _replacement(
         return FrozenEmbedding(W_seed, source, cast(nn.Embedding, module))
     bias = cast(Tensor | None, module.bias)
     if bias is not None and frozen_bias:
-        bias = bias.detach()
+        bias = bias.detach().clone()  # it may be tied to one that is trained
     if kind_of(module) != "convolution":
         return LottaLinear(W_seed, adapter, bias=bias, source=source)
     like = cast(nn.Conv2d, module)  # or another class with its attributes
@@ -351,7 +364,7 @@ def _freeze_vectors(model: nn.Module, places: Places) -> list[str]:
     for layer, module in list(model.named_modules()):
         if isinstance(module, LottaLayer):
             if isinstance(module.bias, nn.Parameter) and places.of([dotted(layer, "bias")]) == "freeze":
-                value = module.bias.detach()
+                value = module.bias.detach().clone()
                 del module.bias
                 module.register_buffer("bias", value)
                 frozen.append(dotted(layer, "bias"))
@@ -359,7 +372,7 @@ def _freeze_vectors(model: nn.Module, places: Places) -> list[str]:
         for name, value in list(module.named_parameters(recurse=False)):
             if is_vector(module, name, value) and places.of([dotted(layer, name)]) == "freeze":
                 delattr(module, name)
-                module.register_buffer(name, value.detach())
+                module.register_buffer(name, value.detach().clone())
                 vars(module).setdefault("frozen_vectors", []).append(name)  # for `merge`
                 frozen.append(dotted(layer, name))
     return frozen
