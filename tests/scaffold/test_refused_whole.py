@@ -129,7 +129,7 @@ def test_layer_that_is_called_in_another_way_is_refused_and_can_be_kept_or_compo
     torch.manual_seed(0)
     for way in ("keep", "compose"):
         net, x = nn.Sequential(nn.Linear(8, 8, bias=False), layer()), torch.randn(3, 8)
-        refused(net, "would still be trained densely: 1.weight")
+        refused(net, "trained densely: 1.weight .*, with a forward or __call__ of its own.*Name each")
         before = net(x)
         wrap(net, Scaffold(family="learned", rank=2), **{way: ["1"]})
         torch.testing.assert_close(net(x), before)

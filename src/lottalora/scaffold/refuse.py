@@ -9,6 +9,7 @@ from torch import nn
 
 from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.kinds import calls_otherwise
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.places import in_one_line
@@ -126,7 +127,9 @@ def _left_dense(left: list[Matrix]) -> str:
     for cls, matrices in groups.items():
         names = [matrix.name for matrix in matrices]
         more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-        texts.append(f"{', '.join(names[:NAMES])}{more} ({cls.__name__})")
+        own = any(calls_otherwise(owner.module) for matrix in matrices for owner in matrix.owners)
+        holder = f"{cls.__name__}{', with a forward or __call__ of its own' * own}"
+        texts.append(f"{', '.join(names[:NAMES])}{more} ({holder})")
         embeddings = all("embedding" in matrix.kinds for matrix in matrices)
         argument = paste["keep" if embeddings else "compose"]
         shorts = [shown(cls)] if cls.__module__.startswith("torch.nn.modules") else _numbers_as_stars(names)

@@ -41,8 +41,9 @@ def refuse_what_cannot_be_split(model: nn.Module, attentions: dict[str, nn.Multi
     for name, attention in attentions.items():
         reason = _changed(attention) or _shared(model, attention)
         if reason:
+            which = f"Attention {name!r}" if name else "The model"
             raise ValueError(
-                f"Attention {name!r} cannot be split into its projections: {reason}. Undo that before wrap, "
+                f"{which} cannot be split into its projections: {reason}. Undo that before wrap, "
                 f"or keep=[{dotted(name, '*')!r}]."
             )
 

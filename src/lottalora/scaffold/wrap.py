@@ -116,7 +116,9 @@ def wrap(
     Raises:
         ValueError: an argument is of another kind; a matrix can be neither adapted nor frozen and is not
             kept; a pattern matches nothing; a weight is named in both keep= and freeze=; a layer cannot have
-            an option; the model is on a scaffold already, or in DDP or FSDP; or inference mode is on.
+            an option; the model is on a scaffold already, or in DDP or FSDP; something else holds a weight (a
+            hook, shared memory, a list of a module); a module cannot change its class, or a forward asks for
+            it; an attention cannot be split; or inference mode is on.
     """
     refuse_what_is_no_model(model, scaffold)
     if torch.is_inference_mode_enabled():
