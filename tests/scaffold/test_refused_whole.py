@@ -102,6 +102,15 @@ def test_scripted_modules_without_a_matrix_stay(how):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", SCRIPTED)
+def test_scripted_vector_cannot_be_frozen(how):
+    net = nn.Sequential(nn.Linear(8, 8), SCRIPTED[how](nn.Sequential(nn.LayerNorm(8))))
+    refused(
+        net, "1.0.weight is in a scripted or traced module, which .*: leave it out of freeze=", freeze=["1"]
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("compose", [[], ["*"]])
 @pytest.mark.parametrize("how", SCRIPTED)
 def test_scripted_matrix_is_refused_and_can_be_kept(how, compose):

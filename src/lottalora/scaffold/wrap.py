@@ -41,6 +41,7 @@ from lottalora.scaffold.new_class import refuse_fixed_classes
 from lottalora.scaffold.other_holders import refuse_other_holders
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_parallel
+from lottalora.scaffold.refuse import refuse_scripted_vectors
 from lottalora.scaffold.refuse import refuse_unused_ranks
 from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.refuse import refuse_what_is_no_model
@@ -135,6 +136,7 @@ def wrap(
     place_of = {m.name: "keep" if m.fixed else places.of(m.names) for m in matrices}
     way_of = {m.name: _way(m, place_of[m.name], places.composes(m.names)) for m in matrices}
     refuse_what_cannot_be(matrices, place_of, way_of, scaffold)
+    refuse_scripted_vectors(model, places)
     refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
     attentions = attentions_to_split(matrices, place_of, way_of)
     refuse_what_cannot_be_split(model, attentions)
