@@ -218,6 +218,13 @@ def test_forward_that_asks_something_else_is_wrapped():
     assert isinstance(net.layers[0], LottaLinear)
 
 
+def test_forward_that_was_written_by_torch_fx_is_wrapped():
+    net = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 8), nn.ReLU()))
+    wrap(net, Scaffold(rank=2))
+    net(torch.randn(3, 8)).sum().backward()
+    assert isinstance(net.get_submodule("0"), LottaLinear)
+
+
 def test_gps_layer_of_pyg_is_refused_since_it_would_skip_its_attention():
     from torch_geometric.nn import GPSConv
 

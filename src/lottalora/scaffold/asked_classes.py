@@ -106,9 +106,10 @@ def _method(cls: type, name: str) -> types.FunctionType | None:
     """A method of a class, without decorators; None if it is no function, or one of PyTorch's own."""
     found = inspect.getattr_static(cls, name, None)
     found = inspect.unwrap(found) if callable(found) else None
-    if not isinstance(found, types.FunctionType) or found.__module__.partition(".")[0] == "torch":
+    if not isinstance(found, types.FunctionType):
         return None
-    return found
+    module = found.__module__ or ""  # None for a function that torch.fx wrote
+    return None if module.partition(".")[0] == "torch" else found
 
 
 def _names(code: types.CodeType) -> set[str]:
