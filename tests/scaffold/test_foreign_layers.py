@@ -7,6 +7,7 @@ from torch import nn
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import SplitAttention
+from lottalora.scaffold import merge
 from lottalora.scaffold import wrap
 
 
@@ -90,6 +91,60 @@ def test_split_attention_takes_one_sequence_without_a_batch():
 def test_causal_hint_without_a_mask_is_refused():
     with pytest.raises(ValueError, match="attn_mask must be given too"):
         SplitAttention(attention())(*inputs(False), is_causal=True)
+
+
+def test_split_attention_returns_the_weights_after_dropout():
+    original = nn.MultiheadAttention(12, 3, dropout=0.5, dtype=torch.float64)
+    x, results = inputs(False), []
+    for module in (original, SplitAttention(original)):
+        torch.manual_seed(2)
+        results.append(module(*x))
+    torch.testing.assert_close(*results)
+
+
+ODD_MASKS = {  # for 2 examples, 3 heads, 5 queries and 7 keys
+    "uint8 padding": ({"key_padding_mask": PADDING.to(torch.uint8)}, "of booleans or floating-point"),
+    "uint8": ({"attn_mask": CAUSAL.to(torch.uint8)}, "of booleans or floating-point"),
+    "padding (S,)": ({"key_padding_mask": PADDING[0]}, r"must have the shape \(2, 7\), got \(7,\)"),
+    "padding (1, S)": ({"key_padding_mask": PADDING[:1]}, r"must have the shape \(2, 7\), got \(1, 7\)"),
+    "(1, S)": ({"attn_mask": CAUSAL[:1]}, r"shape \(5, 7\) or \(6, 5, 7\), got \(1, 7\)"),
+    "(T, 1)": ({"attn_mask": CAUSAL[:, :1]}, r"shape \(5, 7\) or \(6, 5, 7\), got \(5, 1\)"),
+    "(heads, T, S)": ({"attn_mask": CAUSAL.expand(3, 5, 7)}, r"or \(6, 5, 7\), got \(3, 5, 7\)"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_MASKS)
+def test_split_attention_refuses_the_masks_that_torch_refuses(case):
+    masks, message = ODD_MASKS[case]
+    original, x = attention(), inputs(False)
+    with pytest.raises((AssertionError, RuntimeError)):
+        original(*x, **masks)
+    with pytest.raises(ValueError, match=message):
+        SplitAttention(original)(*x, **masks)
+
+
+def test_split_attention_takes_the_masks_of_one_sequence():
+    original = attention()
+    x = [tensor[:, 0] for tensor in inputs(False)]
+    masks = {"key_padding_mask": PADDING[1], "attn_mask": CAUSAL.expand(3, 5, 7)}
+    torch.testing.assert_close(SplitAttention(original).eval()(*x, **masks), original(*x, **masks))
+    with pytest.raises(ValueError, match="key_padding_mask must have the shape"):
+        SplitAttention(original)(*x, key_padding_mask=PADDING[:1])
+
+
+def test_biases_of_an_attention_stay_untrained_or_tied():
+    net = nn.ModuleList([nn.MultiheadAttention(12, 3), nn.MultiheadAttention(12, 3), nn.Linear(12, 12)])
+    net[0].in_proj_bias.requires_grad_(False)
+    net[0].in_proj_weight.requires_grad_(False)
+    net[1].out_proj.bias.requires_grad_(False)
+    net[2].bias = net[0].out_proj.bias
+    wrap(net, Scaffold(rank=2), keep=["0.q_proj"])
+    assert not any(p.requires_grad for p in (net[0].q_proj.weight, net[0].q_proj.bias, net[0].k_proj.bias))
+    assert net[1].q_proj.bias.requires_grad and not net[1].out_proj.bias.requires_grad
+    assert net[2].bias is net[0].out_proj.bias
+    merge(net)
+    assert not (net[0].in_proj_bias.requires_grad or net[1].out_proj.bias.requires_grad)
+    assert net[2].bias is net[0].out_proj.bias
 
 
 @pytest.mark.filterwarnings("ignore:.*mismatched.*:UserWarning")

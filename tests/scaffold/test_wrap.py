@@ -134,6 +134,18 @@ def test_frozen_biases_keep_their_value():
     assert "blocks.0.fc1.bias" not in dict(net.named_parameters())
 
 
+@pytest.mark.parametrize("freeze", ["1", "1.bias", "2"])
+def test_frozen_vector_that_was_tied_to_a_trained_one_keeps_its_value(freeze):
+    net = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6), nn.LayerNorm(6)])
+    net[1].bias = net[2].bias = net[0].bias
+    wrap(net, Scaffold(rank=2), freeze=[freeze])
+    frozen = net[int(freeze[0])].bias
+    before = frozen.clone()
+    with torch.no_grad():
+        net[0].bias.add_(1)
+    assert not isinstance(frozen, nn.Parameter) and torch.equal(frozen, before)
+
+
 def test_state_holds_no_scaffold():
     net, _ = network()
     assert not [key for key in net.state_dict() if "W_seed" in key]
@@ -324,6 +336,29 @@ def test_account_of_a_dense_model_trains_everything():
     account = Account.of_dense(Network())
     assert account.trainable == account.full == account.full_plus_adapters
     assert account.internal_trainable == 0
+
+
+def test_account_counts_what_asks_for_no_gradient_as_frozen():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.LayerNorm(8))
+    net[1].requires_grad_(False)
+    net[2].requires_grad_(False)
+    dense = Account.of_dense(net)
+    account = wrap(net, Scaffold(rank=2), keep=["1"])
+    assert (dense.trainable, dense.vectors_frozen, dense.full) == (72, 24, 160)
+    assert account.trainable == sum(p.numel() for p in net.parameters() if p.requires_grad) == 2 * 16 + 1 + 8
+    assert (account.entries[1].trained, account.entries[1].frozen) == (0, 64)
+    assert account.vectors_frozen == 8 + 16
+
+
+@pytest.mark.parametrize("way", ["requires_grad_", "no_grad"])
+def test_attention_is_adapted_as_a_linear_is_in_a_model_without_gradients(way):
+    net = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
+    net.requires_grad_(way == "no_grad")
+    with torch.set_grad_enabled(way != "no_grad"):
+        account = wrap(net, Scaffold(rank=2))
+    assert set(places(account).values()) == {"adapt"} and len(account.entries) == 5
+    assert account.trainable == sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert account.full == 4 * 64 + 32 + 64 + 8
 
 
 def test_table_states_both_denominators():

@@ -16,8 +16,8 @@ class Entry:
     Args:
         name: the matrix's dotted name in the model before `wrap`.
         shape: its shape before `wrap`.
-        place: "adapt" (random and frozen, with an adapter), "freeze" (random and frozen) or "keep" (dense and
-            trained).
+        place: "adapt" (random and frozen, with an adapter), "freeze" (random and frozen) or "keep" (dense,
+            and trained unless its requires_grad is False).
         rank: the rank of the adapter; None without an adapter.
         trained: the count of trained numbers: A, B, β and the parameters of options, or the kept matrix.
         frozen: the count of frozen numbers, drawn from the seed or constants of the model.
@@ -55,7 +55,8 @@ class Account:
         entries = tuple(kept(matrix) for matrix in find_matrices(model))
         full = sum(p.numel() for p in model.parameters())
         matrices = sum(entry.trained + entry.frozen for entry in entries)
-        return cls(entries, full - matrices, 0, full)
+        vectors = trained_numbers(model) - sum(entry.trained for entry in entries)
+        return cls(entries, vectors, full - matrices - vectors, full)
 
     @property
     def trainable(self) -> int:
@@ -113,11 +114,16 @@ class Account:
         return "\n".join(text)
 
 
+def trained_numbers(model: nn.Module) -> int:
+    """How many numbers the parameters of a model have that ask for a gradient."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def kept(matrix: Matrix) -> Entry:
     """The entry of a matrix that `wrap` leaves unchanged: dense and trained, or a constant."""
     notes = [f"tied: {', '.join(matrix.names[1:])}"] if len(matrix.owners) > 1 else []
     trained, frozen = matrix.value.numel(), 0
-    if matrix.fixed:
+    if not matrix.parameter.requires_grad:
         trained, frozen = frozen, trained
         notes.append("a constant: requires_grad is False")
     return Entry(matrix.name, tuple(matrix.value.shape), "keep", None, trained, frozen, "; ".join(notes))

@@ -1,5 +1,7 @@
 """nn.MultiheadAttention with four separate projections, so that each can be adapted."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +21,7 @@ class SplitAttention(nn.Module):
     off.
 
     Args:
-        original: the attention to split; its projections are copied.
+        original: the attention to split; its projections are copied, except the bias of out.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
     """
@@ -37,8 +39,7 @@ class SplitAttention(nn.Module):
         self.kdim, self.vdim, self.head_dim = original.kdim, original.vdim, original.head_dim
         self.batch_first, self.dropout = original.batch_first, original.dropout
         self.add_zero_attn = original.add_zero_attn
-        weights, biases = _projections(original)
-        for name, weight, bias in zip(self.PROJECTIONS, weights, biases, strict=True):
+        for name, weight, bias in zip(self.PROJECTIONS, *_projections(original), strict=True):
             self.add_module(name, _linear(weight, bias))
         self.bias_k, self.bias_v = original.bias_k, original.bias_v  # one added key and value, (1, 1, E)
 
@@ -88,7 +89,7 @@ class SplitAttention(nn.Module):
             The output, (N, T, E), and the weights, (N, T, S) or (N, heads, T, S), or None.
 
         Raises:
-            ValueError: is_causal=True without attn_mask.
+            ValueError: is_causal=True without attn_mask, or a mask of another dtype or shape.
         """
         refuse_symbolic(query, "an attention on a scaffold")
         if is_causal and attn_mask is None:
@@ -100,6 +101,12 @@ class SplitAttention(nn.Module):
         elif not self.batch_first:
             q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         seen = k.shape[1]  # S, without the keys of add_bias_kv and add_zero_attn
+        if key_padding_mask is not None:
+            expected = (seen,) if single else (len(k), seen)
+            _check_mask("key_padding_mask", key_padding_mask, [expected])
+        if attn_mask is not None:
+            per_query = (q.shape[1], seen)
+            _check_mask("attn_mask", attn_mask, [per_query, (len(q) * self.num_heads, *per_query)])
         q, k, v = (self._heads(x) for x in (q, self._longer(k, self.bias_k), self._longer(v, self.bias_v)))
         mask = self._mask(q, key_padding_mask, attn_mask)  # added to the scores
         if mask is not None:  # (N or 1, heads or 1, T, S)
@@ -108,7 +115,8 @@ class SplitAttention(nn.Module):
         if need_weights:
             scores = q @ k.mT / q.shape[-1] ** 0.5  # (N, heads, T, S)
             weights = F.softmax(scores if mask is None else scores + mask, dim=-1)
-            attended = F.dropout(weights, self.dropout, self.training) @ v
+            weights = F.dropout(weights, self.dropout, self.training)
+            attended = weights @ v
         else:
             dropout = self.dropout if self.training else 0.0
             attended = F.scaled_dot_product_attention(q, k, v, mask, dropout)
@@ -151,6 +159,15 @@ class SplitAttention(nn.Module):
         return mask
 
 
+def _check_mask(name: str, mask: Tensor, shapes: list[tuple[int, ...]]) -> None:
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(f"{name} must be of booleans or floating-point numbers, got {mask.dtype}.")
+    if tuple(mask.shape) not in shapes:
+        raise ValueError(
+            f"{name} must have the shape {' or '.join(map(str, shapes))}, got {tuple(mask.shape)}."
+        )
+
+
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask to add to the scores: −∞ where a boolean mask is True, and 0 elsewhere."""
     if mask.dtype != torch.bool:
@@ -158,19 +175,27 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, float("-inf"))
 
 
-def _projections(original: nn.MultiheadAttention) -> tuple[list[Tensor], list[Tensor | None]]:
+def _projections(original: nn.MultiheadAttention) -> tuple[list[nn.Parameter], list[nn.Parameter | None]]:
+    """The weights and the biases of q, k, v and out, new ones except for the bias of out."""
     if original.in_proj_weight is not None:
-        weights = list(original.in_proj_weight.chunk(3))
+        weights = _copies(original.in_proj_weight, 3)
     else:
-        weights = [original.q_proj_weight, original.k_proj_weight, original.v_proj_weight]
-    biases = [None] * 3 if original.in_proj_bias is None else list(original.in_proj_bias.chunk(3))
-    return [*weights, original.out_proj.weight], [*biases, original.out_proj.bias]
+        separate = (original.q_proj_weight, original.k_proj_weight, original.v_proj_weight)
+        weights = [copy for weight in separate for copy in _copies(weight, 1)]
+    biases = [None] * 3 if original.in_proj_bias is None else _copies(original.in_proj_bias, 3)
+    out = original.out_proj
+    out_weight, out_bias = cast(nn.Parameter, out.weight), cast(nn.Parameter | None, out.bias)
+    return [*weights, *_copies(out_weight, 1)], [*biases, out_bias]
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def _copies(packed: nn.Parameter, parts: int) -> list[nn.Parameter]:
+    pieces = (piece.clone() for piece in packed.detach().chunk(parts))
+    return [nn.Parameter(piece, requires_grad=packed.requires_grad) for piece in pieces]
+
+
+def _linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Linear:
     out, columns = weight.shape
-    linear = nn.Linear(columns, out, bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.detach().clone())
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone())
+    linear = nn.Linear(columns, out, bias=False, device="meta")
+    linear.weight = weight
+    linear.register_parameter("bias", bias)
     return linear

@@ -135,6 +135,11 @@ class LottaConv3d(LottaConv):
     """
 
 
+def convolution_like(like: Convolution) -> type[LottaConv]:
+    """The class of ours with as many dimensions as a convolution, or as another class with its attributes."""
+    return (LottaConv1d, LottaConv2d, LottaConv3d)[len(like.kernel_size) - 1]
+
+
 def composed_is_faster(out: int, columns: int, rank: int) -> bool:
     """Whether a training step with the one kernel β W_seed + s B A is faster than one with two paths.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TypeGuard
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -41,9 +42,12 @@ def register_layer(cls: type[nn.Module], kind: str) -> None:
 def kind_of(module: nn.Module) -> str | None:
     """The kind of a layer, one of KINDS; None for any other module.
 
-    A subclass of a known layer has its kind if it does not override `forward`.
+    A subclass of a known layer has its kind if it does not override `forward`. A layer whose call is another
+    one has none: it is scripted or traced, overrides `__call__`, or has a `forward` of its own.
     """
     cls = type(module)
+    if issubclass(cls, torch.jit.ScriptModule) or calls_otherwise(module):
+        return None
     registered = next(_registered(cls), None)
     if registered is not None:
         return registered
@@ -53,6 +57,11 @@ def kind_of(module: nn.Module) -> str | None:
         if issubclass(cls, base) and (cls.forward, cls._conv_forward) == (base.forward, base._conv_forward):
             return "convolution"
     return "embedding" if cls.forward is nn.Embedding.forward else None
+
+
+def calls_otherwise(module: nn.Module) -> bool:
+    """Whether calling a module runs something else than the `forward` of its class."""
+    return "forward" in vars(module) or type(module).__call__ is not nn.Module.__call__
 
 
 def _registered(cls: type[nn.Module]) -> Iterator[str]:

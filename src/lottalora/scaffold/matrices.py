@@ -32,6 +32,11 @@ class Owner:
         """The kind of the layer, see `kind_of`, if the parameter is its weight; else None."""
         return kind_of(self.module) if self.attribute == "weight" else None
 
+    @property
+    def known(self) -> bool:
+        """Whether the parameter is the weight of a layer of a known kind, or a projection of attention."""
+        return self.kind is not None or is_projection(self.module, self.attribute)
+
 
 @dataclass
 class Matrix:
@@ -39,11 +44,13 @@ class Matrix:
 
     Args:
         value: the parameter, or one projection of attention's packed parameter.
+        parameter: the parameter.
         names: all its dotted names; tied weights and modules used twice have more than one.
         owners: the modules that hold it.
     """
 
     value: Tensor
+    parameter: nn.Parameter
     names: list[str] = field(default_factory=list)
     owners: list[Owner] = field(default_factory=list)
 
@@ -63,7 +70,7 @@ class Matrix:
 
         That is a parameter without a gradient that belongs to no layer of a known kind.
         """
-        return not self.value.requires_grad and self.kinds == {None}
+        return not self.parameter.requires_grad and not any(owner.known for owner in self.owners)
 
 
 def find_matrices(model: nn.Module) -> list[Matrix]:
@@ -77,16 +84,18 @@ def find_matrices(model: nn.Module) -> list[Matrix]:
     """
     found: dict[object, Matrix] = {}
     for layer, module in model.named_modules(remove_duplicate=False):
-        for names, key, value, attribute in _own_matrices(layer, module):
-            matrix = found.setdefault(key, Matrix(value))
+        for names, key, value, parameter, attribute in _own_matrices(layer, module):
+            matrix = found.setdefault(key, Matrix(value, parameter))
             matrix.names += names
             if not any(o.module is module and o.attribute == attribute for o in matrix.owners):
                 matrix.owners.append(Owner(layer, module, attribute))
     return list(found.values())
 
 
-def _own_matrices(layer: str, module: nn.Module) -> Iterator[tuple[list[str], object, Tensor, str]]:
-    """(names, identity, value, attribute) of the matrices that one module holds directly.
+def _own_matrices(
+    layer: str, module: nn.Module
+) -> Iterator[tuple[list[str], object, Tensor, nn.Parameter, str]]:
+    """(names, identity, value, parameter, attribute) of the matrices that one module holds directly.
 
     Tied matrices have the same identity.
     """
@@ -102,12 +111,28 @@ def _own_matrices(layer: str, module: nn.Module) -> Iterator[tuple[list[str], ob
         full = dotted(layer, name)
         if name == "in_proj_weight" and type(module) is nn.MultiheadAttention:
             for projection, part in zip(SplitAttention.PROJECTIONS, value.chunk(3), strict=False):
-                yield [dotted(layer, projection, "weight"), full], (id(value), projection), part, projection
+                yield (
+                    [dotted(layer, projection, "weight"), full],
+                    (id(value), projection),
+                    part,
+                    value,
+                    projection,
+                )
         elif name.endswith("_proj_weight") and type(module) is nn.MultiheadAttention:
             projection = name.removesuffix("_weight")
-            yield [dotted(layer, projection, "weight"), full], id(value), value, projection
+            yield [dotted(layer, projection, "weight"), full], id(value), value, value, projection
         else:
-            yield [full], id(value), value, name
+            yield [full], id(value), value, value, name
+
+
+def is_projection(module: nn.Module, attribute: str) -> bool:
+    """Whether `Owner.attribute` is one of an attention's projections q, k and v.
+
+    Args:
+        module: any module.
+        attribute: the parameter's name in the module, or that of the projection.
+    """
+    return type(module) is nn.MultiheadAttention and attribute in SplitAttention.PROJECTIONS
 
 
 def is_vector(module: nn.Module, name: str, value: Tensor) -> bool:

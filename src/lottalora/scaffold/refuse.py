@@ -4,12 +4,16 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.kinds import calls_otherwise
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
+from lottalora.scaffold.matrices import dotted
+from lottalora.scaffold.places import Places
 from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.places import shown
 
@@ -63,6 +67,27 @@ def refuse_what_cannot_be(
         )
 
 
+def refuse_scripted_vectors(model: nn.Module, places: Places) -> None:
+    """Refuse to freeze the vectors of scripted or traced modules.
+
+    Args:
+        model: the model.
+        places: the patterns of `wrap`.
+
+    Raises:
+        ValueError: `freeze` names one.
+    """
+    for layer, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, _ in module.named_parameters(recurse=False):
+            if places.of([dotted(layer, name)]) == "freeze":
+                raise ValueError(
+                    f"{dotted(layer, name)} is in a scripted or traced module, which cannot be changed: "
+                    "leave it out of freeze=."
+                )
+
+
 def refuse_unused_ranks(adapted: Sequence[Sequence[str]], scaffold: Scaffold) -> None:
     """Refuse a key of `scaffold.ranks` that no adapted matrix has.
 
@@ -89,6 +114,8 @@ def _obstacle(matrix: Matrix) -> str | None:
     if not (value.is_complex() or value.dtype in DTYPES.values()):
         return f"is {str(value.dtype).removeprefix('torch.')}, and a scaffold is one of {', '.join(DTYPES)}"
     for owner in matrix.owners:
+        if isinstance(owner.module, torch.jit.ScriptModule):
+            return "is in a scripted or traced module, which cannot be changed"
         taken = OURS & (owner.module._parameters.keys() | owner.module._buffers.keys())
         if taken and owner.kind is not None:
             return f"stands beside a tensor {min(taken)!r} of its layer, a name that a scaffold layer needs"
@@ -123,7 +150,9 @@ def _left_dense(left: list[Matrix]) -> str:
     for cls, matrices in groups.items():
         names = [matrix.name for matrix in matrices]
         more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-        texts.append(f"{', '.join(names[:NAMES])}{more} ({cls.__name__})")
+        own = any(calls_otherwise(owner.module) for matrix in matrices for owner in matrix.owners)
+        holder = f"{cls.__name__}{', with a forward or __call__ of its own' * own}"
+        texts.append(f"{', '.join(names[:NAMES])}{more} ({holder})")
         embeddings = all("embedding" in matrix.kinds for matrix in matrices)
         argument = paste["keep" if embeddings else "compose"]
         shorts = [shown(cls)] if cls.__module__.startswith("torch.nn.modules") else _numbers_as_stars(names)

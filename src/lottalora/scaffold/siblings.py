@@ -86,7 +86,9 @@ def _groups(module: nn.Module) -> list[tuple[nn.Module, ...]]:
 
 
 def _names(cls: type[nn.Module]) -> Iterator[Names]:
-    """The names of such layers in a class; a class that overrides `forward` has none."""
+    """The names of such layers in a class; a class that overrides `forward`, or is scripted, has none."""
+    if issubclass(cls, torch.jit.ScriptModule):
+        return
     for base in cls.__mro__:
         if getattr(base, "forward", None) is cls.forward:
             yield from vars(base).get(DECLARED, KNOWN.get(f"{base.__module__}.{base.__qualname__}", ()))

@@ -13,14 +13,15 @@ from lottalora.scaffold import convolution
 from lottalora.scaffold.account import Account
 from lottalora.scaffold.account import Entry
 from lottalora.scaffold.account import kept
+from lottalora.scaffold.account import trained_numbers
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
+from lottalora.scaffold.asked_classes import refuse_asked_classes
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.compose import Layout
 from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import compose as compose_weights
-from lottalora.scaffold.compose import composed_class
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
@@ -35,21 +36,27 @@ from lottalora.scaffold.matrices import Owner
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import is_vector
+from lottalora.scaffold.new_class import new_classes
+from lottalora.scaffold.new_class import refuse_fixed_classes
+from lottalora.scaffold.other_holders import refuse_other_holders
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_parallel
+from lottalora.scaffold.refuse import refuse_scripted_vectors
 from lottalora.scaffold.refuse import refuse_unused_ranks
 from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.refuse import refuse_what_is_no_model
 from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.set_aside import change
 from lottalora.scaffold.siblings import share_inputs
+from lottalora.scaffold.splittable import attentions_to_split
+from lottalora.scaffold.splittable import copied
+from lottalora.scaffold.splittable import refuse_what_cannot_be_split
 from lottalora.scaffold.state import check_state
 from lottalora.scaffold.streams import stream_names
 from lottalora.scaffold.tied_keys import follow_ties
 from lottalora.scaffold.tied_keys import tie_what_has_no_values
 from lottalora.scaffold.wrapping import Wrapping
 
-CONVOLUTIONS = (convolution.LottaConv1d, convolution.LottaConv2d, convolution.LottaConv3d)
 LAYERS = {"linear", "transposed", "convolution"}  # kinds with a layer of ours
 FROZEN = Adapter(rank=0, train_beta=False)  # h = W_seed x + b, nothing trained
 TRAINED = ("A", "B", "beta", "magnitude")
@@ -110,7 +117,9 @@ def wrap(
     Raises:
         ValueError: an argument is of another kind; a matrix can be neither adapted nor frozen and is not
             kept; a pattern matches nothing; a weight is named in both keep= and freeze=; a layer cannot have
-            an option; the model is on a scaffold already, or in DDP or FSDP; or inference mode is on.
+            an option; the model is on a scaffold already, or in DDP or FSDP; something else holds a weight (a
+            hook, shared memory, a list of a module); a module cannot change its class, or a forward asks for
+            it; an attention cannot be split; or inference mode is on.
     """
     refuse_what_is_no_model(model, scaffold)
     if torch.is_inference_mode_enabled():
@@ -127,13 +136,18 @@ def wrap(
     place_of = {m.name: "keep" if m.fixed else places.of(m.names) for m in matrices}
     way_of = {m.name: _way(m, place_of[m.name], places.composes(m.names)) for m in matrices}
     refuse_what_cannot_be(matrices, place_of, way_of, scaffold)
+    refuse_scripted_vectors(model, places)
     refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
-    _try_classes(matrices, place_of, way_of)
+    attentions = attentions_to_split(matrices, place_of, way_of)
+    refuse_what_cannot_be_split(model, attentions)
+    refuse_other_holders(model, _replaced(matrices, place_of, attentions))
+    changes = list(new_classes(matrices, place_of, way_of))
+    refuse_fixed_classes(changes)
+    refuse_asked_classes(model, changes)
 
     full = sum(p.numel() for p in model.parameters())
-    for matrix in matrices:
-        if place_of[matrix.name] != "keep" and way_of[matrix.name] == "attention":
-            _split(matrix.owners[0].module)
+    for attention in attentions.values():
+        _become(attention, SplitAttention(attention))
     entries = _convert_all(model, place_of, way_of, scaffold, drawn)
     model.register_load_state_dict_pre_hook(check_state)
     vectors = _freeze_vectors(model, places)
@@ -142,6 +156,16 @@ def wrap(
     follow_ties(model)
     _record(model, scaffold, place_of, way_of, vectors)
     return _account(model, entries, full)
+
+
+def _replaced(
+    matrices: list[Matrix], place_of: dict[str, str], attentions: dict[str, nn.MultiheadAttention]
+) -> dict[str, nn.Parameter]:
+    """The parameters that are replaced, by name: matrices, and what attentions to split have of others."""
+    found = {m.name: m.parameter for m in matrices if place_of[m.name] != "keep"}
+    for layer, attention in attentions.items():
+        found |= {dotted(layer, name): parameter for name, parameter in copied(attention).items()}
+    return found
 
 
 def _convert_all(
@@ -187,9 +211,7 @@ def _record(
 
 def _account(model: nn.Module, entries: list[Entry], full: int) -> Account:
     """The account of a model that had `full` parameters before its matrices were converted."""
-    trained = sum(p.numel() for p in model.parameters())
-    constants = sum(entry.frozen for entry in entries if entry.place == "keep")
-    vectors = trained - constants - sum(entry.trained for entry in entries)
+    vectors = trained_numbers(model) - sum(entry.trained for entry in entries)
     replaced = sum(entry.frozen or entry.trained for entry in entries)
     return Account(tuple(entries), vectors, full - replaced - vectors, full)
 
@@ -201,21 +223,12 @@ def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
     """How a matrix can be adapted or frozen: "attention", "layer" or "compose"; None if it cannot."""
     kinds, owners = matrix.kinds, matrix.owners
     if any(type(o.module) is nn.MultiheadAttention for o in owners):
-        return "attention" if len(owners) == 1 else None
+        return "attention" if len(owners) == 1 and owners[0].known else None
     if kinds <= LAYERS and len(kinds) == 1:
         return "layer"
     if place == "freeze" and (kinds <= LAYERS or kinds <= {"linear", "embedding"}):
         return "layer" if all(o.module.max_norm is None for o in owners if o.kind == "embedding") else None
     return "compose" if composes else None
-
-
-def _try_classes(matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None]) -> None:
-    """Make the composed classes before anything is changed, since making one can fail."""
-    for matrix in matrices:
-        if place_of[matrix.name] == "keep" or way_of[matrix.name] != "compose":
-            continue
-        for owner in matrix.owners:
-            composed_class(type(owner.module), (owner.attribute,))
 
 
 def _convert(
@@ -322,11 +335,11 @@ def _replacement(
         return FrozenEmbedding(W_seed, source, cast(nn.Embedding, module))
     bias = cast(Tensor | None, module.bias)
     if bias is not None and frozen_bias:
-        bias = bias.detach()
+        bias = bias.detach().clone()  # it may be tied to one that is trained
     if kind_of(module) != "convolution":
         return LottaLinear(W_seed, adapter, bias=bias, source=source)
     like = cast(nn.Conv2d, module)  # or another class with its attributes
-    layer = CONVOLUTIONS[len(like.kernel_size) - 1]
+    layer = convolution.convolution_like(like)
     return layer(W_seed, adapter, like=like, bias=bias, source=source)
 
 
@@ -355,7 +368,7 @@ def _freeze_vectors(model: nn.Module, places: Places) -> list[str]:
     for layer, module in list(model.named_modules()):
         if isinstance(module, LottaLayer):
             if isinstance(module.bias, nn.Parameter) and places.of([dotted(layer, "bias")]) == "freeze":
-                value = module.bias.detach()
+                value = module.bias.detach().clone()
                 del module.bias
                 module.register_buffer("bias", value)
                 frozen.append(dotted(layer, "bias"))
@@ -363,15 +376,10 @@ def _freeze_vectors(model: nn.Module, places: Places) -> list[str]:
         for name, value in list(module.named_parameters(recurse=False)):
             if is_vector(module, name, value) and places.of([dotted(layer, name)]) == "freeze":
                 delattr(module, name)
-                module.register_buffer(name, value.detach())
+                module.register_buffer(name, value.detach().clone())
                 vars(module).setdefault("frozen_vectors", []).append(name)  # for `merge`
                 frozen.append(dotted(layer, name))
     return frozen
-
-
-def _split(attention: nn.Module) -> None:
-    if type(attention) is nn.MultiheadAttention:  # once, though it has several matrices
-        _become(attention, SplitAttention(attention))
 
 
 def _leave_fused_paths(model: nn.Module) -> None:
