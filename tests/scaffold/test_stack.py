@@ -93,6 +93,16 @@ def test_output_and_gradients_are_those_of_each_layer(form, beta, bias, rows, mo
     assert paths_taken(net) == {"stack": 3}
 
 
+def test_gradient_that_can_be_differentiated_counts_a_tied_part_once(monkeypatch):
+    by(Form.ACCUMULATE, monkeypatch)
+    net = made()
+    net.k.beta = net.q.beta
+    h = net(torch.randn(5, 6, dtype=DOUBLE)).square().sum()
+    (once,) = torch.autograd.grad(h, [net.q.beta], retain_graph=True)
+    (again,) = torch.autograd.grad(h, [net.q.beta], create_graph=True)
+    torch.testing.assert_close(again, once)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_first_and_second_derivatives_pass_gradcheck(dropout):
     net = made()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import merge
@@ -75,3 +76,24 @@ def test_script_is_refused_with_what_works(name):
     net, _ = wrapped(name)
     with pytest.raises(ValueError, match="torch.jit.script cannot compile .*: call torch.export.export or"):
         torch.jit.script(net)
+
+
+def test_a_graph_of_make_fx_follows_beta():
+    model, x = nn.Sequential(nn.Linear(256, 256)), torch.randn(64, 256)
+    wrap(model, Scaffold(rank=2))
+    graph = make_fx(model)(x)
+    with torch.no_grad():
+        model[0].beta.add_(1)
+    torch.testing.assert_close(graph(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "model", [nn.Linear(64, 64), nn.TransformerEncoderLayer(64, 2, 64, batch_first=True).eval()]
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused_by_name(model):
+    model = nn.Sequential(model)
+    wrap(model, Scaffold(rank=2))
+    nested = torch.nested.nested_tensor([torch.randn(2, 64), torch.randn(3, 64)])
+    with pytest.raises(ValueError, match="takes no nested tensor"), torch.no_grad():
+        model(nested)

@@ -9,6 +9,7 @@ from torch import nn
 
 from lottalora.scaffold.stack import stacked
 from lottalora.scaffold.tracing import refuse_symbolic
+from lottalora.scaffold.tracing import refuse_unusual
 
 
 class SplitAttention(nn.Module):
@@ -92,6 +93,7 @@ class SplitAttention(nn.Module):
             ValueError: is_causal=True without attn_mask, or a mask of another dtype or shape.
         """
         refuse_symbolic(query, "an attention on a scaffold")
+        refuse_unusual(query)
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True is a hint about attn_mask, so attn_mask must be given too.")
         single = query.dim() == 2  # (T, E): no batch axis

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.local_rows import to_local
 from lottalora.scaffold.marks import is_untouched
 from lottalora.scaffold.marks import mark
+from lottalora.scaffold.marks import mark_of
 from lottalora.scaffold.matrices import tensors_of
 from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.seeds import check_seed
@@ -57,8 +59,9 @@ def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | Non
     Args:
         model: a model on a scaffold.
         seed: the number of the scaffold.
-        held: scaffolds of this model by number, which are copied and not drawn again; one that it lacks is
-            drawn and added. For training over few scaffolds, where drawing would take as long as a step.
+        held: scaffolds of this model by number, which are copied and not drawn again; one that it lacks, or
+            has of another backbone seed or dtype, is drawn and added. For training over few scaffolds, where
+            drawing would take as long as a step.
 
     Raises:
         ValueError: `seed` is not a whole number in 0 … 2⁶⁴ − 1; or the model has no scaffold, or a W_seed
@@ -67,11 +70,14 @@ def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | Non
     Source: the paper's Meta-LoRA, Table 4.
     """
     check_seed(seed)
+    wanted = [(layer, replace(source, redraw=seed)) for layer, source in _sources(model)]
     known = [] if held is None else held.get(seed, [])
-    for place, (layer, source) in enumerate(_sources(model)):
-        layer.redraw(replace(source, redraw=seed), known[place] if known else None)
+    if len(known) != len(wanted) or not all(map(_is_draw, known, wanted)):
+        known = []  # of another backbone seed or dtype
+    for place, (layer, source) in enumerate(wanted):
+        layer.redraw(source, known[place] if known else None)
     if held is not None and not known:
-        held[seed] = [to_local(layer.W_seed).clone() for layer, _ in _sources(model)]
+        held[seed] = [mark(to_local(layer.W_seed).clone(), source) for layer, source in wanted]
 
 
 def verify(model: nn.Module) -> list[str]:
@@ -90,6 +96,13 @@ def verify(model: nn.Module) -> list[str]:
     return [name for name, layer in scaffold_layers(model).items() if layer.differs()]
 
 
+def _is_draw(held: Tensor, wanted: tuple[Frozen, Source]) -> bool:
+    """Whether a held draw is that of the source that is wanted, in the layer's dtype."""
+    layer, source = wanted
+    found = mark_of(held)
+    return found is not None and found.source == source and found.dtype is layer.W_seed.dtype
+
+
 def _sources(model: nn.Module) -> list[tuple[LottaLayer | FrozenEmbedding, Source]]:
     found = []
     for name, layer in scaffold_layers(model).items():
@@ -105,26 +118,78 @@ def _sources(model: nn.Module) -> list[tuple[LottaLayer | FrozenEmbedding, Sourc
 def without_scaffold(model: nn.Module) -> Iterator[None]:
     """A context manager that sets every W_seed to 0 and restores it at the end.
 
-    It shows whether the trained model needs its scaffold.
+    It shows whether the trained model needs its scaffold. A W_seed that gets another source inside, as by
+    `set_backbone_seed`, stays 0 and is drawn from it at the end.
 
     Raises:
-        ValueError: the model has no scaffold.
+        ValueError: the model has no scaffold, or is in a block that draws W_seed at each call.
 
     Source: the paper's Table 2, "trained with scaffold, then removed".
     """
-    layers = scaffold_layers(model).values()
-    held = [(layer, to_local(layer.W_seed).clone(), is_untouched(layer.W_seed)) for layer in layers]
+    layers = scaffold_layers(model)
+    for name, layer in layers.items():
+        if layer.drawn_at_calls:
+            raise ValueError(
+                f"W_seed of layer {name!r} is drawn at each call now, by regenerated or scaffolds_per_row: "
+                "leave that block before without_scaffold."
+            )
+    held = [Removed.of(layer) for layer in layers.values()]
     try:
-        for layer, _, _ in held:
-            to_local(layer.W_seed).zero_()
-            layer.removed = True
+        for each in held:
+            to_local(each.layer.W_seed).zero_()
+            each.layer.removed = True
         yield
     finally:
-        for layer, before, untouched in held:
-            to_local(layer.W_seed).copy_(before)  # read again, since FSDP may move W_seed in its first call
-            layer.removed = False
-            if untouched and layer.source is not None:
-                mark(layer.W_seed, layer.source)
+        for each in held:
+            each.put_back()
+
+
+class Removed(NamedTuple):
+    """What `without_scaffold` keeps of a layer.
+
+    Args:
+        layer: the layer.
+        before: its W_seed, or the rows that this process has, (local rows, in).
+        source: of that W_seed.
+        untouched: whether that W_seed was as it was drawn.
+        removed: whether an outer block had set it to 0.
+    """
+
+    layer: Frozen
+    before: Tensor
+    source: Source | None
+    untouched: bool
+    removed: bool
+
+    @classmethod
+    def of(cls, layer: Frozen) -> "Removed":
+        """What is to be put back into this layer."""
+        before, untouched = to_local(layer.W_seed).clone(), is_untouched(layer.W_seed)
+        return cls(layer, before, layer.source, untouched, layer.removed)
+
+    def put_back(self) -> None:
+        """Put W_seed back; one with another source or dtype than before is drawn."""
+        layer, W_seed = self.layer, self.layer.W_seed  # read again: FSDP may move W_seed in its first call
+        layer.removed = self.removed
+        cast = self.untouched and W_seed.dtype is not self.before.dtype
+        if layer.source is not None and not self.removed and (cast or layer.source != self.source):
+            layer.redraw(layer.source)
+            return
+        to_local(W_seed).copy_(self.before)
+        if self.untouched and layer.source is not None:
+            mark(W_seed, layer.source)
+
+
+def refuse_other_block(name: str, layer: Frozen) -> None:
+    """Refuse a layer whose rows have adapters or scaffolds of their own already.
+
+    Raises:
+        ValueError: it is such a layer.
+    """
+    if "forward" in vars(layer):
+        raise ValueError(
+            f"Layer {name!r} is in a block of per_row or scaffolds_per_row already: leave that block first."
+        )
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:

@@ -42,8 +42,8 @@ from lottalora.scaffold.reparametrization import refuse_assignment
 from lottalora.scaffold.reparametrization import refusing_text
 from lottalora.scaffold.tracing import inside_export
 from lottalora.scaffold.tracing import inside_functional_call
-from lottalora.scaffold.tracing import refuse_quantization
 from lottalora.scaffold.tracing import refuse_script
+from lottalora.scaffold.tracing import refuse_unusual
 from lottalora.scaffold.tracing import untraced
 from lottalora.scaffold.w_seed import holds
 from lottalora.scaffold.w_seed import is_drawn
@@ -76,6 +76,7 @@ class Frozen(nn.Module):
     padding_idx: int | None = None  # the row of an embedding that stays 0
     wrapping: Wrapping | None = None  # how `wrap` was called; None for a layer that was built by hand
     removed: bool = False  # whether `without_scaffold` has set W_seed to 0
+    drawn_at_calls: bool = False  # whether `regenerated` or `scaffolds_per_row` draws it for each call
     __repr__ = refusing_text(nn.Module.__repr__)
 
     def __init__(self, W_seed: Tensor, source: Source | None) -> None:
@@ -111,12 +112,14 @@ class Frozen(nn.Module):
         W_seed = self.W_seed
         with untraced():
             if not W_seed.is_meta:
-                if drawn is None:
+                if self.removed:
+                    to_local(W_seed).zero_()
+                elif drawn is None:
                     fill(W_seed, source)
                 else:
                     to_local(W_seed).copy_(drawn)
                 if not is_shared_out(W_seed):
-                    mark(W_seed, source)
+                    mark(W_seed, source, untouched=not self.removed)
                 self._clear_padding()
             self._write_record()
             self._settle()
@@ -138,8 +141,8 @@ class Frozen(nn.Module):
             self._check_while_compiling()
             return
         self._check_record()
-        if type(x) is not Tensor or x.is_quantized:
-            refuse_quantization(x)
+        if type(x) is not Tensor or x.is_quantized or x.is_nested:
+            refuse_unusual(x)
         W_seed = self.W_seed
         absent = W_seed.is_meta and not x.is_meta
         if self.source is None and not self._lost and not absent:

@@ -37,6 +37,8 @@ def _obstacle(layer: Layer, owned: set[int]) -> str | None:
     changed = reparametrized(layer, (*TRAINED, "bias"))
     if changed:
         return changed
+    if layer.removed or layer.drawn_at_calls or "forward" in vars(layer):
+        return "it is in a block of without_scaffold, regenerated or per_row. Leave that block first."
     if is_shared_out(layer.W_seed) or isinstance(layer.W_seed, nn.Parameter):
         return "its rows are shared out among processes (fsdp). Load its state into a model that is not."
     if layer.W_seed.is_meta:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch import nn
 from torch.autograd import forward_ad
+from torch.fx.experimental import proxy_tensor
 
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.cost import Form
@@ -178,6 +179,8 @@ def find_obstacle(layer: Layer, x: Tensor) -> str | None:
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return "torch.func and forward-mode derivatives transform the reference"
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # public, without a type
+    if proxy_tensor.get_proxy_mode() is not None:
+        return "make_fx traces, and β is no number of the graph"
     if tracing or type(x) not in (Tensor, nn.Parameter):
         return f"x is traced, or a {type(x).__name__}"
     if type(W_seed) not in (Tensor, nn.Parameter) or W_seed.requires_grad:

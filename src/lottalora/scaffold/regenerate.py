@@ -24,7 +24,7 @@ def regenerated(model: nn.Module) -> Iterator[nn.Module]:
 
     Raises:
         ValueError: a W_seed cannot be drawn at each call: it was given, is trained or sharded, was written
-            to, or is of a family that factorises the whole matrix.
+            to, is of a family that factorises the whole matrix, or is set to 0 by `without_scaffold`.
     """
     layers = scaffold_layers(model)
     for name, layer in layers.items():
@@ -35,6 +35,7 @@ def regenerated(model: nn.Module) -> Iterator[nn.Module]:
     hooks = [layer.register_forward_hook(drop) for layer in layers.values()]
     try:
         for layer in layers.values():
+            layer.drawn_at_calls = True
             drop(layer)
         with torch.no_grad():
             yield model
@@ -42,12 +43,17 @@ def regenerated(model: nn.Module) -> Iterator[nn.Module]:
         for hook in hooks:
             hook.remove()
         for name, layer in layers.items():
+            layer.drawn_at_calls = False
             layer.W_seed = new_like(layer.W_seed, devices[name])  # which draws it
 
 
 def obstacle(layer: Frozen) -> str | None:
     """Why the W_seed of a layer has to stay in memory; None if it can be drawn at each call."""
     W_seed = layer.W_seed
+    if layer.removed:
+        return "without_scaffold has set it to 0"
+    if layer.drawn_at_calls:
+        return "a block of regenerated or scaffolds_per_row does so already"
     if layer.source is None:
         return "it was given, and no seed gives it back"
     if type(W_seed) is not torch.Tensor or W_seed.is_meta:

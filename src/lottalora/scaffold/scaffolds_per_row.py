@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold.backbone import refuse_other_block
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.frozen import Frozen
@@ -31,7 +32,8 @@ def scaffolds_per_row(model: nn.Module, numbers: Sequence[int]) -> Iterator[nn.M
             the first axis of every adapted layer's input.
 
     Raises:
-        ValueError: a layer is no linear one, has DoRA's magnitudes, or was given its W_seed.
+        ValueError: a layer is no linear one, has DoRA's magnitudes, was given its W_seed, or is in another
+            block of this kind.
 
     Source: the paper, Figure 3, where the scaffold says which digits one adapter is to name.
     """
@@ -41,17 +43,25 @@ def scaffolds_per_row(model: nn.Module, numbers: Sequence[int]) -> Iterator[nn.M
     try:
         for layer in layers.values():
             W_seeds = [drawn(layer, number) for number in chosen]
+            layer.drawn_at_calls = True
             layer.__dict__["_composed"] = refuse_reading
             layer.__dict__["forward"] = partial(by_row, layer, W_seeds, place.to(layer.W_seed.device))
         yield model
     finally:
         for layer in layers.values():
+            layer.drawn_at_calls = False
             layer.__dict__.pop("forward", None)
             layer.__dict__.pop("_composed", None)
 
 
 def checked(name: str, layer: Frozen) -> LottaLinear:
     """The layer, if its rows can have scaffolds of their own."""
+    refuse_other_block(name, layer)
+    if layer.removed or layer.drawn_at_calls:
+        raise ValueError(
+            f"Layer {name!r} is in a block of without_scaffold or regenerated: leave that before "
+            "scaffolds_per_row."
+        )
     if isinstance(layer, LottaLinear) and layer.magnitude is None and layer.source is not None:
         return layer
     raise ValueError(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold.backbone import refuse_other_block
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.layers import LottaLinear
@@ -120,7 +121,8 @@ class Adapters:
 
         Raises:
             ValueError: there is no such adapter, or a layer is no linear one or has an option of DoRA's kind;
-                or the net reads a layer's weight in place of calling the layer.
+                or the net reads a layer's weight in place of calling the layer; or another block of this
+                kind, or of `scaffolds_per_row`, is open.
         """
         chosen = {name: self.state(name) for name in dict.fromkeys(names)}
         place = torch.tensor([list(chosen).index(name) for name in names])
@@ -133,6 +135,7 @@ class Adapters:
                     f"Layer {key!r} cannot take another adapter for each row: it is no plain linear one. "
                     "Call set_adapter for one adapter at a time."
                 )
+            refuse_other_block(key, layer)
             layers[key] = layer
         try:
             for key, layer in layers.items():

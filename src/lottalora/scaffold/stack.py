@@ -261,6 +261,8 @@ def _gradients_as_written(
     rows = x.reshape(-1, x.shape[-1])
     blocks = _blocks(rows, layers)
     mask = joined(list(draw_masks(rows, blocks, how.dropout, how.seed)), blocks, rows)
+    # A part that two layers share is differentiated as two, whose gradients autograd then adds.
+    layers = [Parts(*(part.view_as(part) for part in layer)) for layer in layers]
     low = rows if mask is None else rows * zero_some_(torch.ones_like(rows), mask)
     h = [
         layer.beta * F.linear(rows, layer.W) + how.scale * F.linear(F.linear(low, layer.A), layer.B)

@@ -50,15 +50,19 @@ def refuse_symbolic(x: Tensor, what: str) -> None:
         )
 
 
-def refuse_quantization(x: Tensor) -> None:
-    """Refuse a quantized input, and the one with which `torch.ao.quantization` traces a model to quantize it.
+def refuse_unusual(x: Tensor) -> None:
+    """Refuse a nested or quantized input, and the one by which `torch.ao.quantization` traces a model.
 
     Args:
         x: the input of a scaffold layer, of any shape.
 
     Raises:
-        ValueError: it is one of the two.
+        ValueError: it is one of the three.
     """
+    if isinstance(x, Tensor) and x.is_nested:
+        raise ValueError(
+            "A layer on a scaffold takes no nested tensor: pad it, by torch.nested.to_padded_tensor(x, 0)."
+        )
     tracer = type(getattr(x, "tracer", None)).__module__ if isinstance(x, torch.fx.Proxy) else ""
     if tracer.startswith(QUANTIZERS) or (isinstance(x, Tensor) and x.is_quantized):
         raise ValueError(
