@@ -208,6 +208,9 @@ WAYS_TO_WRITE = {
     "operator": lambda W: operator.imul(W, 2.0),
     "operator on data": lambda W: operator.iadd(W.data, 2.0),
     "several": lambda W: torch._foreach_mul_([W], 2.0),
+    "inplace of relu": lambda W: F.relu(W, inplace=True),
+    "inplace of dropout": lambda W: F.dropout(W, 0.5, inplace=True),
+    "max_norm": lambda W: F.embedding(torch.tensor([0]), W.view(len(W), -1), max_norm=0.1),
 }
 
 

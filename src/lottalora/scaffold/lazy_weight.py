@@ -148,6 +148,8 @@ def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: 
         )
     in_place = name.endswith("_") and not name.endswith("__") or name in OPERATORS or func in WRITING
     written = args[0] if args and in_place else kwargs.get("tensor" if in_place else "out")
+    if kwargs.get("inplace") or kwargs.get("max_norm") is not None:
+        written = args, kwargs  # F.relu writes into its input then, F.embedding into its weight
     if written is not None and any(isinstance(each, LazyWeight) for each in tree_leaves(written)):
         raise ValueError(
             f"{name} would write into a weight that is composed from W_seed, A, B and β: write into these, "
