@@ -95,6 +95,13 @@ def test_control_of_physionet_without_a_folder_is_refused():
     assert "name the folder of set-a/, such as DATA/physionet2012; or type --sample" in ran.stderr
 
 
+def test_nearest_neighbour_by_random_tokens_finds_the_colours_of_the_made_flowers():
+    words = ("model=vit_random", "model.size=tiny", "data.image_size=32", "data.sample=true")
+    said = said_by("control_flowers102.py", *words)
+    (share,) = re.findall(r"^nearest neighbour: ([\d.]+) % of 102 of made images", said, re.MULTILINE)
+    assert float(share) > 30  # of 102 classes
+
+
 def ran(*words: str) -> subprocess.CompletedProcess:
     paths = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
     done = subprocess.run(
