@@ -257,7 +257,8 @@ def shortened(blocks: list[Block]) -> str:
         for condition in ("full", "scaffold", "no_scaffold"):
             group = [line for line in block.lines if line.condition == condition]
             cells_.append("<br>".join(short_text(block, line) for line in group))
-        lines.append(cells_)
+        if any(cells_[2:]):  # not LoRA or a head alone
+            lines.append(cells_)
     return table_text(head, lines)
 
 
