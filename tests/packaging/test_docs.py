@@ -12,6 +12,11 @@ from lottalora.cli.main import main
 from lottalora.report import docs
 from lottalora.report import docs_pages
 from lottalora.report.blocks import blocks_of
+from lottalora.report.evidence import ASK_WHY
+from lottalora.report.evidence import cells
+from lottalora.report.evidence import evidence_of
+from lottalora.report.reasons import reason_of
+from lottalora.report.reasons import reasons
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
@@ -40,6 +45,16 @@ def site(tmp_path_factory):
 def test_pages_and_figure_say_what_the_rows_say(blocks):
     stale = docs_pages.stale(ROOT, blocks)
     assert not stale, f"stale: {[path.name for path in stale]}. Run: python -m lottalora report --docs"
+
+
+def test_each_cell_that_differs_has_a_reason_and_each_reason_a_cell_and_a_finding(blocks):
+    found = evidence_of(blocks)
+    covered = [(cell, reason_of(cell)) for cell in cells() if found.find(cell).kind in ASK_WHY]
+    without = [dict(cell.line) for cell, reason in covered if reason is None]
+    assert not without, "say why in src/lottalora/report/reasons.toml"
+    assert {reason.name for _, reason in covered} == {reason.name for reason in reasons()}
+    headings = re.findall(r"^## (.*)$", (ROOT / "docs/findings.md").read_text(), flags=re.MULTILINE)
+    assert {reason.finding for reason in reasons()} <= set(headings)
 
 
 def test_readme_can_be_read_in_three_minutes():

@@ -15,6 +15,7 @@ from lottalora.analysis.cost import GPT
 from lottalora.analysis.metrics import metric_of
 from lottalora.analysis.speed import table_9
 from lottalora.cli.main import main
+from lottalora.report import docs_pages
 from lottalora.report.blocks import blocks_of
 from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import cells
@@ -24,6 +25,7 @@ from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN
 from lottalora.report.over_families import SPREAD
 from lottalora.report.over_families import SWEEPS
+from lottalora.report.reasons import reason_of
 from lottalora.sweeps.cells import Composer
 from tests.rows.factory import make_row
 
@@ -77,8 +79,9 @@ def test_three_runs_are_tested_and_two_are_not():
     asked = cell("14", "scaffold", 8)
     assert find(asked, scaffolds(0.968, 0.9685, 0.969)).kind == "agrees"
     two = find(asked, scaffolds(0.965, 0.968))
-    assert (two.kind, two.ours) == ("untested", "96.50, 96.80 (n = 2)")
+    assert (two.kind, two.ours) == ("untested_within", "96.50, 96.80 (n = 2)")
     assert two.verdict == "within the margin, n = 2, untested"
+    assert find(asked, scaffolds(0.93, 0.94)).kind == "untested_outside"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,16 @@ def test_three_runs_are_tested_and_two_are_not():
 )
 def test_verdict_is_that_of_an_equivalence_test(scores, said):
     assert verdict(scores, cell("14", "scaffold", 8), ACCURACY)[0] == said
+
+
+def test_a_cell_that_differs_names_its_reason_and_one_that_agrees_none():
+    low, high = cell("14", "scaffold", 1), cell("14", "scaffold", 8)
+    assert reason_of(low).name == "low ranks" and reason_of(high) is None
+    rows = scaffolds(0.91, 0.911, 0.912, rank=1, alpha=1) + scaffolds(0.968, 0.9685, 0.969)
+    page = docs_pages.fill("<!-- rows: evidence -->\n<!-- /rows -->", blocks_of(rows))
+    lines = [line for line in page.splitlines() if line.startswith("| mnist, medium | scaffold |")]
+    assert "differs, 1.77 above: [low ranks](findings.md#mnist-ranks-1-and-2-lie-above-the-paper)" in lines[0]
+    assert lines[3].endswith("| agrees, 0.05 above |")
 
 
 def test_average_over_sizes_waits_for_every_size():

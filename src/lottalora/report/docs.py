@@ -1,6 +1,5 @@
 """The blocks that README and docs are filled with: one function each, from rows to Markdown."""
 
-from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -14,10 +13,7 @@ from lottalora.analysis.benchmarks import NINE
 from lottalora.analysis.benchmarks import pair_title
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import MNIST_SIZES
-from lottalora.report.evidence import cells
-from lottalora.report.evidence import evidence_of
 from lottalora.report.evidence import paper_block
 from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import runs_text
@@ -260,33 +256,6 @@ def shortened(blocks: list[Block]) -> str:
         if any(cells_[2:]):  # not LoRA or a head alone
             lines.append(cells_)
     return table_text(head, lines)
-
-
-@fills
-def evidence(blocks: list[Block]) -> str:
-    """Every number of the paper, table by table."""
-    found = evidence_of(blocks)
-    head = ["benchmark", "condition", "rank", "metric", "paper", "ours", "verdict"]
-    tables: dict[str, list[list[str]]] = {}
-    for cell in cells():
-        finding, line = found.find(cell), cell.line
-        name = f"{line['benchmark']}, {line['variant']}"
-        columns = [name, line["condition"], line["rank"] or "–", line["metric"], line["mean"]]
-        tables.setdefault(line["table"], []).append([*columns, finding.ours, finding.verdict])
-    parts = []
-    for number in sorted(tables, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0)):
-        title = f"## Table {number}" if number.isdigit() else f"## Section {number.removeprefix('sec')}"
-        parts += [title, table_text(head, tables[number], numbers=(4, 5))]
-    return "\n\n".join(parts)
-
-
-@fills
-def evidence_counts(blocks: list[Block]) -> str:
-    """How many of the paper's numbers have which verdict."""
-    found = evidence_of(blocks)
-    kinds = Counter(found.find(cell).kind for cell in cells())
-    lines = [[said, str(kinds[kind])] for kind, said in KINDS.items()]
-    return table_text(["the paper's numbers", str(kinds.total())], lines, numbers=[1])
 
 
 def betas(lines: Iterable[Line]) -> list[float]:

@@ -14,8 +14,10 @@ import inspect
 import re
 from pathlib import Path
 
+from lottalora.report import docs_evidence  # noqa: F401 - adds its blocks to MAKERS
+from lottalora.report import stories  # noqa: F401 - likewise
 from lottalora.report.blocks import Block
-from lottalora.report.stories import MAKERS
+from lottalora.report.docs import MAKERS
 from lottalora.results.atomic_write import write_whole
 
 MARKED = re.compile(r"<!-- rows: (?P<asked>[^>]*?) -->(?P<text>.*?)<!-- /rows -->", re.DOTALL)

@@ -113,13 +113,15 @@ KINDS = {
     "agrees": "agrees: a difference as large as the margin is ruled out at 5 %",
     "differs": "differs at 5 %, and is not shown to agree",
     "undecided": "undecided: neither was shown",
-    "untested": "too few runs for a test (n < 3)",
+    "untested_within": "too few runs for a test (n < 3), within the margin",
+    "untested_outside": "too few runs for a test (n < 3), outside the margin",
     "within": "within the margin, counted or measured once",
     "outside": "outside the margin, counted or measured once",
     "part": "an average of which a part is missing",
     "other": "another data set or a shortened recipe",
     "open": "not run",
 }
+ASK_WHY = ("differs", "untested_outside", "outside")  # kinds of which a reader asks what explains them
 
 
 def cells() -> Iterator[Cell]:
@@ -271,7 +273,7 @@ def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, s
     said = f"{apart:.{metric.decimals}f} {side}"
     held = "within the margin" if within else f"outside the margin, {said}"
     if len(sample) < FEWEST:
-        return f"{held}, n = {len(sample)}, untested", "untested"
+        return f"{held}, n = {len(sample)}, untested", "untested_within" if within else "untested_outside"
     if test.verdict == "agrees":
         return f"agrees, {said}", "agrees"
     if test.verdict in ("above", "below"):
