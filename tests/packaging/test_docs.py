@@ -140,10 +140,12 @@ def test_shortened_runs_of_one_recipe_are_told_apart_by_what_they_changed():
         make_baseline(recipe="short", changed={"data.tokens": 9, "optimizer.lr": rate}) for rate in rates
     ]
     learned = make_row(mode="lora", recipe="learned", arms={})
-    table = docs.shortened(blocks_of([*rows_, make_baseline(recipe="other"), learned]))
+    control = make_row(mode="small", recipe="narrow", arms={})
+    table = docs.shortened(blocks_of([*rows_, make_baseline(recipe="other"), learned, control]))
     assert [f"| `short`, learning rate {rate} |" in table for rate in rates] == [True, True]
     assert "| `other` |" in table
-    assert "| `learned` |" not in table  # LoRA has no column here, and a line of empty cells says nothing
+    assert "| `learned` |  |  |  | LoRA, r = 8: 96.80 |" in table
+    assert "| `narrow` |" not in table  # a control has no column here, and a line of empty cells says nothing
 
 
 def test_a_folder_without_markers_is_refused(tmp_path):

@@ -38,6 +38,14 @@ OF_THE_BLOCK = ("recipe", "metric", "precision")
 SELECTORS = (*OF_THE_BLOCK, "init", "adapter", "alpha", *OPTIONS)  # KEY=VALUE words of a marker
 
 
+SHORT_ARMS = (  # columns of the shortened runs: condition → what stands before its scores
+    {"full": ""},
+    {"scaffold": ""},
+    {"no_scaffold": ""},
+    {"lora": "LoRA", "probe": "head alone"},
+)
+
+
 def fills(make: MakeBlock) -> MakeBlock:
     """Register a block under the name of its function: (blocks, *words of the marker) → Markdown."""
     MAKERS[make.__name__] = make
@@ -242,7 +250,7 @@ def shortened(blocks: list[Block]) -> str:
     titles = {(each.model, each.data): each.title for each in NINE}
     titles |= {("vit", "flowers102"): "Flowers-102, ViT"}
     titles |= {("vit_random", "flowers102"): "Flowers-102, ViT from a random start"}
-    head = ["", "recipe", "full training", "scaffold", "scaffold removed"]
+    head = ["", "recipe", "full training", "scaffold", "scaffold removed", "on learned weights"]
     lines = []
     for block in blocks:
         if block.recipe == "paper" or not (block.own or block.metric.paper_name == "d4rl_score"):
@@ -250,10 +258,10 @@ def shortened(blocks: list[Block]) -> str:
         title = titles.get((block.model, block.data), pair_title(block.model, block.data))
         title += f", {block.size}" if block.size != "base" else ""
         cells_ = [f"{title}: {block.metric.of_part}{percent_sign(block)}", recipe_text(block, blocks)]
-        for condition in ("full", "scaffold", "no_scaffold"):
-            group = [line for line in block.lines if line.condition == condition]
-            cells_.append("<br>".join(short_text(block, line) for line in group))
-        if any(cells_[2:]):  # not LoRA or a head alone
+        for names in SHORT_ARMS:
+            group = [line for line in block.lines if line.condition in names]
+            cells_.append("<br>".join(short_text(block, line, names[line.condition]) for line in group))
+        if any(cells_[2:]):  # not a control alone
             lines.append(cells_)
     return table_text(head, lines)
 
@@ -340,10 +348,10 @@ def cell_text(block: Block, line: Line | None) -> str:
     return "" if line is None else runs_text(scores_of(line), block.metric)
 
 
-def short_text(block: Block, line: Line) -> str:
-    """Format a line's rank, options and scores in a few words."""
-    rank = "" if line.rank is None else f"r = {line.rank}"
-    said = ", ".join(word for word in (rank, line.options_text) if word)
+def short_text(block: Block, line: Line, name: str) -> str:
+    """Format a line's name, rank, options and scores in a few words."""
+    rank = f"r = {line.rank}" if line.rank else ""
+    said = ", ".join(word for word in (name, rank, line.options_text) if word)
     values = ", ".join(block.metric.text(value) for value in scores_of(line))
     return f"{said}: {values}" if said else values
 
