@@ -478,3 +478,26 @@ def test_unknown_modes_and_dense_models_are_refused():
         set_fused(layer(), "fast")
     with pytest.raises(ValueError, match="no scaffold layer to speed up: call wrap"):
         set_fused(nn.Linear(2, 2), "auto")
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rows", [(), (3,), (2, 3), (3, 600)], ids=str)
+@pytest.mark.parametrize("form", FAST)
+def test_output_can_be_written_into_as_that_of_a_plain_layer_can(form, rows, rank):
+    made = parts(beta=0.7, rank=rank, rows=rows)
+    apart = F.relu(fused.linear(**made, scale=0.5, form=form) + 1)
+    written = F.relu(fused.linear(**made, scale=0.5, form=form).add_(1), inplace=True)
+    torch.testing.assert_close(written, apart, rtol=0, atol=0)
+    torch.testing.assert_close(gradients(written, made), gradients(apart, made), rtol=0, atol=0)
+
+
+def test_an_activation_in_place_follows_a_wrapped_layer():
+    results = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(256, 256), nn.ReLU(inplace), nn.Linear(256, 4))
+        wrap(net, Scaffold(rank=8), keep=["2"])
+        h = net(torch.randn(64, 256))
+        h.square().sum().backward()
+        results.append([h, *(p.grad for p in net.parameters())])
+    torch.testing.assert_close(*results, rtol=0, atol=0)

@@ -380,3 +380,19 @@ def test_the_cheaper_way_is_counted():
     for (width, rows), forms in shapes.items():
         found = [cheapest_stack((width,) * 3, width, 8, rows, dropout=drops) for drops in (False, True)]
         assert tuple(found) == forms
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)], ids=str)
+def test_output_can_be_written_into_as_that_of_a_plain_layer_can(shape, form, dropout, monkeypatch):
+    by(form, monkeypatch)
+    net, x = made(dropout=dropout), torch.randn(shape, dtype=DOUBLE)
+
+    def result(*, inplace):
+        torch.manual_seed(2)
+        given = x.clone().requires_grad_()
+        h = net(given, lambda net, x: [F.relu(layer(x), inplace) for layer in (net.q, net.k, net.v)])
+        return [h, *gradients(net, h, given)]
+
+    torch.testing.assert_close(result(inplace=True), result(inplace=False), rtol=0, atol=0)

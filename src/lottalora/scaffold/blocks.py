@@ -1,5 +1,6 @@
 """Rows in blocks that stay in a processor's cache while several products read them."""
 
+import torch
 from torch import Tensor
 
 ALL = slice(None)
@@ -26,3 +27,15 @@ def blocks_of(x: Tensor, out: int) -> list[slice]:
 def rows_of_a_block(out: int, columns: int) -> int:
     """How many rows a block has; fewer than twice as many are one block."""
     return max(FEWEST, VALUES // max(columns + out, 1))
+
+
+def with_axes_of(x: Tensor, h: Tensor) -> Tensor:
+    """h, (n, out), with the leading axes of x, (*, in) → (*, out).
+
+    No view of h to autograd, which refuses to write into views that a Function returns: an activation with
+    `inplace=True` may write into h, as into that of nn.Linear.
+    """
+    if x.dim() == 2:
+        return h
+    made: Tensor = torch.ops.aten._unsafe_view.default(h, (*x.shape[:-1], h.shape[1]))
+    return made

@@ -33,6 +33,7 @@ from torch.autograd.function import FunctionCtx
 from lottalora.scaffold import straight
 from lottalora.scaffold.blocks import blocks_of
 from lottalora.scaffold.blocks import rows_of_a_block
+from lottalora.scaffold.blocks import with_axes_of
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.dropout import draw_masks
 from lottalora.scaffold.dropout import dropped
@@ -226,7 +227,7 @@ def _straight_output(
     mask = straight.mask_of(rows, how.dropout, how.seed)
     h, t, Wx = straight.output(rows, W, ctx.factor, A, B, bias, how.scale, mask, keep_Wx=keep_Wx)
     ctx.save_for_backward(x, W, beta, A, B, t, Wx)  # type: ignore[arg-type]  # None is allowed
-    return h.view(*x.shape[:-1], len(W))
+    return with_axes_of(x, h)
 
 
 def _straight_gradients(ctx: Context, factor: float, dh: Tensor) -> tuple[Tensor | None, ...]:
@@ -252,7 +253,7 @@ def _output(
     keep_Wx: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """h; and t = A (m ⊙ x) and W x where they were made and the backward pass can use them."""
-    shape, dtype = x.shape, x.dtype
+    given, dtype = x, x.dtype
     x, W = _flat(x), _as(W, dtype)  # (n, in), (out, in)
     A, B, bias = (None if part is None else _as(part, dtype) for part in (A, B, bias))
     factor = _factor(beta, x)
@@ -269,7 +270,7 @@ def _output(
         h = h if bias is None else h.add_(bias)
     else:
         h, t = _accumulated(x, W, factor, A, B, bias, how)
-    return h.view(*shape[:-1], len(W)), t, Wx if keep_Wx else None
+    return with_axes_of(given, h), t, Wx if keep_Wx else None
 
 
 def _accumulated(

@@ -26,6 +26,7 @@ from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from lottalora.scaffold.blocks import with_axes_of
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.cost import cheapest_stack
 from lottalora.scaffold.dropout import draw_masks
@@ -128,7 +129,8 @@ def merged(layers: Sequence[LottaLinear], x: Tensor) -> tuple[Tensor, ...]:
     W = torch.cat([layer._matrix() for layer in layers])
     biases = [layer.bias for layer in layers if layer.bias is not None]
     h = F.linear(x, W, torch.cat(biases) if biases else None)
-    return torch.split(h, [len(layer.W_seed) for layer in layers], dim=-1)
+    # The sizes are cut without views, so that an activation with `inplace=True` may write into its part.
+    return torch.unsafe_split_with_sizes(h, [len(layer.W_seed) for layer in layers], dim=-1)
 
 
 class Context(FunctionCtx):
@@ -167,7 +169,7 @@ class Stacked(Function):
         ctx.how = how
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, t, *tensors[: -len(layers)])
-        return tuple(each.view(*x.shape[:-1], -1) for each in h)
+        return tuple(with_axes_of(x, each) for each in h)
 
     @staticmethod
     def backward(ctx: Context, *dh: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from lottalora.scaffold.blocks import with_axes_of
+
 BITS = 32
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TILE = {"ROWS": 64, "COLUMNS": 64, "INNER": 32}
@@ -105,7 +107,7 @@ class _SignLinear(Function):
         if A is not None:
             low, right = flat @ A.to(x.dtype).T, (scale * B).to(x.dtype).T  # (n, r), (r, out)
         h = _product(flat, words, len(words), _gain(magnitude, beta, x), low, right, bias, across=True)
-        return h.view(*x.shape[:-1], len(words))
+        return with_axes_of(x, h)
 
     @staticmethod
     @once_differentiable
