@@ -222,6 +222,28 @@ def test_embedding_shares_its_adapter_with_a_tied_head():
     assert account.trainable == sum(p.numel() for p in net.parameters()) == 2 * (7 + 4) + 1
 
 
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{"padding_idx": 0}, {"scale_grad_by_freq": True}, {"padding_idx": 4, "scale_grad_by_freq": True}],
+)
+def test_gradients_of_looked_up_rows_are_those_of_the_table_they_come_from(options, dora):
+    torch.manual_seed(0)
+    net, rows = nn.Embedding(7, 4, **options).double(), torch.tensor([0, 1, 2, 2, 0, 4])
+    wrap(net, Scaffold(rank=2, family="uniform", dora=dora, B_init="kaiming"), compose=["weight"])
+    weight = composed_weights(net)["weight"]
+    with torch.no_grad():  # as after a step: a tied head trains the row of the padding too
+        weight.B += torch.randn_like(weight.B)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    table = weight.weight + 0
+    padding, by_frequency = net.padding_idx, net.scale_grad_by_freq
+    expected = F.embedding(rows, table, padding, scale_grad_by_freq=by_frequency)
+    torch.testing.assert_close(net(rows), expected, rtol=1e-12, atol=0)
+    dh = torch.randn_like(expected)
+    found = torch.autograd.grad(net(rows), trained, dh)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, trained, dh), rtol=1e-10, atol=1e-14)
+
+
 def test_keep_and_freeze_win_over_compose():
     net = nn.ModuleDict({"a": nn.GRU(3, 4), "b": nn.GRUCell(3, 4), "c": nn.Linear(3, 3)})
     account = wrap(net, SCAFFOLD, keep=["a"], freeze=[nn.GRUCell], compose=["*"])

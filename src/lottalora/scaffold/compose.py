@@ -193,6 +193,8 @@ class LottaWeight(LottaLayer):
     def rows(self, index: Tensor, *, sparse: bool = False, by_frequency: bool = False) -> Tensor:
         """Compute only the rows W[index] = β W_seed[index] + s B[index] A, (*) → (*, in).
 
+        The row `padding_idx` gives no gradient to β, A and B, as it gives none to a plain table.
+
         Args:
             index: the rows, (*).
             sparse: whether the gradient of B is a sparse tensor.
@@ -203,12 +205,21 @@ class LottaWeight(LottaLayer):
         if self.beta is not None:
             h = self.beta.to(h.dtype) * h
         if self.A is not None and self.B is not None:
-            B = F.embedding(index, self.B, padding, scale_grad_by_freq=by_frequency, sparse=sparse)
+            B = F.embedding(index, self.B, padding, sparse=sparse)
             h = h + self.adapter.scale * (B @ self.A).to(h.dtype)
         if self.magnitude is not None:
             length = h.detach().norm(dim=-1).clamp_min(torch.finfo(h.dtype).tiny)
             h = h * (F.embedding(index, self.magnitude[:, None], padding)[..., 0] / length)[..., None]
+        if by_frequency:
+            h = with_gradient_times(h, 1 / self._counts(index)[..., None])
+        if padding is not None and torch.is_grad_enabled():
+            h = torch.where((index == padding)[..., None], h.detach(), h)
         return h
+
+    def _counts(self, index: Tensor) -> Tensor:
+        """How often `index` contains each of its entries, (*)."""
+        found, flat = self.W_seed.new_zeros(self.layout.shape[0]), index.flatten()
+        return found.index_add(0, flat, found.new_ones(len(flat)))[index]
 
     @torch.no_grad()
     def reset_adapter(self) -> None:
@@ -234,6 +245,12 @@ class LookUp(nn.Embedding):
             return h
         length: Tensor = h.detach().norm(self.norm_type, dim=-1, keepdim=True)
         return h * (self.max_norm / (length + 1e-7)).clamp_max(1)  # 1e-7: as in torch's renorm
+
+
+def with_gradient_times(h: Tensor, factor: Tensor) -> Tensor:
+    """h to the bit, whose gradient is multiplied by the factor."""
+    own = factor * h
+    return h.detach() + (own - own.detach())
 
 
 def without_activations(adapter: Adapter) -> Adapter:
