@@ -21,6 +21,21 @@ def test_hugging_face_conv1d_is_adapted_as_the_transposed_linear_it_is():
     assert net(torch.randn(2, 3)).shape == (2, 5)
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_weight_of_a_transposed_layer_can_be_read_as_the_layer_itself_reads_it(dora):
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    net, x = nn.Sequential(Conv1D(4, 4), Conv1D(5, 4)), torch.randn(3, 4)
+    wrap(net, Scaffold(rank=2, B_init="kaiming", dora=dora))
+    for layer, shape in zip(net, ((4, 4), (4, 5)), strict=True):
+        assert layer.weight.shape == shape
+        torch.testing.assert_close(x @ layer.weight + layer.bias, layer(x))
+    before = [layer.weight.detach().clone() for layer in net]
+    merge(net)
+    torch.testing.assert_close([layer.weight.detach() for layer in net], before)
+
+
 def test_pyg_layers_are_adapted():
     from torch_geometric.nn import GCNConv
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layers import LottaLinear
 
 TRAINED = ("A", "B", "beta", "magnitude")
 Layer = LottaLayer | FrozenEmbedding
@@ -21,36 +22,30 @@ class DenseWeights:
 
     def __init__(self) -> None:
         self.deviations: dict[str, float] = {}  # max |rounded W − W| / max |W|, by the layer's name
-        self._made: dict[object, list[tuple[Layer, bool, nn.Parameter]]] = {}
+        self._made: dict[object, list[tuple[Layer, nn.Parameter]]] = {}
 
-    def of(self, name: str, layer: Layer, *, transposed: bool = False) -> nn.Parameter:
+    def of(self, name: str, layer: Layer) -> nn.Parameter:
         """The weight of a layer, in the shape of the weight that it replaced.
 
         Args:
             name: the layer's name.
             layer: the layer.
-            transposed: whether the weight that it replaced was (in, out).
         """
         alike = self._made.setdefault(_trained_parts(layer), [])
-        for other, other_way, weight in alike:
-            if other_way == transposed and _same_scaffold(layer, other):
+        for other, weight in alike:
+            if _is_transposed(layer) == _is_transposed(other) and _same_scaffold(layer, other):
                 return weight
         exact = exact_weight(layer)
-        if transposed:
-            exact = exact.T
         rounded = exact.to(layer.W_seed.dtype).contiguous()
         self.deviations[name] = _deviation(rounded, exact)
         trains = [p for p in layer.parameters() if p is not getattr(layer, "bias", None)]
         weight = nn.Parameter(rounded, requires_grad=any(p.requires_grad for p in trains))
-        alike.append((layer, transposed, weight))
+        alike.append((layer, weight))
         return weight
 
 
 def exact_weight(layer: Layer) -> Tensor:
-    """W of a layer in float64, or in float32 on devices without it.
-
-    The shape is that of the weight which the layer replaced, but (out, in) for a transposed one.
-    """
+    """W of a layer in float64, or in float32 where there is none, in the shape of the weight it replaced."""
     if isinstance(layer, FrozenEmbedding):
         return _exact(layer.W_seed)
     twin = object.__new__(type(layer))  # it computes the layer's own equation with exact tensors
@@ -81,6 +76,10 @@ def _trained_parts(layer: Layer) -> object:
         return tuple(id(part) for part in parts)
     source = layer.source
     return layer.W_seed.data_ptr() if source is None else (source.seed, source.redraw, source.name)
+
+
+def _is_transposed(layer: Layer) -> bool:
+    return isinstance(layer, LottaLinear) and layer.transposed
 
 
 def _same_scaffold(one: Layer, other: Layer) -> bool:

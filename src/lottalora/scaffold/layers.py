@@ -183,7 +183,7 @@ class LottaLayer(Frozen):
         return next((p for p in (self.A, self.beta) if p is not None), self.W_seed)
 
     def _as_replaced(self, W: Tensor) -> Tensor:
-        """Reshape a matrix (out, in) to the shape of the weight that was replaced."""
+        """A matrix (out, in) in the shape of the weight that was replaced."""
         return W
 
     def _renormalised(self) -> Tensor:
@@ -283,6 +283,8 @@ class LottaLinear(LottaLayer):
         adapter: rank, α and the options; see `Adapter`.
         bias: b, (out,): an `nn.Parameter` is trained, any other tensor is frozen; None for no bias.
         source: the source that W_seed was drawn from; None for a W_seed that was given.
+        transposed: whether the weight that it replaces is (in, out), as Hugging Face's Conv1D has it; so is
+            the property `weight` then.
 
     Raises:
         ValueError: residual=True and in ≠ out.
@@ -290,14 +292,26 @@ class LottaLinear(LottaLayer):
     Source: the paper, Eq. 1; the A, B update is LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685
     """
 
+    transposed: bool = False
+
     def __init__(
-        self, W_seed: Tensor, adapter: Adapter, *, bias: Tensor | None = None, source: Source | None = None
+        self,
+        W_seed: Tensor,
+        adapter: Adapter,
+        *,
+        bias: Tensor | None = None,
+        source: Source | None = None,
+        transposed: bool = False,
     ) -> None:
         out, columns = W_seed.shape[0], W_seed.shape[-1]
         if adapter.residual and out != columns:
             raise ValueError(f"residual=True needs as many outputs as inputs, got {columns} → {out}.")
         norm = nn.LayerNorm(out, device=W_seed.device, dtype=W_seed.dtype) if adapter.layer_norm else None
         super().__init__(W_seed, adapter, bias, source, norm)
+        self.transposed = transposed
+
+    def _as_replaced(self, W: Tensor) -> Tensor:
+        return W.T if self.transposed else W
 
     @property
     def in_features(self) -> int:

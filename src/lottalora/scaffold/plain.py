@@ -12,7 +12,6 @@ from lottalora.scaffold.dense import DenseWeights
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.dense import as_parameter
 from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.kinds import kind_of
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.replaced import Replaced
@@ -32,8 +31,7 @@ def plain_layer(name: str, layer: Layer, weights: DenseWeights) -> nn.Module:
         weights: makes the dense weights.
     """
     module = _bare(layer, OURS)
-    weight = weights.of(name, layer, transposed=kind_of(module) == "transposed")
-    own: dict[str, nn.Parameter | None] = {"weight": weight}
+    own: dict[str, nn.Parameter | None] = {"weight": weights.of(name, layer)}
     if "bias" not in vars(module) and not isinstance(layer, FrozenEmbedding):
         own["bias"] = as_parameter(layer.bias)
     module._parameters = own | module._parameters

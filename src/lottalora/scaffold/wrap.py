@@ -337,7 +337,8 @@ def _replacement(
     if bias is not None and frozen_bias:
         bias = bias.detach().clone()  # it may be tied to one that is trained
     if kind_of(module) != "convolution":
-        return LottaLinear(W_seed, adapter, bias=bias, source=source)
+        transposed = kind_of(module) == "transposed"
+        return LottaLinear(W_seed, adapter, bias=bias, source=source, transposed=transposed)
     like = cast(nn.Conv2d, module)  # or another class with its attributes
     layer = convolution.convolution_like(like)
     return layer(W_seed, adapter, like=like, bias=bias, source=source)
