@@ -21,6 +21,7 @@ from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
 from lottalora.report.evidence import verdict
+from lottalora.report.grouping import stand_in
 from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN
 from lottalora.report.over_families import SPREAD
@@ -163,7 +164,10 @@ def test_the_command_of_each_cell_is_one_that_the_suite_accepts():
         composer = Composer(hydra.config_loader, master, jobs=True)
         for command in typed.values():
             words = [word.partition(",")[0] for word in command.split()[2:] if word != "-m"]
-            assert composer.cell(words).problem is None, command
+            made = composer.cell(words)
+            assert made.problem is None, command
+            row = {"data": made.identity["data"], "sample": False, "config": made.plain}
+            assert stand_in(row) == "", f"{command} takes other data than the paper's"
     HydraConfig.instance().cfg = before
 
 

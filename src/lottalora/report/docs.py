@@ -246,7 +246,7 @@ def scalings(blocks: list[Block], model: str, data: str, size: str, rank: str) -
 
 @fills
 def shortened(blocks: list[Block]) -> str:
-    """Runs of another recipe or data set than the paper's, which stand beside no number of it."""
+    """Runs of another recipe or data set than the paper's, which are not tested against it."""
     titles = {(each.model, each.data): each.title for each in NINE}
     titles |= {("vit", "flowers102"): "Flowers-102, ViT"}
     titles |= {("vit_random", "flowers102"): "Flowers-102, ViT from a random start"}

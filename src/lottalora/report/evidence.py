@@ -60,6 +60,10 @@ TYPED = {
 }
 
 
+# Data set → what names the paper's own data, where the suite takes others by itself.
+OF_DATA = {"halfcheetah": "data.source=d4rl"}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number of the paper, in the paper's unit, in the suite's words.
@@ -94,6 +98,7 @@ class Cell:
             return None
         several = len(self.sizes) > 1
         words = ["python run.py", "-m" if several else "", f"model={self.model}", f"data={self.data}"]
+        words += [OF_DATA.get(self.data, "")]
         words += [f"model.size={','.join(self.sizes)}", TYPED[condition]]
         words += [] if self.rank is None else [f"rank={self.rank}"]
         words += [f"adapter.{option}" + ("" if "=" in option else "=true") for option in options]

@@ -79,7 +79,7 @@ def notes(block: Block) -> list[str]:
     if block.stand_in:
         said.append(
             f"{block.stand_in[0].upper()}{block.stand_in[1:]} in place of the official data: these scores "
-            "stand beside no number of the paper's."
+            "are not tested against the paper's."
         )
     if block.held_out:
         said.append(block.held_out)
