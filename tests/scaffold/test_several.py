@@ -7,6 +7,7 @@ from torch import nn
 from lottalora.models.gpt import GPT
 from lottalora.scaffold import Adapters
 from lottalora.scaffold import Scaffold
+from lottalora.scaffold import fused_as
 from lottalora.scaffold import materialize
 from lottalora.scaffold import merge
 from lottalora.scaffold import resample
@@ -67,6 +68,19 @@ def test_switching_copies_and_draws_nothing():
     assert adapters.active == "b" and [id(p) for p in model.parameters()] == parameters
     assert {name: layer.W_seed.data_ptr() for name, layer in scaffold_layers(model).items()} == W_seeds
     assert all(model.get_parameter(key).data_ptr() == t.data_ptr() for key, t in adapters.state("b").items())
+
+
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_a_backward_pass_of_another_adapter_than_the_one_in_use_is_refused(mode):
+    model = wrapped()
+    adapters, x = adapters_of(model, ["a", "b"]), torch.randn(4, 6)
+    with fused_as(mode):
+        loss = model(x).square().sum()
+        adapters.set_adapter("a")  # the same as before
+        loss.backward(retain_graph=True)
+        adapters.set_adapter("b")
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
 
 
 def test_training_changes_the_adapter_in_use_alone():

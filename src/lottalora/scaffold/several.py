@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
+from torch.autograd.graph import increment_version
 
 from lottalora.scaffold.backbone import refuse_other_block
 from lottalora.scaffold.backbone import scaffold_layers
@@ -100,6 +101,9 @@ class Adapters:
     def set_adapter(self, name: str) -> None:
         """Use an adapter from now on: the parameters point to other tensors, and nothing is copied or drawn.
 
+        To autograd the parameters were written to: a backward pass through what the adapter before computed
+        raises a RuntimeError, since it would mix the two.
+
         Raises:
             ValueError: there is no such adapter, or the model was merged.
         """
@@ -108,6 +112,8 @@ class Adapters:
         for key, parameter in self._parameters().items():
             parameter.data = state[key]
             parameter.grad = None
+            if name != self.active:
+                increment_version(parameter)
         self.active = name
 
     @contextmanager
