@@ -120,6 +120,17 @@ def fill_score(rows_at_hand, *words):
     return float(re.search(r">([\d.]+) %", text)[1])
 
 
+def test_marker_names_a_line_by_one_of_the_options_that_it_left():
+    changed = {"scaffold.keep": ["head", "*.ffn"], "scaffold.freeze": ["*patch*"]}
+    counts = make_row()["counts"] | {"trainable": 5}
+    config = {"recipe": {"name": "paper"}}
+    at_hand = [make_row(score=0.5), make_row(score=0.6, changed=changed, counts=counts, config=config)]
+    assert fill_score(at_hand) == 50
+    assert fill_score(at_hand, "freeze=['*patch*']") == 60
+    with pytest.raises(ValueError, match="0 lines of the rows"):
+        fill_score(at_hand, "freeze=[]")
+
+
 def test_marker_takes_the_least_changed_table_and_names_what_else_it_wants():
     """A table of another learning rate stands under the same name; the first of them is not good enough."""
     named = {"recipe": "2-epochs", "changed": {"trainer.epochs": 2}}

@@ -33,7 +33,7 @@ from lottalora.scaffold.families import SCALINGS
 
 MakeBlock = Callable[..., str]
 MAKERS: dict[str, MakeBlock] = {}
-OPTIONS = ("place", "fresh")  # of a line, as it is written there
+OPTIONS = ("place", "fresh", "freeze")  # of a line, as it is written there
 OF_THE_BLOCK = ("recipe", "metric", "precision")
 SELECTORS = (*OF_THE_BLOCK, "init", "adapter", "alpha", *OPTIONS)  # KEY=VALUE words of a marker
 
@@ -299,7 +299,8 @@ def find(
     if "alpha" in options:
         lines = [line for line in lines if line.alpha == float(options["alpha"])]
     elif named := [f"{key}={options[key]}" for key in OPTIONS if key in options]:
-        lines = [line for line in lines if line.options == ", ".join(named)]
+        exact = [line for line in lines if line.options == ", ".join(named)]
+        lines = exact or [line for line in lines if set(named) <= set(line.options.split(", "))]
     elif len(lines) > 1:
         lines = [line for line in lines if not line.options]
     if len(lines) != 1:
