@@ -1,6 +1,9 @@
 """Blocks that change how layers compute for a while: what they put back, and that no two undo each other."""
 
+import copy
+import io
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -111,3 +114,115 @@ def test_no_merge_within_a_block(block):
         merge(model)
     assert verify(model) == []
     merge(model)
+
+
+def saved_and_loaded(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "torch.save": saved_and_loaded,
+}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("block", [*BLOCKS, rows_of_adapters])
+def test_a_copy_made_within_a_block_has_left_it(block, copied):
+    model, x = wrapped(), torch.randn(3, 8)
+    nn.init.normal_(model[0].B)
+    model[2].register_forward_hook(negated)
+    before = model(x)
+    with block(model):
+        inside = model(x)
+        twin = copied(model)
+        assert torch.equal(model(x), inside)
+    assert torch.equal(model(x), before) and verify(model) == []
+
+    assert torch.equal(twin(x), before) and verify(twin) == []
+    assert not twin[0].W_seed.is_meta and len(twin[2]._forward_hooks) == 1
+    resample(twin, 1)
+    resample(model, 1)
+    assert torch.equal(twin(x), model(x))
+    twin(x).sum().backward()
+    assert twin[0].A.grad is not None and model[0].A.grad is None
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert not twin(x).any()
+    twin[2]._forward_hooks.clear()
+    merge(twin)
+
+
+def negated(module, args, h):
+    return -h
+
+
+@pytest.mark.parametrize("change, expected", CHANGES, ids=["seed", "state", "dtype"])
+def test_a_copy_made_without_a_scaffold_has_the_one_that_was_set_inside(change, expected):
+    model = wrapped()
+    with without_scaffold(model), without_scaffold(model):
+        change(model)
+        twin = copy.deepcopy(model)
+        assert not model[0].W_seed.any()
+    assert verify(twin) == [] and torch.equal(twin[0].W_seed, expected[0].W_seed)
+
+
+@torch.no_grad()
+def test_a_copy_made_without_a_scaffold_has_what_was_given_or_written_to_w_seed():
+    model, given, x = wrapped(), nn.Sequential(nn.Linear(8, 8)), torch.randn(3, 8)
+    wrap(given, Scaffold(rank=2, family="learned"))
+    model[0] = given[0]
+    model[2].W_seed[0, 0] = 5
+    before, differing = model(x), verify(model)
+    with without_scaffold(model):
+        twin, shallow = copy.deepcopy(model), copy.copy(model[2])
+    assert torch.equal(twin(x), before) and verify(twin) == differing == ["2"]
+    assert shallow.W_seed[0, 0] == 5 and torch.equal(model(x), before)
+    assert torch.equal(copy.deepcopy(twin)(x), before)
+
+
+def test_a_copy_made_in_two_blocks_has_left_both():
+    model, x = wrapped(), torch.randn(3, 8)
+    before = model(x)
+    with regenerated(model), rows_of_adapters(model):
+        inner = copy.deepcopy(model)
+    with rows_of_adapters(model), without_scaffold(model):
+        outer = copy.deepcopy(model)
+    for twin in (inner, outer):
+        assert torch.equal(twin(x), before) and verify(twin) == [] and twin[0].blocks == ()
+
+
+def test_a_forward_that_somebody_set_is_refused_as_such_and_is_in_a_copy():
+    model, x = wrapped(), torch.randn(3, 8)
+    before = model(x)
+    hooks = pytest.importorskip("accelerate.hooks")
+    hooks.add_hook_to_module(model[0], hooks.ModelHook())
+    for refused in (
+        merge,
+        lambda model: entered(rows_of_adapters(model)),
+        lambda model: entered(rows_of_scaffolds(model)),
+    ):
+        with pytest.raises(ValueError, match="a forward was set on the layer itself"):
+            refused(model)
+    for block in (without_scaffold, regenerated):
+        with block(model):
+            twin = copy.deepcopy(model)
+        assert torch.equal(twin(x), before)
+        assert twin[0].forward.args == (twin[0],)
+    hooks.remove_hook_from_module(model, recurse=True)  # leaves the layer's own method on the layer
+    with rows_of_adapters(model):
+        assert torch.allclose(model(x), before)
+    hooks.add_hook_to_module(model[0], hooks.ModelHook())
+    hooks.remove_hook_from_module(model, recurse=True)
+    merge(model)
+    assert torch.allclose(model(x), before, atol=1e-6)
+
+
+def entered(block):
+    with block:
+        pass

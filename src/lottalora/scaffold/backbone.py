@@ -1,9 +1,11 @@
 """Functions on all frozen weights of a wrapped model: draw, redraw, verify and remove them, and read β."""
 
 import contextlib
+import copy
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,9 @@ from lottalora.scaffold.compose import starting
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.in_block import Block
+from lottalora.scaffold.in_block import enter
+from lottalora.scaffold.in_block import leave
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.local_rows import to_local
@@ -119,7 +124,7 @@ def without_scaffold(model: nn.Module) -> Iterator[None]:
     """A context manager that sets every W_seed to 0 and restores it at the end.
 
     It shows whether the trained model needs its scaffold. A W_seed that gets another source inside, as by
-    `set_backbone_seed`, stays 0 and is drawn from it at the end.
+    `set_backbone_seed`, stays 0 and is drawn from it at the end. A copy that is made inside has its W_seed.
 
     Raises:
         ValueError: the model has no scaffold, or is in a block that draws W_seed at each call.
@@ -133,15 +138,16 @@ def without_scaffold(model: nn.Module) -> Iterator[None]:
                 f"W_seed of layer {name!r} is drawn at each call now, by regenerated or scaffolds_per_row: "
                 "leave that block before without_scaffold."
             )
-    held = [Removed.of(layer) for layer in layers.values()]
+    blocks = [Block("without_scaffold", Removed.of(layer).put_back) for layer in layers.values()]
     try:
-        for each in held:
-            to_local(each.layer.W_seed).zero_()
-            each.layer.removed = True
+        for layer, block in zip(layers.values(), blocks, strict=True):
+            enter(layer, block)
+            to_local(layer.W_seed).zero_()
+            layer.removed = True
         yield
     finally:
-        for each in held:
-            each.put_back()
+        for layer, block in zip(layers.values(), blocks, strict=True):
+            leave(layer, block)
 
 
 class Removed(NamedTuple):
@@ -167,9 +173,11 @@ class Removed(NamedTuple):
         before, untouched = to_local(layer.W_seed).clone(), is_untouched(layer.W_seed)
         return cls(layer, before, layer.source, untouched, layer.removed)
 
-    def put_back(self) -> None:
-        """Put W_seed back; one with another source or dtype than before is drawn."""
-        layer, W_seed = self.layer, self.layer.W_seed  # read again: FSDP may move W_seed in its first call
+    def put_back(self, layer: Frozen) -> None:
+        """Put W_seed back into the layer or a copy; one with another source or dtype than before is drawn."""
+        if layer is not self.layer:
+            _give_own_memory(layer)
+        W_seed = layer.W_seed  # read again: FSDP may move W_seed in its first call
         layer.removed = self.removed
         cast = self.untouched and W_seed.dtype is not self.before.dtype
         if layer.source is not None and not self.removed and (cast or layer.source != self.source):
@@ -180,16 +188,13 @@ class Removed(NamedTuple):
             mark(W_seed, layer.source)
 
 
-def refuse_other_block(name: str, layer: Frozen) -> None:
-    """Refuse a layer whose rows have adapters or scaffolds of their own already.
-
-    Raises:
-        ValueError: it is such a layer.
-    """
-    if "forward" in vars(layer):
-        raise ValueError(
-            f"Layer {name!r} is in a block of per_row or scaffolds_per_row already: leave that block first."
-        )
+def _give_own_memory(layer: Frozen) -> None:
+    """Give a layer that shares W_seed with another one a W_seed of the same values and mark."""
+    W_seed, drawn = layer.W_seed, mark_of(layer.W_seed)
+    tensors: dict[str, Any] = layer._parameters if "W_seed" in layer._parameters else layer._buffers
+    own = tensors["W_seed"] = copy.deepcopy(W_seed)
+    if drawn is not None:
+        mark(own, drawn.source, untouched=is_untouched(W_seed))
 
 
 def beta_values(model: nn.Module) -> dict[str, float]:

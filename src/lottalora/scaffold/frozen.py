@@ -26,6 +26,8 @@ from lottalora.scaffold.identity import agree
 from lottalora.scaffold.identity import bits
 from lottalora.scaffold.identity import fingerprint_of
 from lottalora.scaffold.identity import refuse_another
+from lottalora.scaffold.in_block import Block
+from lottalora.scaffold.in_block import outside
 from lottalora.scaffold.local_rows import clear_row
 from lottalora.scaffold.local_rows import fill
 from lottalora.scaffold.local_rows import is_shared_out
@@ -75,6 +77,7 @@ class Frozen(nn.Module):
     source: Source | None
     padding_idx: int | None = None  # the row of an embedding that stays 0
     wrapping: Wrapping | None = None  # how `wrap` was called; None for a layer that was built by hand
+    blocks: tuple[Block, ...] = ()  # that it is in, the innermost last
     removed: bool = False  # whether `without_scaffold` has set W_seed to 0
     drawn_at_calls: bool = False  # whether `regenerated` or `scaffolds_per_row` draws it for each call
     __repr__ = refusing_text(nn.Module.__repr__)
@@ -337,7 +340,9 @@ class Frozen(nn.Module):
             self.compare(Identity.from_tensor(value, layer), layer)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_untouched": is_untouched(self.W_seed)}  # a copy has other memory
+        """What a copy gets: this module as it is outside of all blocks."""
+        left = outside(self)
+        return {**vars(left), "_untouched": is_untouched(left.W_seed)}  # a copy has other memory
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         untouched = state.pop("_untouched", False)

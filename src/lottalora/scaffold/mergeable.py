@@ -9,6 +9,8 @@ from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import composed_weights
 from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.dense import Layer
+from lottalora.scaffold.in_block import OTHER_FORWARD
+from lottalora.scaffold.in_block import has_other_forward
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.reparametrization import reparametrized
@@ -37,8 +39,10 @@ def _obstacle(layer: Layer, owned: set[int]) -> str | None:
     changed = reparametrized(layer, (*TRAINED, "bias"))
     if changed:
         return changed
-    if layer.removed or layer.drawn_at_calls or "forward" in vars(layer):
-        return "it is in a block of without_scaffold, regenerated or per_row. Leave that block first."
+    if layer.blocks:
+        return f"it is in a block of {layer.blocks[-1].name}. Leave that block first."
+    if has_other_forward(layer):
+        return OTHER_FORWARD
     if is_shared_out(layer.W_seed) or isinstance(layer.W_seed, nn.Parameter):
         return "its rows are shared out among processes (fsdp). Load its state into a model that is not."
     if layer.W_seed.is_meta:

@@ -8,6 +8,9 @@ from torch import nn
 
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.in_block import Block
+from lottalora.scaffold.in_block import enter
+from lottalora.scaffold.in_block import leave
 from lottalora.scaffold.w_seed import new_like
 
 
@@ -17,7 +20,7 @@ def regenerated(model: nn.Module) -> Iterator[nn.Module]:
 
     The outputs are the same to the bit. No gradients are computed inside. At the end every W_seed is drawn
     once more, where it was. A layer whose weight the net reads in place of calling it keeps its W_seed from
-    then on.
+    then on. A copy of the model that is made inside has every W_seed in memory.
 
     Args:
         model: a model that `wrap` has wrapped, with its tensors where they are to be.
@@ -31,20 +34,35 @@ def regenerated(model: nn.Module) -> Iterator[nn.Module]:
         reason = obstacle(layer)
         if reason:
             raise ValueError(f"W_seed of layer {name!r} cannot be drawn at each call: {reason}.")
-    devices = {name: layer.W_seed.device for name, layer in layers.items()}
-    hooks = [layer.register_forward_hook(drop) for layer in layers.values()]
+    blocks = [Block("regenerated", Drawing(layer).put_back) for layer in layers.values()]
     try:
-        for layer in layers.values():
+        for layer, block in zip(layers.values(), blocks, strict=True):
+            enter(layer, block)
             layer.drawn_at_calls = True
             drop(layer)
         with torch.no_grad():
             yield model
     finally:
-        for hook in hooks:
-            hook.remove()
-        for name, layer in layers.items():
-            layer.drawn_at_calls = False
-            layer.W_seed = new_like(layer.W_seed, devices[name])  # which draws it
+        for layer, block in zip(layers.values(), blocks, strict=True):
+            leave(layer, block)
+
+
+class Drawing:
+    """What `regenerated` does to a layer: it drops W_seed at the end of a call.
+
+    Args:
+        layer: the layer; it gets the hooks.
+    """
+
+    def __init__(self, layer: Frozen) -> None:
+        self.device = layer.W_seed.device
+        self.hook = layer.register_forward_hook(drop)
+
+    def put_back(self, layer: Frozen) -> None:
+        """Draw W_seed where it was before, into the layer or a copy of it, which keeps it from then on."""
+        layer._forward_hooks.pop(self.hook.id, None)
+        layer.drawn_at_calls = False
+        layer.W_seed = new_like(layer.W_seed, self.device)  # which draws it
 
 
 def obstacle(layer: Frozen) -> str | None:

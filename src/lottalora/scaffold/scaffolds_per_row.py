@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
-from lottalora.scaffold.backbone import refuse_other_block
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.in_block import Block
+from lottalora.scaffold.in_block import enter
+from lottalora.scaffold.in_block import leave
+from lottalora.scaffold.in_block import refuse_other_forward
+from lottalora.scaffold.in_block import stop_own_rows
 from lottalora.scaffold.layers import LottaLinear
 
 
@@ -24,7 +28,8 @@ def scaffolds_per_row(model: nn.Module, numbers: Sequence[int]) -> Iterator[nn.M
 
     .. math:: h_i = \beta W_{k(i)}\, x_i + s\, B A x_i + b
 
-    Each scaffold is drawn once and held until the end of the block.
+    Each scaffold is drawn once and held until the end of the block. A copy of the model that is made inside
+    has one scaffold for all rows, the model's own.
 
     Args:
         model: a model that `wrap` has wrapped.
@@ -32,31 +37,37 @@ def scaffolds_per_row(model: nn.Module, numbers: Sequence[int]) -> Iterator[nn.M
             the first axis of every adapted layer's input.
 
     Raises:
-        ValueError: a layer is no linear one, has DoRA's magnitudes, was given its W_seed, or is in another
-            block of this kind.
+        ValueError: a layer is no linear one, has DoRA's magnitudes, was given its W_seed, is in another block
+            of this kind, or has a `forward` that somebody set on it.
 
     Source: the paper, Figure 3, where the scaffold says which digits one adapter is to name.
     """
     layers = {name: checked(name, layer) for name, layer in scaffold_layers(model).items()}
     chosen = list(dict.fromkeys(numbers))
     place = torch.tensor([chosen.index(number) for number in numbers])
+    block = Block("scaffolds_per_row", put_back)
     try:
         for layer in layers.values():
             W_seeds = [drawn(layer, number) for number in chosen]
+            enter(layer, block)
             layer.drawn_at_calls = True
             layer.__dict__["_composed"] = refuse_reading
             layer.__dict__["forward"] = partial(by_row, layer, W_seeds, place.to(layer.W_seed.device))
         yield model
     finally:
         for layer in layers.values():
-            layer.drawn_at_calls = False
-            layer.__dict__.pop("forward", None)
-            layer.__dict__.pop("_composed", None)
+            leave(layer, block)
+
+
+def put_back(layer: Frozen) -> None:
+    """Give a layer, or a copy of it, one scaffold for all rows again."""
+    layer.drawn_at_calls = False
+    stop_own_rows(layer)
 
 
 def checked(name: str, layer: Frozen) -> LottaLinear:
     """The layer, if its rows can have scaffolds of their own."""
-    refuse_other_block(name, layer)
+    refuse_other_forward(name, layer)
     if layer.removed or layer.drawn_at_calls:
         raise ValueError(
             f"Layer {name!r} is in a block of without_scaffold or regenerated: leave that before "

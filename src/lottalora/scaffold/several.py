@@ -12,8 +12,12 @@ from torch import Tensor
 from torch import nn
 from torch.autograd.graph import increment_version
 
-from lottalora.scaffold.backbone import refuse_other_block
 from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.in_block import Block
+from lottalora.scaffold.in_block import enter
+from lottalora.scaffold.in_block import leave
+from lottalora.scaffold.in_block import refuse_other_forward
+from lottalora.scaffold.in_block import stop_own_rows
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.layers import LottaLinear
 from lottalora.scaffold.matrices import dotted
@@ -121,6 +125,7 @@ class Adapters:
         """Inside the block, row i of a batch passes through the adapter names[i].
 
         The frozen product is computed once for the whole batch. For inference: no gradient reaches A and B.
+        A copy of the model that is made inside has the adapter in use for all rows.
 
         Args:
             names: of adapters, one for each row, the first axis of every adapted layer's input.
@@ -128,7 +133,7 @@ class Adapters:
         Raises:
             ValueError: there is no such adapter, or a layer is no linear one or has an option of DoRA's kind;
                 or the net reads a layer's weight in place of calling the layer; or another block of this
-                kind, or of `scaffolds_per_row`, is open.
+                kind, or of `scaffolds_per_row`, is open; or somebody has set a `forward` on a layer.
         """
         chosen = {name: self.state(name) for name in dict.fromkeys(names)}
         place = torch.tensor([list(chosen).index(name) for name in names])
@@ -141,21 +146,22 @@ class Adapters:
                     f"Layer {key!r} cannot take another adapter for each row: it is no plain linear one. "
                     "Call set_adapter for one adapter at a time."
                 )
-            refuse_other_block(key, layer)
+            refuse_other_forward(key, layer)
             layers[key] = layer
+        block = Block("per_row", stop_own_rows)
         try:
             for key, layer in layers.items():
                 own = {
                     name: torch.stack([state[full] for state in chosen.values()])
                     for name, full in self._own(key).items()
                 }
+                enter(layer, block)
                 layer.__dict__["_composed"] = _refuse_reading
                 layer.__dict__["forward"] = partial(_by_row, layer, own, place.to(layer.W_seed.device))
             yield self.model
         finally:
             for layer in layers.values():
-                layer.__dict__.pop("forward", None)
-                layer.__dict__.pop("_composed", None)
+                leave(layer, block)
 
     def _own(self, key: str) -> dict[str, str]:
         """What an adapter has of a layer: the name in the layer → the name in the state."""
