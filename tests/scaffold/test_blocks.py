@@ -82,6 +82,24 @@ def test_held_scaffolds_of_another_seed_or_dtype_are_drawn(change):
     assert held[1] is again and verify(model) == []
 
 
+@pytest.mark.parametrize("block", [without_scaffold, regenerated])
+def test_scaffolds_are_held_only_where_they_are_drawn(block):
+    model, held, x = resampled(3), {}, torch.randn(3, 8)
+    expected = model(x)
+    resample(model, 0)
+    with block(model):
+        resample(model, 3, held=held)
+    assert held == {} and torch.equal(model(x), expected)
+    resample(model, 0, held=held)
+    resample(model, 3, held=held)
+    again = held[3]
+    with block(model):
+        resample(model, 0, held=held)
+        resample(model, 3, held=held)
+    resample(model, 3, held=held)
+    assert held[3] is again and verify(model) == [] and torch.equal(model(x), expected)
+
+
 def rows_of_adapters(model):
     return Adapters(model, "a").per_row(["a"] * 3)
 

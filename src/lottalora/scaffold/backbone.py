@@ -65,8 +65,9 @@ def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | Non
         model: a model on a scaffold.
         seed: the number of the scaffold.
         held: scaffolds of this model by number, which are copied and not drawn again; one that it lacks, or
-            has of another backbone seed or dtype, is drawn and added. For training over few scaffolds, where
-            drawing would take as long as a step.
+            has of another backbone seed or dtype, is drawn and added; nothing is added inside
+            `without_scaffold` and `regenerated`, or on the meta device. For training over few scaffolds,
+            where drawing would take as long as a step.
 
     Raises:
         ValueError: `seed` is not a whole number in 0 … 2⁶⁴ − 1; or the model has no scaffold, or a W_seed
@@ -81,7 +82,7 @@ def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | Non
         known = []  # of another backbone seed or dtype
     for place, (layer, source) in enumerate(wanted):
         layer.redraw(source, known[place] if known else None)
-    if held is not None and not known:
+    if held is not None and not known and all(_has_draw(layer) for layer, _ in wanted):
         held[seed] = [mark(to_local(layer.W_seed).clone(), source) for layer, source in wanted]
 
 
@@ -99,6 +100,11 @@ def verify(model: nn.Module) -> list[str]:
         ValueError: the model has no scaffold.
     """
     return [name for name, layer in scaffold_layers(model).items() if layer.differs()]
+
+
+def _has_draw(layer: Frozen) -> bool:
+    """Whether W_seed of a layer that was redrawn has the values that were drawn."""
+    return not layer.removed and not layer.W_seed.is_meta
 
 
 def _is_draw(held: Tensor, wanted: tuple[Frozen, Source]) -> bool:
