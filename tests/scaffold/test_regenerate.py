@@ -1,5 +1,8 @@
 """Without W_seed in memory the outputs are the same to the bit, and at the end all is as before."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -92,3 +95,58 @@ def test_model_can_be_trained_after_inference_mode():
     with torch.inference_mode(), regenerated(model):
         model(x)
     model(x).sum().backward()
+
+
+@pytest.fixture
+def frequent_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_calls_in_several_threads_compute_the_same(frequent_switches):
+    model, x = wrapped(), torch.tensor([[1, 2, 3], [0, 8, 2]])
+    expected = model(x)
+    with regenerated(model), ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: model(x), range(400)))
+        assert held(model) == []
+    assert all(torch.equal(each, expected) for each in found)
+    assert verify(model) == []
+
+
+def test_a_call_that_fails_drops_its_w_seed_too():
+    model = wrapped()
+    with regenerated(model):
+        with pytest.raises(RuntimeError):
+            model[1](torch.zeros(1, 7))
+        assert held(model) == []
+
+
+def test_functional_call_computes_the_same():
+    model, x = wrapped(), torch.tensor([[1, 2, 3], [0, 8, 2]])
+    expected = model(x)
+    with regenerated(model):
+        found = torch.func.functional_call(model, dict(model.named_parameters()), (x,))
+    assert torch.equal(found, expected) and verify(model) == []
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_a_compiled_model_is_refused_by_name_and_works_again_afterwards(fullgraph):
+    model, x = wrapped(), torch.tensor([[1, 2, 3], [0, 8, 2]])
+    compiled = torch.compile(model, backend="eager", fullgraph=fullgraph)
+    expected = compiled(x)
+    with regenerated(model):
+        with pytest.raises(RuntimeError, match="Inside regenerated each call draws its W_seed"):
+            compiled(x)
+        torch.testing.assert_close(model(x), expected)
+        assert held(model) == []
+    assert torch.equal(compiled(x), expected) and verify(model) == []
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_is_refused_by_name(strict):
+    model, x = wrapped(), torch.tensor([[1, 2, 3]])
+    with regenerated(model), pytest.raises(Exception, match="Inside regenerated each call draws its W_seed"):
+        torch.export.export(model, (x,), strict=strict)
+    assert verify(model) == []

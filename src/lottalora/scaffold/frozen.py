@@ -127,6 +127,30 @@ class Frozen(nn.Module):
             self._write_record()
             self._settle()
 
+    @torch.no_grad()
+    def draw_anew(self, device: torch.device) -> None:
+        """Draw W_seed into new memory on a device.
+
+        The module gets it when it is full, since a call in another thread may read it.
+
+        Raises:
+            ValueError: a state that was loaded on the meta device belongs to another scaffold.
+        """
+        assert self.source is not None, "a given W_seed cannot be drawn"
+        W_seed = new_like(self.W_seed, device)
+        with untraced():
+            if self.removed:
+                to_local(W_seed).zero_()
+            else:
+                fill(W_seed, self.source)
+            if self.padding_idx is not None:
+                clear_row(W_seed, self.padding_idx)
+            if not is_shared_out(W_seed):
+                mark(W_seed, self.source, untouched=not self.removed)
+            self._buffers["W_seed"] = W_seed
+            self._write_record()
+            self._settle()
+
     def check(self, x: Tensor) -> None:
         """Draw W_seed again if it may have lost its values; every forward pass starts with this.
 
@@ -163,8 +187,8 @@ class Frozen(nn.Module):
             raise ValueError(
                 "This layer is on the meta device: call materialize(model), or model.to_empty(device=…)."
             )
-        if absent:  # a state was assigned to a model on the meta device
-            self.W_seed = new_like(W_seed, x.device)
+        if absent:  # dropped by `regenerated`, or a state was assigned to a model on the meta device
+            self.draw_anew(x.device)
         self._restore()
 
     def _check_while_compiling(self) -> None:
@@ -172,9 +196,23 @@ class Frozen(nn.Module):
 
         `torch.export` without dynamo hides the tensors of the module, so nothing can be done there.
         """
+        self._refuse_to_compile()
         if self.source is not None and torch.compiler.is_dynamo_compiling():
             self._restore()
             _ = hasattr(self.W_seed, "drawn")  # dynamo guards it: without the mark, the graph is made again
+
+    def _refuse_to_compile(self) -> bool:
+        """Refuse a layer inside `regenerated`; dynamo calls it as it calls `_restore`.
+
+        Raises:
+            ValueError: it is such a layer; dynamo raises its own error with this message.
+        """
+        if self.drawn_at_calls:
+            raise ValueError(
+                "Inside regenerated each call draws its W_seed, which is no part of a compiled or exported "
+                "graph: call the model without torch.compile, or leave that block first."
+            )
+        return True
 
     def _restore(self) -> bool:
         """Draw W_seed again if it has lost its mark. It returns True, since dynamo wants a constant."""
@@ -192,6 +230,7 @@ class Frozen(nn.Module):
     # Dynamo calls it instead of tracing it. torch.compiler.assume_constant_result does the same, and imports
     # dynamo, which takes seconds.
     _restore._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see above
+    _refuse_to_compile._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see above
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True

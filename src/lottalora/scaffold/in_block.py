@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from lottalora.scaffold.replaced import Replaced
+
 if TYPE_CHECKING:
     from lottalora.scaffold.frozen import Frozen
 
@@ -50,8 +52,11 @@ def outside(layer: "Frozen") -> "Frozen":
     if not layer.blocks:
         return layer
     twin = object.__new__(type(layer))
-    vars(twin).update(vars(layer))
-    vars(twin).update({name: copy.copy(vars(layer)[name]) for name in HELD})  # these are changed in place
+    own = {name: copy.copy(vars(layer)[name]) for name in HELD}  # these are changed in place
+    vars(twin).update(vars(layer) | own)
+    replaced: Replaced | None = vars(layer).get("replaced")
+    if replaced is not None:  # it has the same hooks, for `merge`
+        vars(twin)["replaced"] = replaced.holding({id(vars(layer)[name]): own[name] for name in HELD})
     for block in reversed(layer.blocks):
         leave(twin, block)
     return twin

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 from torch import nn
@@ -11,14 +12,15 @@ from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.in_block import Block
 from lottalora.scaffold.in_block import enter
 from lottalora.scaffold.in_block import leave
-from lottalora.scaffold.w_seed import new_like
 
 
 @contextmanager
 def regenerated(model: nn.Module) -> Iterator[nn.Module]:
     """Inside the block one W_seed at a time is in memory: each call of a layer draws it.
 
-    The outputs are the same to the bit. No gradients are computed inside. At the end every W_seed is drawn
+    The outputs are the same to the bit, also in several threads, where calls of a layer at one time share its
+    W_seed. No gradients are computed inside; another thread has to set `torch.no_grad()` itself. A compiled
+    model is refused when it is called. At the end every W_seed is drawn
     once more, where it was. A layer whose weight the net reads in place of calling it keeps its W_seed from
     then on. A copy of the model that is made inside has every W_seed in memory.
 
@@ -48,7 +50,9 @@ def regenerated(model: nn.Module) -> Iterator[nn.Module]:
 
 
 class Drawing:
-    """What `regenerated` does to a layer: it drops W_seed at the end of a call.
+    """What `regenerated` does to a layer: W_seed is dropped when no call of the layer is going on any more.
+
+    Calls in several threads use the same W_seed.
 
     Args:
         layer: the layer; it gets the hooks.
@@ -56,13 +60,32 @@ class Drawing:
 
     def __init__(self, layer: Frozen) -> None:
         self.device = layer.W_seed.device
-        self.hook = layer.register_forward_hook(drop)
+        self.calls, self.lock = 0, Lock()
+        self.before = layer.register_forward_pre_hook(self.begin, prepend=True)
+        self.after = layer.register_forward_hook(self.end, always_call=True)
+
+    def begin(self, layer: Frozen, *_: object) -> None:
+        """Note a call; `Frozen.check` draws W_seed in it, or refuses to if it is compiled."""
+        if not torch.compiler.is_compiling():
+            with self.lock:
+                self.calls += 1
+
+    def end(self, layer: Frozen, *_: object) -> None:
+        """Drop W_seed after the last call."""
+        if torch.compiler.is_compiling():
+            return
+        with self.lock:
+            self.calls = max(self.calls - 1, 0)  # a hook of somebody else may have failed before `begin`
+            if not self.calls:
+                drop(layer)
 
     def put_back(self, layer: Frozen) -> None:
         """Draw W_seed where it was before, into the layer or a copy of it, which keeps it from then on."""
-        layer._forward_hooks.pop(self.hook.id, None)
+        layer._forward_pre_hooks.pop(self.before.id, None)
+        layer._forward_hooks.pop(self.after.id, None)
+        layer._forward_hooks_always_called.pop(self.after.id, None)
         layer.drawn_at_calls = False
-        layer.W_seed = new_like(layer.W_seed, self.device)  # which draws it
+        layer.draw_anew(self.device)
 
 
 def obstacle(layer: Frozen) -> str | None:
@@ -83,6 +106,6 @@ def obstacle(layer: Frozen) -> str | None:
     return None
 
 
-def drop(layer: Frozen, *_: object) -> None:
+def drop(layer: Frozen) -> None:
     """Leave W_seed without memory; `Frozen.check` draws it in the next call."""
     layer.W_seed = torch.empty_like(layer.W_seed, device="meta")

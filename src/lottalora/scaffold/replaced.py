@@ -1,6 +1,8 @@
 """The record of a module's class and attributes from before `wrap` changed it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 
 from torch import Tensor
 from torch import nn
@@ -37,6 +39,15 @@ class Replaced:
         }
         unsaved = module._non_persistent_buffers_set & further["_buffers"].keys()
         return cls(type(module), attributes, further, frozenset(unsaved))
+
+    def holding(self, others: Mapping[int, object]) -> "Replaced":
+        """The same record with other objects in place of some, such as the hooks that a copy has of its own.
+
+        Args:
+            others: the objects to hold, by the `id` of those that they replace.
+        """
+        attributes = {name: others.get(id(value), value) for name, value in self.attributes.items()}
+        return replace(self, attributes=attributes)
 
     def carried_into(self, other: nn.Module) -> dict[str, object]:
         """Add the recorded hooks, settings and extra tensors to the `__dict__` of `other`, and return it."""
