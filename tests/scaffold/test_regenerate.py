@@ -61,6 +61,30 @@ def test_a_net_that_reads_its_weights_computes_the_same():
     assert verify(model) == []
 
 
+class TiedHead(nn.Module):
+    """Reads the table of its frozen embedding, and asks a frozen layer where it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.inner = nn.Embedding(7, 5), nn.Linear(5, 5)
+
+    def forward(self, index):
+        h = self.inner(self.embed(index))
+        return h.to(self.inner.weight.device) @ self.embed.weight.T
+
+
+def test_weights_that_nothing_is_trained_of_can_be_read():
+    torch.manual_seed(0)
+    model, index = TiedHead(), torch.tensor([1, 2])
+    wrap(model, Scaffold(rank=2), freeze=["embed", "inner"])
+    with torch.no_grad():
+        before = model(index)
+    with regenerated(model):
+        assert model.inner.weight.device == model.embed.weight.device == torch.device("cpu")
+        assert torch.equal(model(index), before)
+    assert torch.equal(model(index), before)
+
+
 def test_an_error_inside_leaves_the_model_whole():
     model = wrapped()
     with pytest.raises(IndexError), regenerated(model):

@@ -176,7 +176,7 @@ class LottaWeight(LottaLayer):
 
     def lazy(self) -> Tensor:
         """The whole tensor, computed when its values are used; writing into it is refused."""
-        return lazy_weight(self._shape_only(), self.W_seed.device, self, self._trained())
+        return lazy_weight(self._shape_only(), self.device_of_W_seed, self, self._trained())
 
     def _matrix(self) -> Tensor:
         E = self.layout.stack

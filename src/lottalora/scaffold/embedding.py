@@ -40,7 +40,11 @@ class FrozenEmbedding(Frozen):
             return self.W_seed
         refuse_reparametrization(sys._getframe(1))
         like = torch.empty_like(self.W_seed, device="meta")
-        return lazy_weight(like, self.W_seed.device, lambda: self.W_seed, [])
+        return lazy_weight(like, self.device_of_W_seed, self._rows, [])
+
+    def _rows(self) -> Tensor:
+        self.check(torch.empty(0, device=self.device_of_W_seed))
+        return self.W_seed
 
     def reset_parameters(self) -> None:
         """Do nothing, as nothing is trained; `nn.Embedding` has this method."""

@@ -79,6 +79,7 @@ class Frozen(nn.Module):
     wrapping: Wrapping | None = None  # how `wrap` was called; None for a layer that was built by hand
     blocks: tuple[Block, ...] = ()  # that it is in, the innermost last
     removed: bool = False  # whether `without_scaffold` has set W_seed to 0
+    home: torch.device | None = None  # where W_seed is drawn, while `regenerated` has dropped it
     drawn_at_calls: bool = False  # whether `regenerated` or `scaffolds_per_row` draws it for each call
     __repr__ = refusing_text(nn.Module.__repr__)
 
@@ -96,6 +97,11 @@ class Frozen(nn.Module):
     def record(self) -> Identity:
         """The record of this module's scaffold, without a fingerprint."""
         return Identity.of(self.source, tuple(self.W_seed.shape), None, [])
+
+    @property
+    def device_of_W_seed(self) -> torch.device:
+        """The device on which W_seed is, or will be drawn."""
+        return self.W_seed.device if self.home is None else self.home
 
     @torch.no_grad()
     def redraw(self, source: Source, drawn: Tensor | None = None) -> None:

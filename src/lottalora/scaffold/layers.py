@@ -148,7 +148,7 @@ class LottaLayer(Frozen):
         if torch.compiler.is_compiling():  # the compiler removes unused products itself
             return self._composed() if self._is_matrix() else self._shape_only()
         refuse_reparametrization(sys._getframe(1))
-        return lazy_weight(self._shape_only(), self.W_seed.device, self._composed, self._trained())
+        return lazy_weight(self._shape_only(), self.device_of_W_seed, self._composed, self._trained())
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in (self.A, self.B, self.beta, self.magnitude) if p is not None]
@@ -180,7 +180,8 @@ class LottaLayer(Frozen):
 
     def _trained_or_frozen(self) -> Tensor:
         """A tensor that says on which device the layer is, even if W_seed has not arrived there."""
-        return next((p for p in (self.A, self.beta) if p is not None), self.W_seed)
+        without = self.W_seed if self.home is None else torch.empty(0, device=self.home)
+        return next((p for p in (self.A, self.beta) if p is not None), without)
 
     def _as_replaced(self, W: Tensor) -> Tensor:
         """A matrix (out, in) in the shape of the weight that was replaced."""

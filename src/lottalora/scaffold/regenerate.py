@@ -59,7 +59,7 @@ class Drawing:
     """
 
     def __init__(self, layer: Frozen) -> None:
-        self.device = layer.W_seed.device
+        self.device = layer.home = layer.W_seed.device
         self.calls, self.lock = 0, Lock()
         self.before = layer.register_forward_pre_hook(self.begin, prepend=True)
         self.after = layer.register_forward_hook(self.end, always_call=True)
@@ -84,7 +84,7 @@ class Drawing:
         layer._forward_pre_hooks.pop(self.before.id, None)
         layer._forward_hooks.pop(self.after.id, None)
         layer._forward_hooks_always_called.pop(self.after.id, None)
-        layer.drawn_at_calls = False
+        layer.drawn_at_calls, layer.home = False, None
         layer.draw_anew(self.device)
 
 
