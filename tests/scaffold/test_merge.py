@@ -539,3 +539,32 @@ def test_merged_encoder_takes_the_fused_path_again():
     padding = torch.zeros(2, 6, dtype=torch.bool)
     with torch.no_grad():
         assert_close(net(x[0], src_key_padding_mask=padding), expected)
+
+
+def test_frozen_vectors_of_layers_and_attention_are_parameters_while_merged():
+    net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 8)).eval()
+    net[1].gain = nn.Parameter(torch.ones(8))
+    before = dict(net.named_parameters()).keys()
+    wrap(net, SCAFFOLD, freeze=["*.in_proj_bias", "1.gain", "*.norm1"])
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    merged = merge(net)
+    plain = dict(net.named_parameters())
+    assert plain.keys() == before and not dict(net.named_buffers())
+    frozen = ("0.self_attn.in_proj_bias", "1.gain", "0.norm1.weight", "0.norm1.bias")
+    assert [name for name, p in plain.items() if not p.requires_grad] == sorted(frozen, key=list(plain).index)
+    unmerge(net, merged)
+    assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
+    assert not any(name in dict(net.named_parameters()) for name in frozen)
+
+
+@pytest.mark.parametrize("name", ["frozen_vectors", "set_aside"])
+@pytest.mark.parametrize("value", [["0"], {"weight": 1}, []])
+def test_attributes_of_foreign_modules_survive_merge(name, value):
+    net = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    for module in (net, net[1]):
+        setattr(module, name, value)
+    wrap(net, SCAFFOLD, freeze=["1"])
+    merged = merge(net)
+    assert type(net[0]) is nn.Linear and getattr(net, name) is getattr(net[1], name) is value
+    unmerge(net, merged)
+    assert getattr(net[1], name) is value and not isinstance(net[1].weight, nn.Parameter)

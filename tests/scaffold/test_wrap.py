@@ -126,6 +126,59 @@ def test_bias_of_an_adapted_layer_is_frozen_by_its_name_alone():
     assert account.vectors_trained == trained.vectors_trained - len(before)
 
 
+PARTS = {
+    "in_proj_bias": ["q", "k", "v"],
+    "0.attention.in_proj_bias": ["q", "k", "v"],
+    "*.in_proj_bias": ["q", "k", "v"],
+    "*_proj.bias": ["q", "k", "v", "out"],
+    "0.attention.k_proj.bias": ["k"],
+}
+
+
+@pytest.mark.parametrize("pattern", PARTS)
+def test_bias_of_an_attention_is_frozen_whole_or_in_part_by_its_name(pattern):
+    attention = nn.MultiheadAttention(6, 2)
+    net = attention if pattern == "in_proj_bias" else nn.Sequential(nn.ModuleDict({"attention": attention}))
+    before = nn.init.normal_(attention.in_proj_bias).clone()
+    account = wrap(net, Scaffold(rank=2), freeze=[pattern])
+    for each in ("q", "k", "v", "out"):
+        bias = attention.get_submodule(f"{each}_proj").bias
+        assert isinstance(bias, nn.Parameter) == (each not in PARTS[pattern])
+    assert torch.equal(attention.in_proj_bias, before)
+    assert account.vectors_frozen == 6 * len(PARTS[pattern])
+
+
+def test_bias_of_an_attention_that_is_kept_is_frozen_whole_and_its_parts_are_refused():
+    net, x = nn.Sequential(nn.Linear(6, 6), nn.MultiheadAttention(6, 2)), torch.randn(3, 2, 6)
+    keep = ["*.in_proj_weight", "*.out_proj.weight"]
+    with pytest.raises(ValueError, match="freeze='1.q_proj.bias' names no weight of this model"):
+        wrap(net, Scaffold(rank=2), keep=keep, freeze=["1.q_proj.bias"])
+    before = net[1](x, x, x)[0]
+    assert wrap(net, Scaffold(rank=2), keep=keep, freeze=["*.in_proj_bias"]).vectors_frozen == 18
+    assert not isinstance(net[1].in_proj_bias, nn.Parameter)
+    assert torch.equal(net[1](x, x, x)[0], before)
+
+
+def test_vector_is_frozen_by_any_name_of_its_module():
+    norm = nn.LayerNorm(6)
+    net = nn.ModuleDict({"one": norm, "layer": nn.Linear(6, 6), "two": norm})
+    assert wrap(net, Scaffold(rank=2), freeze=["two"]).vectors_frozen == 12
+
+
+def test_further_vector_of_an_adapted_layer_is_frozen_by_its_name():
+    net = nn.Sequential(nn.Linear(6, 6))
+    net[0].gain = nn.Parameter(torch.ones(6))
+    assert wrap(net, Scaffold(rank=2), freeze=["0.gain"]).vectors_frozen == 6
+    assert "0.gain" in net.state_dict() and not isinstance(net[0].gain, nn.Parameter)
+
+
+def test_pattern_of_freeze_leaves_the_normalisation_of_layer_norm_trained():
+    net = nn.Sequential(nn.Linear(6, 6))
+    account = wrap(net, Scaffold(rank=2, layer_norm=True), freeze=["*.bias"])
+    assert account.vectors_frozen == 6
+    assert isinstance(net[0].norm.bias, nn.Parameter)
+
+
 def test_frozen_biases_keep_their_value():
     torch.manual_seed(0)
     before = Network().blocks[0].fc1.bias

@@ -12,6 +12,8 @@ from torch.nn.parameter import is_lazy
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.kinds import kind_of
 
+INPUTS = SplitAttention.PROJECTIONS[:3]  # q, k and v
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -133,6 +135,21 @@ def is_projection(module: nn.Module, attribute: str) -> bool:
         attribute: the parameter's name in the module, or that of the projection.
     """
     return type(module) is nn.MultiheadAttention and attribute in SplitAttention.PROJECTIONS
+
+
+def is_packed_bias(module: nn.Module, name: str) -> bool:
+    """Whether a parameter of this name in a module is the bias of q, k and v of an attention."""
+    return name == "in_proj_bias" and type(module) is nn.MultiheadAttention
+
+
+def projected_biases(model: nn.Module) -> set[str]:
+    """The names that the biases of q, k and v have once their attention is `SplitAttention`."""
+    return {
+        dotted(name, projection, "bias")
+        for name, module in model.named_modules(remove_duplicate=False)
+        if type(module) is nn.MultiheadAttention and module.in_proj_bias is not None
+        for projection in INPUTS
+    }
 
 
 def is_vector(module: nn.Module, name: str, value: Tensor) -> bool:

@@ -1,7 +1,6 @@
 """Merging: a model on a scaffold becomes the ordinary model with its dense weights."""
 
 import torch
-from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.attention import SplitAttention
@@ -10,7 +9,6 @@ from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import composed_weights
 from lottalora.scaffold.dense import DenseWeights
 from lottalora.scaffold.dense import Layer
-from lottalora.scaffold.dense import as_parameter
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.marks import is_untouched
 from lottalora.scaffold.matrices import dotted
@@ -24,6 +22,7 @@ from lottalora.scaffold.plain import plain_layer
 from lottalora.scaffold.set_aside import restore
 from lottalora.scaffold.siblings import unshare_inputs
 from lottalora.scaffold.state import check_state
+from lottalora.scaffold.vectors import thaw_vectors
 
 
 @torch.no_grad()
@@ -60,7 +59,7 @@ def merge(model: nn.Module) -> Merged:
         _put_back(model.get_submodule(name), parameters)
     _forget_drawn([*modules.values(), *(part for parts in composed.values() for part in parts.values())])
     unshare_inputs(model)
-    vectors, settings, hooked = _thaw(model), _restore(model), _unhook(model)
+    vectors, settings, hooked = thaw_vectors(model), _restore(model), _unhook(model)
     worst = max(weights.deviations, key=weights.deviations.__getitem__)
     classes = {name: type(model.get_submodule(name)) for name in [*plain, *dense]}
     return Merged(
@@ -122,17 +121,6 @@ def _can_be_drawn(layer: Frozen) -> bool:
     if layer.source is None:
         return False
     return is_untouched(layer.W_seed) or torch.equal(layer.W_seed, redrawn(layer))
-
-
-def _thaw(model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Turn vectors that `freeze` had made buffers into parameters without a gradient; return the buffers."""
-    found = {}
-    for name, module in model.named_modules():
-        names = vars(module).pop("frozen_vectors", [])
-        if names:
-            found[name] = {each: module._buffers.pop(each) for each in names}
-            module._parameters |= {each: as_parameter(vector) for each, vector in found[name].items()}
-    return found
 
 
 def _restore(model: nn.Module) -> dict[str, dict[str, object]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lottalora.scaffold.matrices import Matrix
+from lottalora.scaffold.matrices import projected_biases
 from lottalora.scaffold.streams import stream_names
 from lottalora.scaffold.streams import without_wrappers
 
@@ -80,6 +81,7 @@ class Places:
     ) -> None:
         self.matrices = {name for matrix in matrices for name in matrix.names}
         self.weights = self.matrices | {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        self.weights |= projected_biases(model)
         self.streams = stream_names(model)
         self.modules = list(dict.fromkeys(name for name in self.streams.values() if name))
         given = {"keep": keep, "freeze": freeze, "compose": compose}
@@ -91,6 +93,20 @@ class Places:
         for kind, patterns in self.patterns.items():
             for pattern in patterns:
                 self._check(kind, pattern)
+
+    def refuse_without_effect(self, kind: str, absent: set[str]) -> None:
+        """Refuse a pattern that matches only names that the model has not after all.
+
+        Args:
+            kind: "keep", "freeze" or "compose".
+            absent: such names, for example of parts of an attention that is not split.
+
+        Raises:
+            ValueError: there is one.
+        """
+        self.weights -= absent
+        for pattern in self.patterns[kind]:
+            self._check(kind, pattern)
 
     def _check(self, kind: str, pattern: Pattern) -> None:
         if kind == "compose" and pattern.given == ALL:

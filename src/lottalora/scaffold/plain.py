@@ -15,6 +15,7 @@ from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.replaced import Replaced
+from lottalora.scaffold.vectors import frozen_vectors
 
 PACKED = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 KINDS = ("_parameters", "_buffers", "_modules")
@@ -94,5 +95,7 @@ def _bare(module: nn.Module, ours: set[str]) -> nn.Module:
     for kind in KINDS:
         live = {name: value for name, value in getattr(module, kind).items() if name not in ours}
         state[kind] = before.further[kind] | live
+    for name in set(frozen_vectors(module)) - ours:
+        state["_parameters"][name] = as_parameter(state["_buffers"].pop(name))
     state["_non_persistent_buffers_set"] = (module._non_persistent_buffers_set - ours) | before.unsaved
     return bare

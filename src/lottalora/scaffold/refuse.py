@@ -12,8 +12,6 @@ from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.kinds import calls_otherwise
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
-from lottalora.scaffold.matrices import dotted
-from lottalora.scaffold.places import Places
 from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.places import shown
 
@@ -65,27 +63,6 @@ def refuse_what_cannot_be(
         raise ValueError(
             "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
         )
-
-
-def refuse_scripted_vectors(model: nn.Module, places: Places) -> None:
-    """Refuse to freeze the vectors of scripted or traced modules.
-
-    Args:
-        model: the model.
-        places: the patterns of `wrap`.
-
-    Raises:
-        ValueError: `freeze` names one.
-    """
-    for layer, module in model.named_modules():
-        if not isinstance(module, torch.jit.ScriptModule):
-            continue
-        for name, _ in module.named_parameters(recurse=False):
-            if places.of([dotted(layer, name)]) == "freeze":
-                raise ValueError(
-                    f"{dotted(layer, name)} is in a scripted or traced module, which cannot be changed: "
-                    "leave it out of freeze=."
-                )
 
 
 def refuse_unused_ranks(adapted: Sequence[Sequence[str]], scaffold: Scaffold) -> None:

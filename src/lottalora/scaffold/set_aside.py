@@ -2,7 +2,7 @@
 
 from torch import nn
 
-RECORD = "set_aside"  # the attribute of a module that holds what its changed attributes were before
+RECORD = "_lottalora_set_aside"  # the attribute that holds what changed attributes were before
 
 
 class Absent:

@@ -14,6 +14,7 @@ from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.set_aside import change
 from lottalora.scaffold.siblings import share_inputs
 from lottalora.scaffold.state import check_state
+from lottalora.scaffold.vectors import freeze_again
 
 
 @torch.no_grad()
@@ -44,10 +45,7 @@ def unmerge(model: nn.Module, merged: Merged) -> None:
             part.train(modules[name].training)
     _draw_again(model)
     for name, vectors in merged.vectors.items():
-        for each, vector in vectors.items():
-            delattr(modules[name], each)
-            modules[name].register_buffer(each, vector)
-        modules[name].__dict__["frozen_vectors"] = list(vectors)
+        freeze_again(modules[name], vectors)
     for name, settings in merged.settings.items():
         for attribute, value in settings.items():
             change(modules[name], attribute, value)

@@ -35,13 +35,11 @@ from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.matrices import Owner
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
-from lottalora.scaffold.matrices import is_vector
 from lottalora.scaffold.new_class import new_classes
 from lottalora.scaffold.new_class import refuse_fixed_classes
 from lottalora.scaffold.other_holders import refuse_other_holders
 from lottalora.scaffold.places import Places
 from lottalora.scaffold.refuse import refuse_parallel
-from lottalora.scaffold.refuse import refuse_scripted_vectors
 from lottalora.scaffold.refuse import refuse_unused_ranks
 from lottalora.scaffold.refuse import refuse_what_cannot_be
 from lottalora.scaffold.refuse import refuse_what_is_no_model
@@ -55,6 +53,8 @@ from lottalora.scaffold.state import check_state
 from lottalora.scaffold.streams import stream_names
 from lottalora.scaffold.tied_keys import follow_ties
 from lottalora.scaffold.tied_keys import tie_what_has_no_values
+from lottalora.scaffold.vectors import freeze_vectors
+from lottalora.scaffold.vectors import vectors_to_freeze
 from lottalora.scaffold.wrapping import Wrapping
 
 LAYERS = {"linear", "transposed", "convolution"}  # kinds with a layer of ours
@@ -89,7 +89,9 @@ def wrap(
     instead; or in `keep`.
 
     Vectors (biases, norms) stay trained, except the biases that `scaffold.bias` freezes and those of frozen
-    matrices. A vector that `freeze` names keeps its value and becomes a buffer.
+    matrices. A vector that `freeze` names keeps its value and becomes a buffer. The bias of q, k and v of an
+    `nn.MultiheadAttention` may be named whole, `in_proj_bias`, or in part, `q_proj.bias`. The gain and shift
+    that `layer_norm` adds belong to the adapter: no pattern names them.
 
     W_seed is drawn under a matrix's name within `model`. So two parts of one shape that are wrapped one by
     one under one seed have the same W_seed: wrap the whole, or give each part a seed of its own.
@@ -136,10 +138,10 @@ def wrap(
     place_of = {m.name: "keep" if m.fixed else places.of(m.names) for m in matrices}
     way_of = {m.name: _way(m, place_of[m.name], places.composes(m.names)) for m in matrices}
     refuse_what_cannot_be(matrices, place_of, way_of, scaffold)
-    refuse_scripted_vectors(model, places)
     refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
     attentions = attentions_to_split(matrices, place_of, way_of)
     refuse_what_cannot_be_split(model, attentions)
+    to_freeze = vectors_to_freeze(model, places, attentions)
     refuse_other_holders(model, _replaced(matrices, place_of, attentions))
     changes = list(new_classes(matrices, place_of, way_of))
     refuse_fixed_classes(changes)
@@ -150,7 +152,7 @@ def wrap(
         _become(attention, SplitAttention(attention))
     entries = _convert_all(model, place_of, way_of, scaffold, drawn)
     model.register_load_state_dict_pre_hook(check_state)
-    vectors = _freeze_vectors(model, places)
+    vectors = freeze_vectors(model, to_freeze)
     _leave_fused_paths(model)
     share_inputs(model)
     follow_ties(model)
@@ -361,26 +363,6 @@ def _note(matrix: Matrix, layer: LottaLayer, scaffold: Scaffold, layout: Layout 
     if len(matrix.owners) > 1:
         notes.append(f"tied: {', '.join(matrix.names[1:])}")
     return "; ".join(notes)
-
-
-def _freeze_vectors(model: nn.Module, places: Places) -> list[str]:
-    """Turn the vectors that `freeze` names into buffers with their present values; return their names."""
-    frozen = []
-    for layer, module in list(model.named_modules()):
-        if isinstance(module, LottaLayer):
-            if isinstance(module.bias, nn.Parameter) and places.of([dotted(layer, "bias")]) == "freeze":
-                value = module.bias.detach().clone()
-                del module.bias
-                module.register_buffer("bias", value)
-                frozen.append(dotted(layer, "bias"))
-            continue
-        for name, value in list(module.named_parameters(recurse=False)):
-            if is_vector(module, name, value) and places.of([dotted(layer, name)]) == "freeze":
-                delattr(module, name)
-                module.register_buffer(name, value.detach().clone())
-                vars(module).setdefault("frozen_vectors", []).append(name)  # for `merge`
-                frozen.append(dotted(layer, name))
-    return frozen
 
 
 def _leave_fused_paths(model: nn.Module) -> None:
