@@ -140,6 +140,35 @@ def test_options_come_back(tmp_path, options):
     assert_same(net, load(tmp_path / "a.safetensors"))
 
 
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}], ids=["plain", "layer_norm"])
+def test_frozen_vectors_come_back(tmp_path, options):
+    net = trained(how={"compose": ["gru"], "keep": ["embed"], "freeze": ["*.bias", "gain"]}, **options)
+    save(net, tmp_path / "a.safetensors", architecture=("net", {}))
+    other = load(tmp_path / "a.safetensors")
+    assert_same(net, other)
+    names = {name for name, _ in net.named_parameters()}
+    assert {name for name, _ in other.named_parameters()} == names
+
+
+def test_file_that_names_the_normalisation_of_layer_norm_as_frozen_is_read(tmp_path):
+    net, path = trained(layer_norm=True), tmp_path / "a.safetensors"
+    save(net, path, architecture=("net", {}))
+    header = changed(path)
+    changed(path, freeze=[*header["freeze"], "mlp.norm.bias", "conv.norm.weight", "conv.norm.bias"])
+    with pytest.raises(ValueError, match="lacks .* 'mlp.norm.bias' of the artifact"):
+        load(path)  # mlp is frozen, and has no option
+    changed(path, freeze=[*header["freeze"], "conv.norm.weight", "conv.norm.bias"])
+    assert_same(net, load(path))
+
+
+def test_frozen_vector_that_the_model_lacks_is_called_a_vector(tmp_path):
+    net, path = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), tmp_path / "a.safetensors"
+    wrap(net, Scaffold(rank=2), freeze=["1.bias"])
+    save(net, path)
+    with pytest.raises(ValueError, match="This model lacks vector '1.bias' of the artifact"):
+        load_into(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8, bias=False)), path)
+
+
 def test_half_precision_model_comes_back(tmp_path):
     net = trained().bfloat16()
     save(net, tmp_path / "a.safetensors", architecture=("net", {}))

@@ -36,6 +36,7 @@ from lottalora.scaffold.identity import agree
 from lottalora.scaffold.marks import is_untouched
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
+from lottalora.scaffold.matrices import projected_biases
 from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.wrap import wrap
 
@@ -220,9 +221,10 @@ def _compare(twin: nn.Module, artifact: Artifact) -> None:
     """Refuse a model, on the meta device, that is not the one of the artifact; it is wrapped afterwards."""
     header = artifact.header
     ours = {matrix.name for matrix in find_matrices(twin)}
-    theirs = {*header.adapt, *header.keep, *header.freeze}
-    vectors = {name for name, _ in twin.named_parameters(remove_duplicate=False)} - ours
-    _same_names(theirs - vectors, ours, "matrix")
+    vectors = _frozen_vectors(artifact)
+    _same_names({*header.adapt, *header.keep, *header.freeze} - vectors, ours, "matrix")
+    of_twin = projected_biases(twin) | {name for name, _ in twin.named_parameters(remove_duplicate=False)}
+    _refuse_lacking(vectors - of_twin - _own_norms(header), "vector")
     _put(twin, header)
     layers = scaffold_layers(twin)
     for matrix in header.matrices:
@@ -250,15 +252,34 @@ def _compare(twin: nn.Module, artifact: Artifact) -> None:
             )
 
 
+def _frozen_vectors(artifact: Artifact) -> set[str]:
+    """The names in `freeze` that are vectors: their values are stored, those of a frozen matrix are drawn."""
+    stored = artifact.state.keys() | artifact.header.tied.keys()
+    return stored & set(artifact.header.freeze)
+
+
+def _own_norms(header: Header) -> set[str]:
+    """What `freeze` may name beyond the plain model: gain and shift of the option `layer_norm`.
+
+    Earlier versions let patterns match them. They are trained again, as the option says.
+    """
+    layers = [matrix.name for matrix in header.matrices if "layer_norm" in matrix.options]
+    return {dotted(layer, "norm", each) for layer in layers for each in ("weight", "bias")}
+
+
 def _same_names(theirs: set[str], ours: set[str], what: str) -> None:
-    missing, extra = sorted(theirs - ours), sorted(ours - theirs)
-    if missing:
-        raise ValueError(
-            f"This model lacks {what} {missing[0]!r} of the artifact: it is another architecture."
-        )
+    _refuse_lacking(theirs - ours, what)
+    extra = sorted(ours - theirs)
     if extra:
         raise ValueError(
             f"This model has {what} {extra[0]!r}, the artifact has not: it is another architecture."
+        )
+
+
+def _refuse_lacking(names: set[str], what: str) -> None:
+    if names:
+        raise ValueError(
+            f"This model lacks {what} {min(names)!r} of the artifact: it is another architecture."
         )
 
 
@@ -286,8 +307,9 @@ def _same_record(matrix: MatrixRecord, layer: Frozen) -> None:
 
 def _put(model: nn.Module, header: Header) -> None:
     """Wrap a model as the header says, without drawing."""
-    arguments = {"keep": header.keep, "freeze": header.freeze, "compose": header.compose}
-    wrap(model, header.to_scaffold(), drawn=False, **arguments)
+    own = _own_norms(header) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    freeze = [name for name in header.freeze if name not in own]
+    wrap(model, header.to_scaffold(), drawn=False, keep=header.keep, freeze=freeze, compose=header.compose)
 
 
 @torch.no_grad()
