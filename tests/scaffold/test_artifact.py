@@ -140,6 +140,63 @@ def test_options_come_back(tmp_path, options):
     assert_same(net, load(tmp_path / "a.safetensors"))
 
 
+class Tables(nn.Module):
+    """Two layers, and tables that the state leaves out: one in the model's dtype, one beside a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.register_buffer("angles", torch.linspace(0, 1, 8), persistent=False)
+        self.one.register_buffer("table", torch.linspace(1, 2, 8), persistent=False)
+
+    def forward(self, x):
+        return self.two(self.one(x)) * self.angles * self.one.table
+
+
+def saved_tables(path, cast):
+    net = Tables()
+    wrap(net, Scaffold(rank=2))
+    cast(net)
+    save(net.eval(), path)
+    return net, load_into(Tables(), path).eval()
+
+
+def half_with_exact_tables(net):
+    angles, table = net.angles, net.one.table
+    net.bfloat16()
+    net.angles, net.one.table = angles, table
+
+
+@pytest.mark.parametrize(
+    "cast", [nn.Module.bfloat16, nn.Module.half, nn.Module.double, nn.Module.float, half_with_exact_tables]
+)
+def test_buffers_that_no_state_has_get_the_dtype_of_the_saved_model(tmp_path, cast):
+    net, other = saved_tables(tmp_path / "a.safetensors", cast)
+    x = torch.randn(3, 8, dtype=net.one.W_seed.dtype)
+    assert net(x).dtype is other(x).dtype and torch.equal(net(x), other(x))
+    for buffer, loaded in ((net.angles, other.angles), (net.one.table, other.one.table)):
+        assert buffer.dtype is loaded.dtype and torch.equal(buffer, loaded)
+
+
+def test_header_names_dtypes_of_buffers_only_where_they_differ_and_nothing_else_is_cast(tmp_path):
+    path = tmp_path / "a.safetensors"
+    saved_tables(path, nn.Module.float)
+    assert "buffers" not in changed(path)
+    changed(
+        path,
+        buffers={"angles": "float64", "one.W_seed": "float16", "one.identity": "float16", "no": "float16"},
+    )
+    other = load_into(Tables(), path)
+    dtypes = {
+        name: buffer.dtype for name, buffer in other.named_buffers() if buffer.dtype is not torch.float32
+    }
+    assert dtypes == {"angles": torch.float64} | dict.fromkeys(["one.identity", "two.identity"], torch.uint8)
+    for buffers in ({"angles": "int8"}, {"angles": 1}, ["angles"]):
+        changed(path, buffers=buffers)
+        with pytest.raises(ValueError, match="The artifact is damaged.*buffers"):
+            read(path)
+
+
 @pytest.mark.parametrize("options", [{}, {"layer_norm": True}], ids=["plain", "layer_norm"])
 def test_frozen_vectors_come_back(tmp_path, options):
     net = trained(how={"compose": ["gru"], "keep": ["embed"], "freeze": ["*.bias", "gain"]}, **options)

@@ -14,6 +14,7 @@ from typing import get_args
 from typing import get_origin
 from typing import get_type_hints
 
+from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.container import damaged
@@ -131,6 +132,8 @@ class Header:
         tied: tensor name → name of the tensor that it is the same as.
         compressed: the tensors that are stored in fewer bits; the file has no such key where there are none.
         zstandard: of a file with one Zstandard frame; any other has no such key.
+        buffers: name → dtype of each buffer of real numbers that `state_dict()` leaves out; the file has no
+            such key if these and every W_seed are float32.
         architecture: {"name": of a registered architecture, "arguments": plain values}; null for none.
         probes: the number of stored inputs; 0 without.
         metrics: name → value.
@@ -149,6 +152,7 @@ class Header:
     tied: dict[str, str]
     compressed: list[CompressedRecord] = field(default_factory=list)
     zstandard: FrameRecord | None = None
+    buffers: dict[str, str] = field(default_factory=dict)
     architecture: dict[str, Plain] | None = None
     probes: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -169,7 +173,7 @@ class Header:
 
     def as_dict(self) -> dict[str, Plain]:
         """The header as plain data."""
-        left_out = {key for key in ("compressed", "zstandard") if not getattr(self, key)}
+        left_out = {key for key in ("compressed", "zstandard", "buffers") if not getattr(self, key)}
         return {key: value for key, value in asdict(self).items() if key not in left_out}
 
     @classmethod
@@ -190,6 +194,7 @@ class Header:
             "zstandard": _checked(FrameRecord, read["zstandard"], "its frame")
             if "zstandard" in read
             else None,
+            "buffers": read.get("buffers", {}),
         }
         header = _checked(cls, read, "its header")
         for matrix in header.matrices:
@@ -198,6 +203,8 @@ class Header:
         if len(set(names)) != len(names):
             raise damaged("a matrix is listed twice")
         _check_architecture(header.architecture)
+        if not set(header.buffers.values()) <= DTYPES.keys():
+            raise damaged(f"its buffers have another dtype than {', '.join(DTYPES)}")
         return header
 
     def to_scaffold(self) -> Scaffold:

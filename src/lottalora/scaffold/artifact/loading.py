@@ -26,6 +26,7 @@ from lottalora.scaffold.artifact.precision import SCALE
 from lottalora.scaffold.artifact.precision import decode
 from lottalora.scaffold.artifact.saving import PROBE
 from lottalora.scaffold.artifact.saving import W_SEED
+from lottalora.scaffold.artifact.saving import buffers_left_out
 from lottalora.scaffold.artifact.saving import state_names
 from lottalora.scaffold.artifact.zstd import decompress
 from lottalora.scaffold.backbone import materialize
@@ -315,7 +316,7 @@ def _put(model: nn.Module, header: Header) -> None:
 @torch.no_grad()
 def _fill(model: nn.Module, artifact: Artifact) -> nn.Module:
     """Draw every W_seed of a wrapped model, unless it holds the draw already, and load the state."""
-    layers = scaffold_layers(model)
+    layers, made = scaffold_layers(model), buffers_left_out(model)
     for matrix in artifact.header.matrices:
         layer, source = layers[matrix.name], matrix.source
         dtype = getattr(torch, matrix.dtype)
@@ -330,6 +331,7 @@ def _fill(model: nn.Module, artifact: Artifact) -> nn.Module:
                 layer.redraw(wanted)
     state = artifact.state | {name: artifact.state[tied] for name, tied in artifact.header.tied.items()}
     _cast(model, state)
+    _cast_left_out(model, made, artifact.header.buffers)
     records = {dotted(name, "identity"): layer.identity for name, layer in layers.items()}
     model.load_state_dict(state | records)
     for matrix in artifact.header.matrices:
@@ -342,6 +344,19 @@ def _cast(model: nn.Module, state: dict[str, Tensor]) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if name in state and tensor.dtype != state[name].dtype:
             tensor.data = tensor.data.to(state[name].dtype)
+
+
+def _cast_left_out(model: nn.Module, made: dict[str, Tensor], dtypes: dict[str, str]) -> None:
+    """Round the buffers that no state has to the dtype that they had in the saved model.
+
+    Args:
+        model: the model.
+        made: these buffers as the builder made them, before any layer was cast.
+        dtypes: name → dtype. A name that the model lacks is ignored, since a forward pass may make buffers.
+    """
+    present = buffers_left_out(model)
+    for name in dtypes.keys() & present.keys():
+        present[name].data = made[name].to(getattr(torch, dtypes[name]))
 
 
 def _check_fingerprint(matrix: MatrixRecord, found: Fingerprint) -> None:

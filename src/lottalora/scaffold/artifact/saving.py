@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import find_architecture
@@ -120,6 +121,7 @@ def save(
         matrices=matrices,
         tied=tied,
         compressed=compressed,
+        buffers=_dtypes_left_out(model, matrices),
         architecture=_described(architecture),
         probes=len(probe),
         metrics=dict(metrics or {}),
@@ -165,6 +167,28 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     if taken:
         raise ValueError(f"The model's state holds {taken[0]!r}; names of that beginning are the format's.")
     return tensors, tied
+
+
+def buffers_left_out(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers of real numbers that the state leaves out, by name, without W_seed."""
+    return {
+        dotted(layer, name): buffer
+        for layer, module in model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name in module._non_persistent_buffers_set and buffer.dtype in DTYPES.values()
+        if not (isinstance(module, Frozen) and name == "W_seed")
+    }
+
+
+def _dtypes_left_out(model: nn.Module, matrices: list[MatrixRecord]) -> dict[str, str]:
+    """The dtypes of those buffers; empty if they and every W_seed are float32, as builders make them."""
+    found = {name: _in_words(buffer.dtype) for name, buffer in buffers_left_out(model).items()}
+    all_dtypes = {*found.values(), *(matrix.dtype for matrix in matrices)}
+    return {} if all_dtypes == {"float32"} else found
+
+
+def _in_words(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _compress(
@@ -244,7 +268,7 @@ def _record(name: str, layer: LottaLayer | FrozenEmbedding, store: bool) -> Matr
         parameters=record.parameters,
         seed="" if source is None else str(source.seed),
         redraw="" if source is None else str(source.redraw),
-        dtype=str(layer.W_seed.dtype).removeprefix("torch."),
+        dtype=_in_words(layer.W_seed.dtype),
         rank=0 if adapter is None else adapter.rank,
         scale=record.scale,
         options=record.options,
