@@ -45,6 +45,27 @@ class Attention(nn.Module):
         return torch.cat(read(self, x), dim=-1)
 
 
+class Sharing(nn.Module):
+    """A class of somebody else with an attribute of that name."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.q(x) + self.k(x)
+
+
+@pytest.mark.parametrize("value", [True, "qk", ["q", "k"], ("q", "k"), (("q", 1),), {"q": "k"}, None, ()])
+def test_attribute_of_that_name_with_another_meaning_is_ignored(value):
+    net, x = (
+        type("Sharing", (Sharing,), {"share_input": value, "forward": Sharing.forward})(),
+        torch.randn(3, 6),
+    )
+    wrap(net, Scaffold(rank=2))
+    assert torch.equal(net(x), net.q(x) + net.k(x)) and not net._forward_pre_hooks
+
+
 def made(beta=0.7, *, dtype=DOUBLE, layers=None, rank=2, **options):
     torch.manual_seed(0)
     net = Attention() if layers is None else layers

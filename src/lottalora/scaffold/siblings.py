@@ -21,6 +21,7 @@ has hooks, or if somebody has replaced it.
 """
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ from lottalora.scaffold.stack import stacked
 
 Names = tuple[str, ...]
 QKV, GATE_UP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
-DECLARED = "share_input"  # the attribute of a class of ours that names such layers
+DECLARED = "share_input"  # the attribute of a class that names such layers, a tuple of `Names`
 KNOWN: dict[str, tuple[Names, ...]] = {  # by qualified name, so that no package has to be imported
     "transformers.models.distilbert.modeling_distilbert.DistilBertSelfAttention": (
         ("q_lin", "k_lin", "v_lin"),
@@ -91,4 +92,17 @@ def _names(cls: type[nn.Module]) -> Iterator[Names]:
         return
     for base in cls.__mro__:
         if getattr(base, "forward", None) is cls.forward:
-            yield from vars(base).get(DECLARED, KNOWN.get(f"{base.__module__}.{base.__qualname__}", ()))
+            declared = vars(base).get(DECLARED)
+            known = KNOWN.get(f"{base.__module__}.{base.__qualname__}", ())
+            yield from declared if _are_names(declared) else known
+
+
+def _are_names(declared: object) -> TypeGuard[tuple[Names, ...]]:
+    """Whether an attribute is meant for us; a class of others may have one of that name."""
+    groups = declared if isinstance(declared, tuple) else ()
+    names = [name for group in groups if isinstance(group, tuple) for name in group]
+    return (
+        bool(names)
+        and all(isinstance(each, tuple) for each in groups)
+        and all(isinstance(n, str) for n in names)
+    )
