@@ -501,3 +501,14 @@ def test_an_activation_in_place_follows_a_wrapped_layer():
         h.square().sum().backward()
         results.append([h, *(p.grad for p in net.parameters())])
     torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_attributes_of_foreign_modules_are_no_forms():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.GRUCell(8, 8), nn.Embedding(8, 8))
+    for module in (net, *net[1:]):
+        module.taken = module.fused = ["0"]
+    account = wrap(net, Scaffold(rank=2), compose=["2"], freeze=["3"])
+    assert set_fused(net, "off") == 3
+    assert paths_taken(net) == {"none": 3}
+    assert net.fused == net[1].fused == net[2].fused == ["0"]
+    assert "[" not in account.table(net)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.matrices import find_matrices
 
@@ -136,7 +137,7 @@ def _form_of(entry: Entry, model: nn.Module | None) -> str:
     module: nn.Module | None = model
     for part in entry.name.split(".")[:-1]:
         module = getattr(module, part, None)
-    return str(getattr(module, "taken", None) or "")
+    return str(module.taken or "") if isinstance(module, LottaLayer) else ""
 
 
 def _cells(entry: Entry, form: str) -> tuple[str, ...]:

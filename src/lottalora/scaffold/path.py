@@ -25,6 +25,7 @@ from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.cost import cheapest
 from lottalora.scaffold.draw import Source
+from lottalora.scaffold.frozen import Frozen
 
 log = logging.getLogger(__name__)
 
@@ -193,8 +194,8 @@ def find_obstacle(layer: Layer, x: Tensor) -> str | None:
 
 
 def _is_layer(module: nn.Module) -> TypeGuard[Layer]:
-    """Whether it is a scaffold layer, or a wrapper that passes its attributes on."""
-    return hasattr(module, "taken")  # no isinstance: `layers` imports this module
+    """Whether it is a scaffold layer that computes; `layers`, which defines them, imports this module."""
+    return isinstance(module, Frozen) and hasattr(type(module), "taken")
 
 
 def _settle(layer: Layer, mode: str, obstacle: str | None) -> Form | None:
