@@ -294,3 +294,24 @@ def test_parameters_that_lie_side_by_side_in_one_storage_are_wrapped():
         p.data = part.view(p.shape)
     wrap(net, Scaffold(rank=2), compose=["*"])
     assert isinstance(net[1], LottaLinear)
+
+
+@pytest.mark.parametrize("option", [{"dropout": 0.1}, {"layer_norm": True}], ids=["dropout", "layer_norm"])
+@pytest.mark.parametrize("layer", [nn.Linear, lambda *sizes, **how: nn.Conv1d(*sizes, 1, **how)])
+def test_option_that_complex_numbers_do_not_have_is_refused_and_the_layer_can_be_kept(layer, option):
+    net = nn.ModuleList([nn.Linear(8, 8), layer(8, 8, dtype=torch.complex64)])
+    name = next(iter(option))
+    before = list(net.parameters())
+    with pytest.raises(ValueError, match=f"{name} is for real numbers, and 1.weight is complex64: leave out"):
+        wrap(net, Scaffold(rank=2, **option))
+    assert all(one is other for one, other in zip(net.parameters(), before, strict=True))
+    wrap(net, Scaffold(rank=2, **option), keep=["1"])
+    assert isinstance(net[0], LottaLinear)
+
+
+@pytest.mark.parametrize("option", [{"dropout": 0.1, "rank": 0}, {"dora": True}, {"residual": True}])
+def test_complex_layers_take_the_other_options(option):
+    net, x = nn.Sequential(nn.Linear(8, 8, dtype=torch.complex64)), torch.randn(3, 8, dtype=torch.complex64)
+    wrap(net, Scaffold(**{"rank": 2, **option}))
+    net(x).abs().sum().backward()
+    assert net[0].beta.grad is not None

@@ -45,8 +45,8 @@ def refuse_what_cannot_be(
 
     Raises:
         ValueError: a matrix that is not kept cannot be adapted or frozen, is empty or of another dtype, or
-            its layer has a tensor with a name of ours; there is no matrix, or every one is kept; or DoRA
-            would start from W = 0.
+            its layer has a tensor with a name of ours; there is no matrix, or every one is kept; a complex
+            one would have dropout or a normalisation; or DoRA would start from W = 0.
     """
     for matrix in matrices:
         reason = None if place_of[matrix.name] == "keep" else _obstacle(matrix)
@@ -59,6 +59,15 @@ def refuse_what_cannot_be(
         raise ValueError("This model has no weight matrix, so there is nothing to adapt.")
     if all(place == "keep" for place in place_of.values()):
         raise ValueError("No weight is left to adapt: keep= covers all of them.")
+    for matrix in matrices:
+        in_a_layer = way_of[matrix.name] != "compose" or "linear" in matrix.kinds  # one that is tied to it
+        option = _real_option(matrix, scaffold.of(matrix.names))
+        if option and in_a_layer and place_of[matrix.name] == "adapt":
+            dtype = str(matrix.value.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{option} is for real numbers, and {matrix.name} is {dtype}: leave out {option}, or name "
+                "the matrix in keep=."
+            )
     if scaffold.dora and scaffold.family == "zeros" and scaffold.B_init == "zeros":
         raise ValueError(
             "dora has no direction to start from if W_seed and B are both 0: use B_init='kaiming'."
@@ -81,6 +90,15 @@ def refuse_unused_ranks(adapted: Sequence[Sequence[str]], scaffold: Scaffold) ->
             near = difflib.get_close_matches(pattern, names, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"ranks: {pattern!r} matches no adapted matrix.{meant}")
+
+
+def _real_option(matrix: Matrix, scaffold: Scaffold) -> str | None:
+    """An option that PyTorch does not compute with a matrix's complex numbers; None if there is none."""
+    if not matrix.value.is_complex():
+        return None
+    if scaffold.layer_norm:
+        return "layer_norm"
+    return "dropout" if scaffold.dropout and scaffold.rank else None
 
 
 def _obstacle(matrix: Matrix) -> str | None:
