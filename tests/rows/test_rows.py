@@ -263,6 +263,15 @@ def test_read_only_folder_is_refused_before_and_after_training_and_stays_empty()
         assert os.listdir(folder) == []
 
 
+def test_row_that_no_one_could_read_is_refused_before_and_after_training(tmp_path):
+    row = make_row(recipe=2048)
+    with pytest.raises(ValueError, match="would be wrong in recipe: 2048 is not str"):
+        rows.check_writable(row, tmp_path)
+    with pytest.raises(ValueError, match=r"wrong in recipe: 2048 is not str\. It was not written\."):
+        rows.write(row, tmp_path)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
 def test_check_of_a_writable_folder_leaves_no_file(tmp_path):
     rows.check_writable(make_row(), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -183,7 +183,7 @@ def is_number(value: object) -> bool:
 
 
 def check_choices(cfg: DictConfig) -> None:
-    """Raise ValueError for an unknown size, place or option, or a reserved recipe name."""
+    """Raise ValueError for an unknown size, place or option, or a recipe name that no row can hold."""
     if cfg.model.size not in cfg.model.sizes:
         known = ", ".join(nearest_first(str(cfg.model.size), cfg.model.sizes))
         raise ValueError(f"Unknown model.size {cfg.model.size!r}. Known: {known}.")
@@ -205,7 +205,17 @@ def check_choices(cfg: DictConfig) -> None:
             f"trainer.decay={cfg.trainer.decay} keeps parameters out of weight decay, and there is none. "
             "Type trainer.decay=all, or optimizer.weight_decay=NUMBER."
         )
-    if cfg.recipe_name == "paper":
+    check_recipe_name(cfg.recipe_name)
+
+
+def check_recipe_name(name: object) -> None:
+    """Refuse a name that is no text, such as 2048, and the one that is reserved: rows hold it."""
+    if name is not None and not isinstance(name, str):
+        raise ValueError(
+            f"recipe_name must be null or a word, got {name!r}. Type one that is no number and not true or "
+            "false, such as recipe_name=2048-steps."
+        )
+    if name == "paper":
         raise ValueError(
             "recipe_name='paper' is kept for unchanged recipes of the paper. Choose another name."
         )

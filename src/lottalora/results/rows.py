@@ -19,11 +19,13 @@ from typing import Any
 from lottalora.results.atomic_write import flush_to
 from lottalora.results.atomic_write import unwritable
 from lottalora.results.atomic_write import write_whole
+from lottalora.results.schema import DELETE
 from lottalora.results.schema import SCHEMA
 from lottalora.results.schema import Row
 from lottalora.results.schema import check
 from lottalora.results.schema import unusable
 from lottalora.results.schema import upgraded
+from lottalora.results.schema import wrong_type
 
 __all__ = ["SCHEMA", "Row", "check_writable", "find", "path_of", "read", "read_all", "run_name", "write"]
 
@@ -35,23 +37,30 @@ log = logging.getLogger(__name__)
 def write(row: Mapping[str, Any], root: Path) -> Path:
     """Write a row under the results folder `root` and give its path: whole, or not at all.
 
+    What is checked is what a reader would get, so a file that cannot be read is never written.
+
     Raises:
         ValueError: a key is missing, unknown or of the wrong type.
         OSError: the folder cannot be written; one sentence that names it.
     """
     row = without_non_finite(dict(row))
     path = path_of(row, root)
-    check(row, path)
     text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        check(json.loads(text), path)
+    except ValueError as error:
+        raise ValueError(str(error).replace(DELETE, "It was not written.")) from error
     write_whole(path, text)
     return path
 
 
 def check_writable(row: Mapping[str, Any], root: Path) -> None:
-    """Refuse, before hours of training, a folder in which this row could not be written.
+    """Refuse, before hours of training, a row that no one could read, or a folder in which it cannot be written.
 
     Needs only what the path is made of (see `path_of`).
     """
+    if wrong := wrong_type(row):
+        raise ValueError(f"The row of this run would be {wrong}. Type another value.")
     folder = path_of(row, root).parent
     probe = folder / f".{secrets.token_hex(8)}.tmp"
     try:

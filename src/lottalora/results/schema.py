@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NotRequired
 from typing import TypedDict
@@ -15,6 +16,7 @@ from typing import get_type_hints
 
 SCHEMA = 3
 POINTS = 200  # of a history, at most
+DELETE = "Delete it and repeat its run."
 
 
 class Row(TypedDict):
@@ -122,16 +124,22 @@ def check(row: object, path: Path) -> None:
         )
     if schema != SCHEMA:
         raise unusable(path, f"of schema {schema!r}; this version reads 1 to {SCHEMA}")
-    hints = hints_of_row()
-    missing, unknown = sorted(Row.__required_keys__ - row.keys()), sorted(row.keys() - hints.keys())
+    missing, unknown = sorted(Row.__required_keys__ - row.keys()), sorted(row.keys() - hints_of_row().keys())
     if missing:
         raise unusable(path, f"without {', '.join(missing)}")
     if unknown:
         raise unusable(path, f"with keys that schema {SCHEMA} does not know: {', '.join(map(str, unknown))}")
-    for key, hint in hints.items():
-        if key in row and not is_a(row[key], hint):
-            raise unusable(path, f"wrong in {key}: {row[key]!r} is not {json_type(hint)}")
+    if wrong := wrong_type(row):
+        raise unusable(path, wrong)
     check_contents(row, path)
+
+
+def wrong_type(row: Mapping[str, object]) -> str | None:
+    """The first key of a row, or of a part of one, whose value has not its type, in words; or None."""
+    for key, hint in hints_of_row().items():
+        if key in row and not is_a(row[key], hint):
+            return f"wrong in {key}: {row[key]!r} is not {json_type(hint)}"
+    return None
 
 
 @functools.cache
@@ -213,7 +221,7 @@ def json_type(hint: object) -> str:
 
 def unusable(path: Path, what: str) -> ValueError:
     """Return the error that says what is wrong with a row file."""
-    return ValueError(f"{path} is no usable row: it is {what}. Delete it and repeat its run.")
+    return ValueError(f"{path} is no usable row: it is {what}. {DELETE}")
 
 
 def chosen(settings: dict, kind: str) -> dict:
