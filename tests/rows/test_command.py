@@ -14,8 +14,8 @@ TYPED = [
     "model=mlp data=digits rank=2 alpha=3 init.parameters.std=0.2",
     "model=mlp data=digits rank=2 data.batch_size=16 model.net.dropout=0.3 model.sizes.tiny.hidden=[8,4] "
     "model.size=tiny",
-    "model=mlp data=digits mode=zero rank=3 adapter.rslora=true adapter.B_init=kaiming "
-    "seed=1 backbone_seed=2",
+    "model=mlp data=digits mode=zero rank=3 adapter.rslora=true adapter.B_init=kaiming",
+    "model=mlp data=digits mode=head seed=1 backbone_seed=2",
     "model=mlp data=digits mode=head model.keep=[head,'*.0'] optimizer.weight_decay=0 recipe.version=7",
     "model=distilbert data=imdb trainer.patience=null adapter.dropout=0.0",
     "model=distilbert data=imdb mode=baseline trainer.clip=null data.sample=true recipe_name=short",

@@ -128,6 +128,10 @@ def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words
         ("paths.data=", "paths.data must name a folder, got ''"),
         ("paths.results=", "paths.results must name a folder, got ''"),
         ("paths.results=2026", "paths.results must name a folder, got 2026"),
+        ("remove_scaffold=5", "remove_scaffold must be true or false, got 5"),
+        ("resample=3", "'resample=3' is for mode= to set. Leave it out, and type mode=NAME"),
+        ("resample=epoch", "'resample=epoch' is for mode= to set"),
+        ("scaffold=null", "'scaffold=null' is for mode= to set"),
         ("sweeps=table17", "Type `python run.py -m sweeps=table17`"),
         ("sweeps=digits model=mlp data=digits mode=baseline", "sweeps=digits names many runs"),
         (
@@ -141,6 +145,52 @@ def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words
 def test_a_value_that_cannot_be_used_is_refused(typed, words, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         check(typed(*words.split()))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("mode=zero backbone_seed=3", "sets every W_seed to 0, so it contradicts backbone_seed=3. Leave out"),
+        (
+            "mode=zero init.parameters.std=1",
+            "sets every W_seed to 0, so it contradicts init.parameters.std=1",
+        ),
+        (
+            "mode=lora backbone_seed=3",
+            "keeps the weights that the model has, so it contradicts backbone_seed",
+        ),
+        ("mode=probe backbone_seed=3", "keeps the weights that the model has, so it contradicts backbone_s"),
+        ("mode=probe rank=4", "has no adapter, so it contradicts rank=4. Leave out rank, or type mode=lora"),
+        ("mode=lora adapter.train_beta=true", "has no β, so it contradicts adapter.train_beta=true"),
+        ("mode=small backbone_seed=3", "is a dense net, so it contradicts backbone_seed=3"),
+        ("mode=small init=binary", "is a dense net, so it contradicts init=binary"),
+        ("mode=small adapter.dora=true", "is a dense net, so it contradicts adapter.dora=true"),
+        ("mode=small adapter.layer_norm=true", "is a dense net, so it contradicts adapter.layer_norm=true"),
+        ("mode=small alpha=4", "is a dense net, so it contradicts alpha=4"),
+        ("mode=head adapter.dora=true", "has no adapter, so it contradicts adapter.dora=true. Leave out"),
+        ("mode=head adapter.B_init=kaiming", "has no adapter, so it contradicts adapter.B_init=kaiming"),
+        ("mode=full_from_scaffold alpha=3", "has no adapter, so it contradicts alpha=3. Leave out alpha, or"),
+        ("mode=baseline remove_scaffold=true", "has no scaffold to remove. Leave out remove_scaffold"),
+    ],
+)
+def test_what_a_mode_would_ignore_is_refused(typed, words, said):
+    mode = words.partition(" ")[0]
+    with pytest.raises(ValueError, match=re.escape(f"{mode} {said}")):
+        check(typed("data=digits", *words.split()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mode=head rank=0 adapter.layer_norm=true backbone_seed=3",
+        "mode=lora adapter.train_beta=false alpha=4",
+        "mode=small rank=4 adapter.dora=false",
+        "mode=full_from_scaffold init=binary backbone_seed=3",
+        "mode=baseline rank=4 init=binary backbone_seed=3 adapter.dora=true",
+    ],
+)
+def test_what_a_mode_heeds_or_has_not_is_no_contradiction(typed, words):
+    check(typed("data=digits", *words.split()))
 
 
 def test_an_empty_lottalora_data_is_no_folder(typed, monkeypatch):

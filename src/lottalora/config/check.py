@@ -1,8 +1,9 @@
-"""Check a config before its run: folders, sections, numbers, choices, devices and modes."""
+"""Check a config before its run: folders, sections, numbers, choices and devices; `modes` checks the mode."""
 
 import importlib.util
 import math
 import os
+from collections.abc import Collection
 from collections.abc import Sequence
 
 from hydra.core.global_hydra import GlobalHydra
@@ -11,6 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
+from lottalora.config.modes import check_mode
+from lottalora.config.modes import check_of_mode
 from lottalora.distributed.environment import launched
 from lottalora.messages import nearest_first
 from lottalora.messages import run_command
@@ -45,6 +48,7 @@ CHOICES = {
     "save.precision": ("fp32", "bf16", "fp16", "int8", "int4"),
     "save.zstandard": (True, False),
     "fused": ("auto", "force", "off"),
+    "remove_scaffold": (True, False),
     "adapter.A_init": ("kaiming", "normal", "zeros"),
     "adapter.train_beta": (True, False),
     "adapter.rslora": (True, False),
@@ -73,6 +77,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
     for override in typed:
         if override[0] in "+~":
             raise ValueError(f"{override!r} adds or removes a key; nothing reads such a key. Type KEY=VALUE.")
+    check_of_mode(typed)
     check_sections(cfg)
     check_folders(cfg)
     check_numbers(cfg)
@@ -83,12 +88,9 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
             check_no_sweep(typed)
             check_no_ensemble(cfg, typed)
     check_devices(cfg.trainer.devices, sweep=sweep)
-    check_strategy(cfg)
-    check_resample(cfg)
-    check_thaw(cfg)
-    keys = {override.partition("=")[0] for override in typed}
-    check_mode(cfg, keys)
-    check_save(cfg, keys)
+    words = {override.partition("=")[0]: override for override in typed}
+    check_mode(cfg, words)
+    check_save(cfg, words)
 
 
 def check_no_sweep(typed: Sequence[str]) -> None:
@@ -238,41 +240,7 @@ def check_devices(devices: int, *, sweep: bool) -> None:
         )
 
 
-def check_resample(cfg: DictConfig) -> None:
-    """Several scaffolds for each step: their number, and on how many devices."""
-    if not OmegaConf.is_dict(cfg.resample):
-        return
-    count = cfg.resample.scaffolds
-    if type(count) is not int or count < 1:
-        raise ValueError(f"resample.scaffolds must be a whole number, 1 or more, got {count!r}.")
-    if cfg.resample.fresh not in (True, False):
-        raise ValueError(f"resample.fresh must be true or false, got {cfg.resample.fresh!r}.")
-    if cfg.trainer.devices > 1:
-        raise ValueError(
-            f"mode={cfg.mode} changes the scaffold within a step and runs on one device, got "
-            f"trainer.devices={cfg.trainer.devices}. Type trainer.devices=1."
-        )
-
-
-def check_thaw(cfg: DictConfig) -> None:
-    """A W_seed that is trained is one tensor on each device."""
-    if cfg.get("thaw") and cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp":
-        raise ValueError(
-            f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} trains them. "
-            "Type trainer.strategy=ddp."
-        )
-
-
-def check_strategy(cfg: DictConfig) -> None:
-    """Raise ValueError for fsdp without a scaffold: fsdp shards W_seed."""
-    if cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp" and not cfg.scaffold:
-        raise ValueError(
-            f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} has none. "
-            "Type trainer.strategy=ddp."
-        )
-
-
-def check_save(cfg: DictConfig, typed: set[str]) -> None:
+def check_save(cfg: DictConfig, typed: Collection[str]) -> None:
     """Refuse settings of an artifact where there is none, or whose package is missing."""
     if not cfg.artifact and any(key.startswith("save.") for key in typed):
         raise ValueError(
@@ -283,44 +251,3 @@ def check_save(cfg: DictConfig, typed: set[str]) -> None:
         raise ValueError(f"save.max_bytes must be null or a whole number of bytes, got {largest!r}.")
     if cfg.save.zstandard and importlib.util.find_spec("zstandard") is None:
         raise ValueError("save.zstandard=true needs a package. Type: pip install 'lottalora[zstd]'")
-
-
-def check_mode(cfg: DictConfig, typed: set[str]) -> None:
-    """Refuse a mode beside a choice that it would ignore. A baseline passes, so that sweeps may hold it."""
-    if ("groups" in cfg.data) != (cfg.mode == "gated"):
-        raise ValueError(
-            "data=gated_mnist gives each of several scaffolds its digits, and mode=gated trains them: they "
-            "go together. Type data=gated_mnist mode=gated."
-        )
-    several = not cfg.scaffold or cfg.mode == "gated" or cfg.get("thaw")
-    if cfg.artifact and (several or cfg.ensemble or cfg.trainer.strategy == "fsdp"):
-        what = f"mode={cfg.mode}" if several else "ensemble=true" if cfg.ensemble else "trainer.strategy=fsdp"
-        raise ValueError(
-            f"artifact=true saves a model on one frozen scaffold, held whole; {what} has none. "
-            "Leave out artifact."
-        )
-    if cfg.keep_weights and (cfg.ensemble or cfg.trainer.strategy == "fsdp"):
-        what = "ensemble=true" if cfg.ensemble else "trainer.strategy=fsdp"
-        raise ValueError(f"keep_weights=true needs one net, held whole; {what} has none. Leave one out.")
-    instead = {"head": "scaffold", "probe": "lora", "full_from_scaffold": "thawed"}.get(cfg.mode)
-    if instead and "rank" in typed and cfg.rank > 0:
-        raise ValueError(
-            f"mode={cfg.mode} has no adapter, so it contradicts rank={cfg.rank}. "
-            f"Leave out rank, or type mode={instead}."
-        )
-    if cfg.mode == "zero" and "init" in typed:
-        raise ValueError(
-            "mode=zero sets every W_seed to 0, so it contradicts init=. "
-            "Leave out init, or type mode=scaffold."
-        )
-    if cfg.mode in ("lora", "probe") and "init" in typed:
-        raise ValueError(
-            f"mode={cfg.mode} keeps the weights that the model has, so it contradicts init=. "
-            "Leave out init, or type mode=scaffold."
-        )
-    if cfg.mode not in ("baseline", "head", "probe") and cfg.rank == 0:
-        instead = "probe" if cfg.mode == "lora" else "head"
-        raise ValueError(
-            f"mode={cfg.mode} with rank=0 would train no adapter. "
-            f"Type mode={instead} for that, or a rank of 1 or more."
-        )

@@ -55,7 +55,7 @@ def write(row: Mapping[str, Any], root: Path) -> Path:
 
 
 def check_writable(row: Mapping[str, Any], root: Path) -> None:
-    """Refuse, before hours of training, a row that no one could read, or a folder in which it cannot be written.
+    """Refuse, before hours of training, a row that no one could read, or a folder that cannot hold it.
 
     Needs only what the path is made of (see `path_of`).
     """
