@@ -27,9 +27,16 @@ WHOLE = {  # key → smallest value
     "trainer.devices": 1,
     "trainer.accumulate": 1,
     "trainer.checkpoint_every": 0,
+    "trainer.patience": 1,
     "data.batch_size": 1,
 }
-POSITIVE = ("alpha", "optimizer.lr", "trainer.clip", "trainer.patience")
+OPTIONAL = ("trainer.patience",)  # of these: may be null
+LARGEST = {  # key → largest value
+    "seed": 2**64 - 1,
+    "backbone_seed": 2**64 - 1,
+    "trainer.threads": 1024,  # 9,999,999 of them end in a segmentation fault
+}
+POSITIVE = ("alpha", "optimizer.lr", "trainer.clip")
 SCALES = ("std", "bound", "scale", "rate", "clip", "gain", "rho")  # of a family; at 0 W_seed is 0
 FOLDERS = {  # key → what to do where it names no folder
     "paths.data": "Type paths.data=FOLDER, or set LOTTALORA_DATA=FOLDER (unset it for ~/.cache/lottalora).",
@@ -82,11 +89,13 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
     check_folders(cfg)
     check_numbers(cfg)
     check_choices(cfg)
+    check_patterns(cfg)
     if sweep is None:
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if not sweep:
             check_no_sweep(typed)
             check_no_ensemble(cfg, typed)
+            check_launcher(HydraConfig.get().launcher)
     check_devices(cfg.trainer.devices, sweep=sweep)
     words = {override.partition("=")[0]: override for override in typed}
     check_mode(cfg, words)
@@ -112,6 +121,15 @@ def check_no_ensemble(cfg: DictConfig, typed: Sequence[str]) -> None:
         raise ValueError(
             "ensemble=true trains several cells of a sweep at once, and without -m there is one run. "
             f"Type `{run_command()} -m {' '.join(typed)}`, or ensemble=false."
+        )
+
+
+def check_launcher(launcher: object) -> None:
+    """Refuse hydra.launcher=NAME, which would replace the settings of the launcher and choose none."""
+    if not OmegaConf.is_dict(launcher):
+        raise ValueError(
+            f"hydra.launcher holds the settings of a launcher, got {launcher!r}. "
+            "Type hydra/launcher=NAME, or hydra.launcher.KEY=VALUE."
         )
 
 
@@ -157,10 +175,14 @@ def check_numbers(cfg: DictConfig) -> None:
     """Raise ValueError for the first number that is of a wrong type or out of range."""
     for key, smallest in WHOLE.items():
         value = OmegaConf.select(cfg, key, throw_on_missing=True)
+        if value is None and key in OPTIONAL:
+            continue
         if type(value) is not int or value < smallest:
-            raise ValueError(f"{key} must be a whole number, {smallest} or more, got {value!r}.")
-        if key in ("seed", "backbone_seed") and value >= 2**64:
-            raise ValueError(f"{key} must be 0 … 2**64 - 1, got {value}.")
+            null = ", or null" if key in OPTIONAL else ""
+            raise ValueError(f"{key} must be a whole number, {smallest} or more{null}, got {value!r}.")
+        if value > LARGEST.get(key, value):
+            most = "2**64 - 1" if LARGEST[key] == 2**64 - 1 else LARGEST[key]
+            raise ValueError(f"{key} must be {smallest} … {most}, got {value}.")
     for key in POSITIVE:
         value = OmegaConf.select(cfg, key)
         none = value is None and key != "optimizer.lr"
@@ -208,6 +230,15 @@ def check_choices(cfg: DictConfig) -> None:
             "Type trainer.decay=all, or optimizer.weight_decay=NUMBER."
         )
     check_recipe_name(cfg.recipe_name)
+
+
+def check_patterns(cfg: DictConfig) -> None:
+    """Refuse what is no list of patterns: of a word each letter would be one."""
+    for key in ("model.keep", "model.freeze"):
+        patterns = OmegaConf.select(cfg, key)
+        if not OmegaConf.is_list(patterns) or not all(isinstance(each, str) for each in patterns):
+            instead = f"[{patterns}]" if isinstance(patterns, str) and patterns else "[]"
+            raise ValueError(f"{key} must be a list of patterns, got {patterns!r}. Type {key}={instead}.")
 
 
 def check_recipe_name(name: object) -> None:
