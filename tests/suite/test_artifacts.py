@@ -178,6 +178,8 @@ def test_run_scores_the_bits_that_it_ships(tmp_path, capsys):
     assert score_again(load(path), Kept(tmp_path), row) == pytest.approx(row["arms"]["artifact"])
     assert main(["score", str(path)]) == 0
     assert capsys.readouterr().out == f"test accuracy: {row['arms']['artifact']:.6f}\n"
+    assert main(["score", str(path), "--data", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "data=digits reads no files; leave --data out.\n"
     assert main(["score", str(path), "--stride", "4"]) == 1
     assert "--stride is for texts, and this artifact is mlp" in capsys.readouterr().err
 

@@ -26,6 +26,7 @@ def run(asked: argparse.Namespace) -> int:
         )
     from lottalora.artifacts.runs import register_models
     from lottalora.artifacts.weights import Kept
+    from lottalora.artifacts.weights import places_of
     from lottalora.report.kept_runs import score_again
     from lottalora.scaffold import load
     from lottalora.scaffold import read
@@ -35,6 +36,8 @@ def run(asked: argparse.Namespace) -> int:
     row = row_of(asked.path, results)
     if asked.stride is not None and row["model"] != "gpt":
         raise ValueError(f"--stride is for texts, and this artifact is {row['model']}. Leave it out.")
+    if asked.data and "root" not in places_of(row):
+        raise ValueError(f"data={row['data']} reads no files; leave --data out.")
     register_models()
     net = load(asked.path)
     kept = Kept(results, {"root": str(asked.data)} if asked.data else {})
