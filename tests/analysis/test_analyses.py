@@ -124,6 +124,19 @@ def test_effect_of_an_option_is_paired_with_the_scaffold_of_its_rank():
     assert any("no seed in common" in note for note in found.tables[0].notes)
 
 
+def test_both_scores_of_an_effect_are_means_over_its_pairs():
+    kaiming = {"config": {"scaffold": {"B_init": "kaiming"}}}
+    arm = [make_row(seed=seed, rank=8, alpha=8.0, score=score - 0.01, arms={}, **kaiming)
+           for seed, score in zip(SEEDS[:2], SCORES[8], strict=False)]  # fmt: skip
+    found = effects_table.analyse(blocks_of([*sweep(), *arm]))
+    (line,), (table,) = found.numbers, found.tables
+    assert line["scaffold"] == pytest.approx(sum(SCORES[8][:2]) / 2)
+    assert line["score"] - line["scaffold"] == pytest.approx(line["difference"])
+    pairs, scaffold, score = table.lines[0][-7:-4]
+    assert pairs == "2"
+    assert float(score) - float(scaffold) == pytest.approx(-1)  # per cent
+
+
 def test_cost_is_the_papers_count():
     assert flops_ratio(600, 0) == pytest.approx(2 / 3)
     assert flops_ratio(600, 600) == 1

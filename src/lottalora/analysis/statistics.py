@@ -80,6 +80,8 @@ class Paired:
     """First minus second over the seeds that both arms have; p-values are NaN where there is no test."""
 
     difference: Interval  # of the means, over pairs; `diverged` counts pairs with a diverged run
+    first: float  # mean over the same pairs; NaN where both runs of none are finite
+    second: float
     p: float  # paired t-test, two-sided
     wilcoxon_p: float  # signed-rank test, two-sided
     wilcoxon_least_p: float  # what it gives at best with so many pairs that differ: 0.0625 for 5
@@ -107,6 +109,8 @@ def paired(
     differences = [differ(one, other) for one, other in pairs]
     found = interval(differences)
     values = finite(differences)
+    both = [pair for pair, each in zip(pairs, differences, strict=True) if math.isfinite(each)]
+    first_mean, second_mean = np.mean(both, axis=0).tolist() if both else (math.nan, math.nan)
     nonzero = values[values != 0]
     p = wilcoxon_p = cohen_d = math.nan
     if found.n >= FEWEST and np.ptp(values) > 0:
@@ -116,6 +120,8 @@ def paired(
         wilcoxon_p = float(stats.wilcoxon(values).pvalue)
     return Paired(
         difference=found,
+        first=first_mean,
+        second=second_mean,
         p=p,
         wilcoxon_p=wilcoxon_p,
         wilcoxon_least_p=least_wilcoxon_p(len(nonzero)),

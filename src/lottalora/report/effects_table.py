@@ -32,11 +32,11 @@ def analyse(blocks: Iterable[Block]) -> Analysis:
         compared, refused = comparisons(block)
         if not compared:
             continue
-        adjusted = holm([tests.p for _, _, tests in compared])
+        adjusted = holm([tests.p for _, tests in compared])
         lines = []
-        for (line, plain, tests), p in zip(compared, adjusted, strict=True):
-            numbers.append(number_line(block, line, plain, tests, p))
-            lines.append([*arm_cells(line), *cells(block, line, plain, tests, p)])
+        for (line, tests), p in zip(compared, adjusted, strict=True):
+            numbers.append(number_line(block, line, tests, p))
+            lines.append([*arm_cells(line), *cells(block, tests, p)])
         tables.append(Table(block.title, HEADINGS, len(ARM), lines, NOTES + refused))
     if not tables:
         raise ValueError(
@@ -63,12 +63,12 @@ def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
 
 
 NOTES = [
-    "Paired over training seeds; Holm: over the t-tests of this table; below three pairs there is "
-    "neither interval nor test, and the difference is that of the runs."
+    "Paired over training seeds: both scores are means over the pairs. Holm: over the t-tests of this table. "
+    "Below three pairs there is neither interval nor test, and the difference is that of the runs."
 ]
 
 
-def comparisons(block: Block) -> tuple[list[tuple[Line, Line, Paired]], list[str]]:
+def comparisons(block: Block) -> tuple[list[tuple[Line, Paired]], list[str]]:
     """Each arm with the plain scaffold of its rank; and a sentence for each that shares no seed with it."""
     plain = {line.rank: line for line in block.lines if is_plain(block, line)}
     found, refused = [], []
@@ -81,24 +81,25 @@ def comparisons(block: Block) -> tuple[list[tuple[Line, Line, Paired]], list[str
         except ValueError as error:
             refused.append(str(error))
             continue
-        found.append((line, scaffold, tests))
+        found.append((line, tests))
     return found, refused
 
 
 def is_plain(block: Block, line: Line) -> bool:
-    """Whether a line is the scaffold of its benchmark with nothing changed; else one of any init."""
+    """Whether a line is the plain scaffold: no option changed, and the benchmark's own init where it has
+    one."""
     benchmark = BENCHMARKS.get((block.model, block.data))
     same_init = benchmark is None or line.init == benchmark.init
     return line.condition == "scaffold" and same_init and not line.adapter and not line.options
 
 
-def cells(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> list[str]:
+def cells(block: Block, tests: Paired, p: float) -> list[str]:
     """Format one comparison."""
     metric, difference = block.metric, tests.difference
     return [
         str(difference.n),
-        metric.text(plain.scores.mean),
-        metric.text(line.scores.mean),
+        metric.text(tests.second),
+        metric.text(tests.first),
         signed(difference.mean, metric),
         limits(difference, metric),
         p_text(p),
@@ -106,7 +107,7 @@ def cells(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> lis
     ]
 
 
-def number_line(block: Block, line: Line, plain: Line, tests: Paired, p: float) -> dict:
+def number_line(block: Block, line: Line, tests: Paired, p: float) -> dict:
     """Return one comparison, unrounded."""
     difference = tests.difference
     return {
@@ -115,8 +116,8 @@ def number_line(block: Block, line: Line, plain: Line, tests: Paired, p: float) 
         **arm_columns(block, line),
         "pairs": difference.n,
         "diverged": difference.diverged,
-        "scaffold": plain.scores.mean,
-        "score": line.scores.mean,
+        "scaffold": tests.second,
+        "score": tests.first,
         "difference": difference.mean,
         "low": difference.low,
         "high": difference.high,
