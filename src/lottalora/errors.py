@@ -93,6 +93,8 @@ def in_one_line(error: Exception, conf: Path = CONF) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value. Type {error.full_key}=VALUE."
     if isinstance(error, OverrideParseException):
+        if (conf / "sweeps" / f"{error.override}.yaml").is_file():
+            return f"{error.override!r} is no KEY=VALUE. Type sweeps={error.override}."
         return f"{error.override!r} cannot be read. Quote unusual values: \"KEY='VALUE'\". Write $HOME for ~."
     if isinstance(error, HydraException):
         return " ".join(str(error).split())

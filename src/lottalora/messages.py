@@ -10,6 +10,11 @@ def run_command() -> str:
     return "python run.py" if Path("run.py").exists() else "lottalora run"
 
 
+def counted(number: int, thing: str) -> str:
+    """1 run, 2 runs, 3,000 runs."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def flatten(container: dict, prefix: str = "") -> dict[str, object]:
     """{"a": {"b": 1}} → {"a.b": 1}; an empty mapping stays a value."""
     flat = {}

@@ -14,11 +14,14 @@ from hydra.errors import MissingConfigException
 from lottalora import uncaught
 from lottalora.build import check_rank
 from lottalora.cli import manual
+from lottalora.cli.main import main
 from lottalora.config.check import check
 from lottalora.data.mnist import FILES
 from lottalora.errors import in_one_line
 from lottalora.models.mlp import MLP
 from lottalora.sweeps.plan import plan
+from lottalora.sweeps.slurm.submit import check_lead
+from lottalora.sweeps.slurm.submit import check_numbers
 from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +84,7 @@ def only_line(finished) -> str:
             "model=gpt data=text data.vocabulary=12 dry_run=true",
             "data.vocabulary must be null, for Llama's 32,000 entries, or a whole number from 257 to 65,536",
         ),
+        ("table14", "'table14' is no KEY=VALUE. Type sweeps=table14."),
         ("paths.data=~/foo", "'paths.data=~/foo' cannot be read. Quote unusual values"),
         (
             "model=gpt data=wikitext2 data.variant=raw dry_run=true",
@@ -382,6 +386,33 @@ def test_workers_that_are_no_number_of_runs_are_refused(command, workers):
 def test_processes_that_do_not_fit_the_devices_are_refused_with_what_to_type(command):
     line = only_line(command("data=digits", "trainer.devices=2", RANK="0", WORLD_SIZE="3"))
     assert "3 processes were started for this run, but trainer.devices=2. Type trainer.devices=3" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("plan table14", "'table14' is no KEY=VALUE. Type sweeps=table14."),
+        ("submit sweeps=digits --dry-run --cpus 0", "--cpus must be a whole number, 1 or more, got 0."),
+        ("submit sweeps=digits --dry-run --array-limit 0", "--array-limit must be a whole number, 1 or more"),
+        (
+            "submit sweeps=digits --dry-run --time abc",
+            "--time must be minutes, hours:minutes:seconds or days",
+        ),
+        ("status sweeps=digits --results nowhere", "There is no folder nowhere."),
+    ],
+)
+def test_a_command_that_cannot_do_what_is_asked_says_so(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert told.err.startswith(said)
+
+
+@pytest.mark.parametrize("time", ["90", "1:30", "24:00:00", "2-0", "2-12:30", "UNLIMITED", "0"])
+def test_a_limit_of_time_in_slurms_form_is_taken(time):
+    check_numbers(cpus=1, array_limit=None, time=time)
+    check_lead(60, time)
 
 
 def test_launcher_whose_package_is_missing_names_the_package():

@@ -67,6 +67,12 @@ def test_cells_of_which_no_two_fit_are_refused_by_the_keys_that_differ():
         packs.ensembles(cells, {"a", "b"})
 
 
+def test_runs_are_counted_in_the_singular_and_the_plural():
+    one, several = (packs.Pack(cells=(cell("a"),) * count, name=name) for count, name in ((1, ""), (3, "x")))
+    assert packs.packs_text([one]) == "no ensembles; 1 run alone"
+    assert packs.packs_text([several, one, one]) == "ensembles of 3 runs; 2 runs alone"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

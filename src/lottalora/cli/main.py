@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     for name, module in PARTS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.__doc__))
     for name, (help_, add, _) in ARTIFACT.items():
-        add(commands.add_parser(name, help=help_, description=f"{help_}."))
+        add(commands.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}."))
     return made
 
 

@@ -13,6 +13,7 @@ from lottalora.cli.arguments import add_json
 from lottalora.cli.arguments import add_overrides
 from lottalora.cli.arguments import overrides_of
 from lottalora.cli.arguments import print_json
+from lottalora.messages import counted
 
 HELP = "runs, hours, memory, disk and energy of a sweep, before it is started"
 OPEN, CLOSE = "<!-- sweeps -->", "<!-- /sweeps -->"
@@ -85,14 +86,16 @@ def show(planned: dict) -> None:
         "time left": f"{duration(3600 * planned['hours'])} with {planned['workers']} at once",
         "work left": duration(3600 * planned["hours_of_work"]),
         "estimated from": "; ".join(
-            f"{count} runs: {source}" for source, count in planned["hours_from"].items()
+            f"{counted(count, 'run')}: {source}" for source, count in planned["hours_from"].items()
         ),
         "memory": f"{planned['memory_mb']:,} MB, all that run at once",
         "disk": f"{planned['disk_mb']:,.1f} MB",
         "energy": f"{planned['energy_kwh']:.3f} kWh, assuming {planned['watts']:.0f} W for a busy {one}",
     }
     if unknown := planned["hours_from"].get("unknown"):
-        lines |= {name: f"unknown for {unknown} runs" for name in ("time left", "work left", "energy")}
+        lines |= {
+            name: f"unknown for {counted(unknown, 'run')}" for name in ("time left", "work left", "energy")
+        }
     for name, value in lines.items():
         table.add_row(name, value or "nothing is left")
     Console().print(table, markup=False)

@@ -24,6 +24,8 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.sweeps.status import of_folder
     from lottalora.sweeps.status import of_sweep
 
+    if asked.results:
+        check_results(asked.results)
     if asked.overrides:
         found = of_sweep(overrides_of(asked))
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lottalora.cli.arguments import add_overrides
 from lottalora.cli.arguments import overrides_of
+from lottalora.messages import counted
 
 HELP = "send a sweep to Slurm as one array of jobs"
 LEAD = 90  # seconds between USR1 and the time limit
@@ -35,6 +36,7 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.sweeps.slurm import client
     from lottalora.sweeps.slurm import submit
 
+    submit.check_numbers(cpus=asked.cpus, array_limit=asked.array_limit, time=asked.time)
     submit.check_lead(asked.signal_lead, asked.time)
     overrides = overrides_of(asked)
     with sweep_of(overrides) as (cells, _, master):
@@ -55,8 +57,8 @@ def run(asked: argparse.Namespace) -> int:
     queued = set() if asked.dry_run else set(client.queued(results / "slurm").values())
     todo = submit.open_cells(cells, results, queued=queued)
     done = len(rows.read_done(results, {cell.digest for cell in cells})[0])
-    counts = f"{len(cells)} runs: {done} done, {len(cells) - done - len(todo)} running or in the queue, "
-    counts += f"{len(todo)} to send"
+    busy = len(cells) - done - len(todo)
+    counts = f"{counted(len(cells), 'run')}: {done} done, {busy} running or in the queue, {len(todo)} to send"
     if not todo:
         print(f"{counts}. Nothing was sent.")
     elif asked.dry_run:

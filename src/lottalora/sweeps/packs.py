@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lottalora.config.ensemble import OWN_AS_TYPED
+from lottalora.messages import counted
 from lottalora.sweeps.cells import Cell
 
 LARGEST = 32  # members of an ensemble: more are no faster on a core, and all of them end together
@@ -80,4 +81,5 @@ def packs_text(packs: Sequence[Pack]) -> str:
     """Say how many ensembles there are, and of how many runs."""
     sizes = [str(len(pack.cells)) for pack in packs if pack.name]
     single = len(packs) - len(sizes)
-    return f"ensembles of {', '.join(sizes) or 'no'} runs; {single} runs alone"
+    ensembles = f"ensembles of {', '.join(sizes)} runs" if sizes else "no ensembles"
+    return f"{ensembles}; {counted(single, 'run')} alone"

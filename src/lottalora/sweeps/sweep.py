@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from lottalora.artifacts import files
 from lottalora.config.check import check_devices
 from lottalora.config.check import check_folders
+from lottalora.messages import counted
 from lottalora.results import failures
 from lottalora.results import rows
 from lottalora.sweeps.cells import Cell
@@ -147,7 +148,7 @@ def counts_text(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> 
     same = f" ({len(jobs)} combinations, the same ones once)" if len(jobs) > len(cells) else ""
     done = len(cells) - len(todo)
     done = f", {done} done already (force=true to run again)" if done else ""
-    return f"{len(cells)} runs{same}{done}"
+    return f"{counted(len(cells), 'run')}{same}{done}"
 
 
 def cause(failed: JobReturn) -> str:

@@ -16,6 +16,7 @@ from lottalora.sweeps.progress import sweep_state
 from lottalora.sweeps.slurm import client
 
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+ENDLESS = ("INFINITE", "UNLIMITED")  # words of Slurm for no limit of time
 RESTARTS = 100  # of one job, after which it is not put back into the queue
 SCRIPT = """\
 #!/bin/bash
@@ -76,9 +77,21 @@ def open_cells(cells: Sequence[Cell], results: Path, *, queued: Collection[str])
     return [cell for cell in [*now.failed, *now.waiting] if cell.digest not in queued]
 
 
+def check_numbers(*, cpus: int, array_limit: int | None, time: str) -> None:
+    """Refuse what Slurm would not take: numbers below 1, and a limit of time that is not in its form."""
+    for flag, number in (("--cpus", cpus), ("--array-limit", array_limit)):
+        if number is not None and number < 1:
+            raise ValueError(f"{flag} must be a whole number, 1 or more, got {number}.")
+    if seconds_of(time) is None and time.upper() not in ENDLESS:
+        raise ValueError(
+            f"--time must be minutes, hours:minutes:seconds or days-hours:minutes:seconds, got {time!r}. "
+            "Type --time 24:00:00."
+        )
+
+
 def check_lead(lead: int, time: str) -> None:
-    """Refuse a lead that leaves a job no time. A limit that we cannot read is left to Slurm."""
-    limit = seconds_of(time)
+    """Refuse a lead that leaves a job no time."""
+    limit = seconds_of(time) or None  # 0: Slurm sets no limit
     if lead < 1 or limit is not None and lead >= limit:
         raise ValueError(
             f"--signal-lead must be from 1 to below the {limit} seconds of --time {time}, got {lead}."
