@@ -185,10 +185,12 @@ def test_a_value_that_cannot_be_used_is_refused(typed, words, said):
         ("mode=small init=binary", "is a dense net, so it contradicts init=binary"),
         ("mode=small adapter.dora=true", "is a dense net, so it contradicts adapter.dora=true"),
         ("mode=small adapter.layer_norm=true", "is a dense net, so it contradicts adapter.layer_norm=true"),
-        ("mode=small alpha=4", "is a dense net, so it contradicts alpha=4"),
         ("mode=head adapter.dora=true", "has no adapter, so it contradicts adapter.dora=true. Leave out"),
         ("mode=head adapter.B_init=kaiming", "has no adapter, so it contradicts adapter.B_init=kaiming"),
-        ("mode=full_from_scaffold alpha=3", "has no adapter, so it contradicts alpha=3. Leave out alpha, or"),
+        (
+            "mode=full_from_scaffold adapter.dropout=0.1",
+            "has no adapter, so it contradicts adapter.dropout=0.1",
+        ),
         ("mode=baseline remove_scaffold=true", "has no scaffold to remove. Leave out remove_scaffold"),
     ],
 )
@@ -201,7 +203,7 @@ def test_what_a_mode_would_ignore_is_refused(typed, words, said):
 @pytest.mark.parametrize(
     "words",
     [
-        "mode=head rank=0 adapter.layer_norm=true backbone_seed=3",
+        "mode=head rank=0 alpha=5 adapter.layer_norm=true backbone_seed=3",
         "mode=lora adapter.train_beta=false alpha=4",
         "mode=small rank=4 adapter.dora=false",
         "mode=full_from_scaffold init=binary backbone_seed=3",

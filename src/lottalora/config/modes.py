@@ -11,7 +11,7 @@ from lottalora.results.schema import DIGEST_DEFAULTS
 OF_MODE = ("scaffold", "resample", "budget", "thaw")  # sections that the files of conf/mode fill
 DRAW = ("init", "backbone_seed")
 ADAPTER = (
-    "rank", "alpha", "adapter.rslora", "adapter.A_init", "adapter.B_init", "adapter.dropout", "adapter.dora",
+    "rank", "adapter.rslora", "adapter.A_init", "adapter.B_init", "adapter.dropout", "adapter.dora",
     "adapter.ranks",
 )  # fmt: skip
 BETA = ("adapter.train_beta",)
@@ -28,7 +28,7 @@ IGNORED = (  # modes, why they would ignore these keys, the keys, the mode that 
 )
 # Values that are as good as none: nothing is asked for that the mode has not.
 NOTHING = {f"adapter.{key}": value for key, value in DIGEST_DEFAULTS["scaffold"].items()} | {
-    "rank": 0, "alpha": None, "adapter.train_beta": False,
+    "rank": 0, "adapter.train_beta": False,
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def check_mode(cfg: DictConfig, typed: Mapping[str, str]) -> None:
 def check_ignored(cfg: DictConfig, typed: Mapping[str, str]) -> None:
     """Refuse what the mode would ignore: the run would be a copy of another, some under a digest of its own.
 
-    A baseline ignores all of them and passes, so that sweeps may hold it.
+    A baseline ignores all of them and passes, so that sweeps may hold it; so does α where nothing is scaled.
     """
     for modes, why, keys, instead in IGNORED:
         if cfg.mode not in modes:
