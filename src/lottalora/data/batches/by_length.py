@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lottalora.data.batches import order
 
-EVALUATION_BATCH = 200  # examples; the score does not depend on it
+EVALUATION_BATCH = 64  # examples that fit in a cache: 0.7 of the time of 200; the score does not depend on it
 POOL = 10  # batches of training that are sorted by length together
 
 
