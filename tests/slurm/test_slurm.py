@@ -181,7 +181,7 @@ def test_partition_that_does_not_exist_is_one_line(tmp_path):
 
 
 def test_refusal_of_sbatch_is_one_line(tmp_path):
-    answer = lottalora("submit", *LONG, "rank=1", f"paths.results={tmp_path}", "--cpus", "10000")
+    answer = lottalora("submit", *LONG, "rank=1", f"paths.results={tmp_path}", "--gpus", "1")
     assert answer.returncode == 1
     assert answer.stderr.startswith("Slurm refused:") and answer.stderr.count("\n") == 1
 
