@@ -159,6 +159,11 @@ def test_shortened_runs_of_one_recipe_are_told_apart_by_what_they_changed():
     assert "| `narrow` |" not in table  # a control has no column here, and a line of empty cells says nothing
 
 
+def test_a_modified_recipe_says_what_was_modified():
+    table = docs.shortened(blocks_of([make_baseline(recipe="modified", changed={"optimizer.lr": 0.3})]))
+    assert "| `modified`, learning rate 0.3 |" in table
+
+
 def test_a_folder_without_markers_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="No README.md or docs/.*Name the repository"):
         docs_pages.write(tmp_path, [])

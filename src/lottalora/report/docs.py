@@ -367,6 +367,8 @@ def recipe_text(block: Block, blocks: Iterable[Block]) -> str:
         return {"steps.precision": each.precision or "float32"} | each.changed
 
     twins = [settings(each) for each in blocks if name(each) == name(block)]
+    if block.recipe == "modified":  # a name that says nothing; without a change it would be the paper's
+        twins.append({"steps.precision": "float32"})
     own = {
         key: value for key, value in settings(block).items() if any(twin.get(key) != value for twin in twins)
     }
