@@ -80,7 +80,7 @@ class Paired:
     """First minus second over the seeds that both arms have; p-values are NaN where there is no test."""
 
     difference: Interval  # of the means, over pairs; `diverged` counts pairs with a diverged run
-    first: float  # mean over the same pairs; NaN where both runs of none are finite
+    first: float  # mean over the same pairs; NaN where no pair has two finite scores
     second: float
     p: float  # paired t-test, two-sided
     wilcoxon_p: float  # signed-rank test, two-sided

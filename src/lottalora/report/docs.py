@@ -36,8 +36,6 @@ MAKERS: dict[str, MakeBlock] = {}
 OPTIONS = ("place", "fresh", "freeze")  # of a line, as it is written there
 OF_THE_BLOCK = ("recipe", "metric", "precision")
 SELECTORS = (*OF_THE_BLOCK, "init", "adapter", "alpha", *OPTIONS)  # KEY=VALUE words of a marker
-
-
 SHORT_ARMS = (  # columns of the shortened runs: condition → what stands before its scores
     {"full": ""},
     {"scaffold": ""},

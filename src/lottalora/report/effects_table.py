@@ -86,8 +86,7 @@ def comparisons(block: Block) -> tuple[list[tuple[Line, Paired]], list[str]]:
 
 
 def is_plain(block: Block, line: Line) -> bool:
-    """Whether a line is the plain scaffold: no option changed, and the benchmark's own init where it has
-    one."""
+    """Whether a line is the plain scaffold: no option changed, and its benchmark's init if there is one."""
     benchmark = BENCHMARKS.get((block.model, block.data))
     same_init = benchmark is None or line.init == benchmark.init
     return line.condition == "scaffold" and same_init and not line.adapter and not line.options

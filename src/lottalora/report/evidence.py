@@ -58,8 +58,6 @@ TYPED = {
     "resample_batch_k2": "mode=resample_batch",
     "resample_microbatch_k4": "mode=resample_microbatch",
 }
-
-
 # Data set → what names the paper's own data, where the suite takes others by itself.
 OF_DATA = {"halfcheetah": "data.source=d4rl"}
 

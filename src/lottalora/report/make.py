@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottalora.messages import counted
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import blocks_of
 from lottalora.report.control_sections import control_said
@@ -75,11 +76,6 @@ def draw_figures(blocks: list[Block], folder: Path) -> list[Path]:
     written = [path for picture in pictures for path in save(picture, folder)]
     remove_stale(folder, written)
     return written
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 row", "2 rows"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 __all__ = ["blocks_of", "summary_of", "write_report"]

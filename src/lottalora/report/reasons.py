@@ -9,8 +9,6 @@ from importlib import resources
 
 from lottalora.report.evidence import Cell
 
-FINDINGS = "findings.md"  # beside the page that links to it
-
 
 @dataclass(frozen=True)
 class Reason:
@@ -45,7 +43,7 @@ class Reason:
     @property
     def link(self) -> str:
         """Markdown, from a page beside the findings."""
-        return f"[{self.name}]({FINDINGS}#{anchor(self.finding)})"
+        return f"[{self.name}](findings.md#{anchor(self.finding)})"
 
 
 def reason_of(cell: Cell) -> Reason | None:

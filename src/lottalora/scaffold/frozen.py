@@ -121,14 +121,7 @@ class Frozen(nn.Module):
         W_seed = self.W_seed
         with untraced():
             if not W_seed.is_meta:
-                if self.removed:
-                    to_local(W_seed).zero_()
-                elif drawn is None:
-                    fill(W_seed, source)
-                else:
-                    to_local(W_seed).copy_(drawn)
-                if not is_shared_out(W_seed):
-                    mark(W_seed, source, untouched=not self.removed)
+                self._fill(W_seed, source, drawn)
                 self._clear_padding()
             self._write_record()
             self._settle()
@@ -145,17 +138,23 @@ class Frozen(nn.Module):
         assert self.source is not None, "a given W_seed cannot be drawn"
         W_seed = new_like(self.W_seed, device)
         with untraced():
-            if self.removed:
-                to_local(W_seed).zero_()
-            else:
-                fill(W_seed, self.source)
-            if self.padding_idx is not None:
-                clear_row(W_seed, self.padding_idx)
-            if not is_shared_out(W_seed):
-                mark(W_seed, self.source, untouched=not self.removed)
+            self._fill(W_seed, self.source)
             self._buffers["W_seed"] = W_seed
             self._write_record()
             self._settle()
+
+    def _fill(self, W_seed: Tensor, source: Source, drawn: Tensor | None = None) -> None:
+        """Write into W_seed what this module has of the source, and mark it; `redraw` has the arguments."""
+        if self.removed:
+            to_local(W_seed).zero_()
+        elif drawn is None:
+            fill(W_seed, source)
+        else:
+            to_local(W_seed).copy_(drawn)
+        if self.padding_idx is not None:
+            clear_row(W_seed, self.padding_idx)
+        if not is_shared_out(W_seed):
+            mark(W_seed, source, untouched=not self.removed)
 
     def check(self, x: Tensor) -> None:
         """Draw W_seed again if it may have lost its values; every forward pass starts with this.
