@@ -16,8 +16,8 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import resample
 from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
-from lottalora.training.checkpoints import Best
-from lottalora.training.checkpoints import epochs_since_better
+from lottalora.training.best_epoch import Best
+from lottalora.training.best_epoch import epochs_since_better
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.fit import score

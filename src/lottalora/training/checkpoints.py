@@ -1,97 +1,40 @@
-"""Checkpoints of a run: the weights of its best epoch, and the state from which it can be resumed.
+"""The state from which a run can be resumed.
 
 A run that goes on from its checkpoint ends with the numbers of one that was never stopped, on the CPU to the
 last bit.
 """
 
-import io
 import logging
-import math
 import os
-import random
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
-from torch import Tensor
-from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from lottalora.distributed.collectives import broadcast
 from lottalora.distributed.collectives import is_first
 from lottalora.errors import STOPPED
 from lottalora.results.atomic_write import write_whole
 from lottalora.tasks.base import Task
+from lottalora.training.best_epoch import BEST
+from lottalora.training.best_epoch import Best
 from lottalora.training.lightning_internals import checkpoint_state
 from lottalora.training.lightning_internals import is_accumulating
 from lottalora.training.lightning_internals import is_last_batch
 from lottalora.training.lightning_internals import without_announced_epoch
+from lottalora.training.random_state import random_state
+from lottalora.training.random_state import set_random_state
+from lottalora.training.state_bytes import as_bytes
 from lottalora.uncaught import STOPPED_BY_HAND
 
-BEST = "best.ckpt"
 RESUME = "resume.ckpt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 log = logging.getLogger(__name__)
-
-
-class Best(Callback):
-    """Keeps the validation score of every epoch, and the trained weights of the best one in `folder`.
-
-    Patience is counted here and not by Lightning's EarlyStopping, whose count is a state of its own: it can
-    differ from `scores` where a resumed run takes over the best epoch of the process before it.
-
-    Args:
-        folder: where the weights lie.
-        higher_is_better: of the score.
-        patience: epochs without a better score after which training ends; None for no such end.
-        min_delta: by how much a score must be better to count as better for `patience`.
-    """
-
-    def __init__(
-        self, folder: Path, *, higher_is_better: bool, patience: int | None = None, min_delta: float = 0.0
-    ) -> None:
-        self.path = folder / BEST
-        self.higher_is_better = higher_is_better
-        self.patience = patience
-        self.min_delta = min_delta
-        self.scores: list[float] = []
-        self.ahead: dict | None = None  # the best epoch of a killed process, where it comes after the state
-
-    @property
-    def epoch(self) -> int:
-        return best_epoch(self.scores, higher_is_better=self.higher_is_better)
-
-    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
-        self.scores.append(trainer.callback_metrics["validation/score"].item())
-        if self.epoch == len(self.scores) - 1:
-            self.keep(task)
-        elif self.ahead and self.ahead["epoch"] == len(self.scores) - 1:
-            self.scores[-1] = self.ahead["score"]  # not met again, as on a GPU, but its weights are kept
-        since = epochs_since_better(self.scores, self.min_delta, higher_is_better=self.higher_is_better)
-        if self.patience is not None and since >= self.patience:
-            trainer.should_stop = True
-
-    def keep(self, task: Task) -> None:
-        self.ahead = None
-        if is_first():
-            score = {"epoch": len(self.scores) - 1, "score": self.scores[-1]} if self.scores else {}
-            write_whole(self.path, as_bytes({"state_dict": task.state_dict(), **score}))
-
-    def state_dict(self) -> dict:
-        return {"scores": self.scores}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.scores = list(state["scores"])
-        kept = torch.load(self.path, map_location="cpu", weights_only=True) if self.path.exists() else {}
-        if kept.get("epoch", -1) >= len(self.scores):
-            self.ahead = {"epoch": kept["epoch"], "score": kept["score"]}
 
 
 class Resume(Callback):
@@ -253,55 +196,3 @@ def remove(folder: Path) -> None:
 def is_resumable(trainer: Trainer) -> bool:
     """Whether an epoch of the training batches can be resumed in its middle."""
     return hasattr(trainer.train_dataloader, "load_state_dict")
-
-
-def best_epoch(scores: Sequence[float], *, higher_is_better: bool) -> int:
-    """Counted from 0; the first of equals. A score that is not a number is worse than any."""
-    sign = 1 if higher_is_better else -1
-    worth = [-math.inf if math.isnan(score) else sign * score for score in scores]
-    return worth.index(max(worth))
-
-
-def epochs_since_better(scores: Sequence[float], min_delta: float, *, higher_is_better: bool) -> int:
-    """Epochs since the last one that was better, by more than `min_delta`, than the best so far."""
-    sign = 1 if higher_is_better else -1
-    best, at = -math.inf, 0
-    for epoch, score in enumerate(scores):
-        if sign * score > best + min_delta:
-            best, at = sign * score, epoch
-    return len(scores) - 1 - at
-
-
-def random_state() -> dict:
-    """Of every stream that training may draw from, in types that a checkpoint may hold."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "numpy": (kind, keys.tolist(), *rest),
-        "python": random.getstate(),
-    }
-
-
-def set_random_state(state: dict) -> None:
-    """Restore the random states of PyTorch, CUDA, NumPy and Python."""
-    torch.set_rng_state(state["torch"])
-    for device, of_device in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
-        torch.cuda.set_rng_state(of_device, device)
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-
-
-def as_bytes(state: dict) -> memoryview:
-    """Serialise a state with `torch.save`, of a view its own values and not all that it is a view of."""
-    buffer = io.BytesIO()
-    torch.save(tree_map_only(Tensor, with_own_storage, state), buffer)
-    return buffer.getbuffer()
-
-
-def with_own_storage(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of it if it is a view of something larger."""
-    plain = type(tensor) in (Tensor, nn.Parameter)
-    return tensor.clone() if plain and tensor.untyped_storage().nbytes() > tensor.nbytes else tensor

@@ -20,7 +20,7 @@ from lottalora.distributed.shard import device_settings
 from lottalora.tasks.averages import averages_of
 from lottalora.tasks.base import Task
 from lottalora.tasks.weight_decay import BetaDecay
-from lottalora.training.checkpoints import Best
+from lottalora.training.best_epoch import Best
 from lottalora.training.checkpoints import Resume
 from lottalora.training.checkpoints import usable
 from lottalora.training.history import Diverged

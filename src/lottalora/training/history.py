@@ -15,7 +15,7 @@ from lottalora.results.schema import HISTORY
 from lottalora.results.schema import POINTS
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.tasks.base import Task
-from lottalora.training.checkpoints import Best
+from lottalora.training.best_epoch import Best
 
 LEAST = 20  # points of a run that trains all its epochs; so one epoch has a curve too
 HELD = 256  # losses that are kept apart before they are summed

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lottalora.tasks.base import Task
 from lottalora.tasks.weight_decay import BetaDecay
-from lottalora.training.checkpoints import Best
+from lottalora.training.best_epoch import Best
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.history import Diverged
 from lottalora.training.history import History
