@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lottalora.cli.main import main
-from lottalora.report import docs
-from lottalora.report import docs_pages
 from lottalora.report.blocks import blocks_of
+from lottalora.report.docs import pages
+from lottalora.report.docs.shortened import shortened
 from lottalora.report.evidence import ASK_WHY
 from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
@@ -43,7 +43,7 @@ def site(tmp_path_factory):
 
 
 def test_pages_and_figure_say_what_the_rows_say(blocks):
-    stale = docs_pages.stale(ROOT, blocks)
+    stale = pages.stale(ROOT, blocks)
     assert not stale, f"stale: {[path.name for path in stale]}. Run: python -m lottalora report --docs"
 
 
@@ -66,7 +66,7 @@ def test_no_line_starts_with_a_marker_within_a_sentence(page):
     """Markdown would take the whole line for HTML and show it as it is."""
     text = page.read_text(encoding="utf-8")
     assert not re.findall(r"^ *<!-- rows: .*<!-- /rows -->", text, flags=re.MULTILINE)
-    assert text.count("<!-- rows: ") == text.count("<!-- /rows -->") == len(docs_pages.MARKED.findall(text))
+    assert text.count("<!-- rows: ") == text.count("<!-- /rows -->") == len(pages.MARKED.findall(text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -78,9 +78,9 @@ def test_links_of_a_page_lead_to_files(page):
 def test_spread_is_stated_from_three_runs_on_and_below_that_the_runs():
     two = [make_row(seed=seed, score=score) for seed, score in ((42, 0.96), (43, 0.97))]
     text = "<!-- rows: score mlp mnist medium scaffold 8 -->?<!-- /rows -->"
-    assert ">96.00, 97.00 % (n = 2)<" in docs_pages.fill(text, blocks_of(two))
+    assert ">96.00, 97.00 % (n = 2)<" in pages.fill(text, blocks_of(two))
     three = [*two, make_row(seed=44, score=0.98)]
-    assert ">97.00 ± 1.00 % (n = 3)<" in docs_pages.fill(text, blocks_of(three))
+    assert ">97.00 ± 1.00 % (n = 3)<" in pages.fill(text, blocks_of(three))
 
 
 def test_a_changed_row_makes_a_page_stale_and_writing_brings_it_up_to_date(tmp_path, capsys):
@@ -111,12 +111,12 @@ def test_a_changed_row_makes_a_page_stale_and_writing_brings_it_up_to_date(tmp_p
 )
 def test_a_marker_that_cannot_be_filled_is_refused_in_one_line(marker, said):
     with pytest.raises(ValueError, match=said):
-        docs_pages.fill(f"<!-- rows: {marker} --><!-- /rows -->", blocks_of([make_row(), make_baseline()]))
+        pages.fill(f"<!-- rows: {marker} --><!-- /rows -->", blocks_of([make_row(), make_baseline()]))
 
 
 def fill_score(rows_at_hand, *words):
     marker = " ".join(("score mlp mnist medium scaffold 8", *words))
-    text = docs_pages.fill(f"<!-- rows: {marker} --><!-- /rows -->", blocks_of(rows_at_hand))
+    text = pages.fill(f"<!-- rows: {marker} --><!-- /rows -->", blocks_of(rows_at_hand))
     return float(re.search(r">([\d.]+) %", text)[1])
 
 
@@ -152,7 +152,7 @@ def test_shortened_runs_of_one_recipe_are_told_apart_by_what_they_changed():
     ]
     learned = make_row(mode="lora", recipe="learned", arms={})
     control = make_row(mode="small", recipe="narrow", arms={})
-    table = docs.shortened(blocks_of([*rows_, make_baseline(recipe="other"), learned, control]))
+    table = shortened(blocks_of([*rows_, make_baseline(recipe="other"), learned, control]))
     assert [f"| `short`, learning rate {rate} |" in table for rate in rates] == [True, True]
     assert "| `other` |" in table
     assert "| `learned` |  |  |  | LoRA, r = 8: 96.80 |" in table
@@ -160,13 +160,13 @@ def test_shortened_runs_of_one_recipe_are_told_apart_by_what_they_changed():
 
 
 def test_a_modified_recipe_says_what_was_modified():
-    table = docs.shortened(blocks_of([make_baseline(recipe="modified", changed={"optimizer.lr": 0.3})]))
+    table = shortened(blocks_of([make_baseline(recipe="modified", changed={"optimizer.lr": 0.3})]))
     assert "| `modified`, learning rate 0.3 |" in table
 
 
 def test_a_folder_without_markers_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="No README.md or docs/.*Name the repository"):
-        docs_pages.write(tmp_path, [])
+        pages.write(tmp_path, [])
 
 
 def test_check_without_docs_is_refused(capsys):

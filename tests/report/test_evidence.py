@@ -15,8 +15,8 @@ from lottalora.analysis.cost import GPT
 from lottalora.analysis.metrics import metric_of
 from lottalora.analysis.speed import table_9
 from lottalora.cli.main import main
-from lottalora.report import docs_pages
 from lottalora.report.blocks import blocks_of
+from lottalora.report.docs import pages
 from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
@@ -104,7 +104,7 @@ def test_a_cell_that_differs_names_its_reason_and_one_that_agrees_none():
     low, high = cell("14", "scaffold", 1), cell("14", "scaffold", 8)
     assert reason_of(low).name == "low ranks" and reason_of(high) is None
     rows = scaffolds(0.91, 0.911, 0.912, rank=1, alpha=1) + scaffolds(0.968, 0.9685, 0.969)
-    page = docs_pages.fill("<!-- rows: evidence -->\n<!-- /rows -->", blocks_of(rows))
+    page = pages.fill("<!-- rows: evidence -->\n<!-- /rows -->", blocks_of(rows))
     lines = [line for line in page.splitlines() if line.startswith("| mnist, medium | scaffold |")]
     assert "differs, 1.77 above: [low ranks](findings.md#mnist-ranks-1-and-2-lie-above-the-paper)" in lines[0]
     assert lines[3].endswith("| agrees, 0.05 above |")

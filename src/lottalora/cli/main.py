@@ -150,11 +150,11 @@ def print_report(asked: argparse.Namespace) -> int:
 
 def write_docs(asked: argparse.Namespace) -> int:
     """Bring README and docs up to date with the rows or, with --check, say what is not."""
-    from lottalora.report import docs_pages
+    from lottalora.report.docs import pages
     from lottalora.report.make import blocks_of
 
     rows, problems = readable_rows(asked.results)
-    pages = (docs_pages.stale if asked.check else docs_pages.write)(asked.docs, blocks_of(rows))
+    pages = (pages.stale if asked.check else pages.write)(asked.docs, blocks_of(rows))
     for path in pages:
         print(f"{path}: stale. Run: python -m lottalora report --docs" if asked.check else f"{path}: written")
     return 1 if problems or (asked.check and pages) else 0

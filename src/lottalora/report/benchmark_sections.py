@@ -11,6 +11,7 @@ from lottalora.analysis.benchmarks import pair_title
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.docs.stories import story_of
 from lottalora.report.families_picture import families_picture
 from lottalora.report.rank_curves import is_shortened
 from lottalora.report.rank_curves import leading_init
@@ -18,7 +19,6 @@ from lottalora.report.rank_curves import rank_picture
 from lottalora.report.section import Part
 from lottalora.report.section import Section
 from lottalora.report.section import Shown
-from lottalora.report.stories import story_of
 from lottalora.report.tables import LEFT
 from lottalora.report.tables import cells
 from lottalora.report.tables import difference_heading

@@ -14,10 +14,14 @@ import inspect
 import re
 from pathlib import Path
 
-from lottalora.report import docs_evidence  # noqa: F401 - adds its blocks to MAKERS
-from lottalora.report import stories  # noqa: F401 - likewise
 from lottalora.report.blocks import Block
-from lottalora.report.docs import MAKERS
+from lottalora.report.docs import evidence  # noqa: F401 - adds its blocks to MAKERS
+from lottalora.report.docs import families  # noqa: F401 - likewise
+from lottalora.report.docs import numbers  # noqa: F401 - likewise
+from lottalora.report.docs import shortened  # noqa: F401 - likewise
+from lottalora.report.docs import stories  # noqa: F401 - likewise
+from lottalora.report.docs import tables  # noqa: F401 - likewise
+from lottalora.report.docs.markers import MAKERS
 from lottalora.results.atomic_write import write_whole
 
 MARKED = re.compile(r"<!-- rows: (?P<asked>[^>]*?) -->(?P<text>.*?)<!-- /rows -->", re.DOTALL)
@@ -26,7 +30,7 @@ FIGURES = Path("docs/figures")
 
 def stale(root: Path, blocks: list[Block]) -> list[Path]:
     """The pages and figures under `root` that do not say what the rows say."""
-    from lottalora.report.docs_figure import is_current
+    from lottalora.report.docs.figure import is_current
 
     pages = [page for page, (old, new) in filled_pages(root, blocks).items() if old != new]
     return pages + ([] if is_current(root / FIGURES, blocks) else [root / FIGURES])
@@ -39,8 +43,8 @@ def write(root: Path, blocks: list[Block]) -> list[Path]:
         FileNotFoundError: there is no README.md with markers.
         ValueError: a marker asks for what no block or no row has; names the page.
     """
-    from lottalora.report.docs_figure import draw
-    from lottalora.report.docs_figure import is_current
+    from lottalora.report.docs.figure import draw
+    from lottalora.report.docs.figure import is_current
 
     changed = []
     for page, (old, new) in filled_pages(root, blocks).items():

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from lottalora.report.blocks import Block
-from lottalora.report.docs import fills
-from lottalora.report.docs import table_text
+from lottalora.report.docs.markdown import table_text
+from lottalora.report.docs.markers import fills
 from lottalora.report.evidence import ASK_WHY
 from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import Cell

@@ -7,8 +7,9 @@ from importlib import resources
 
 from lottalora.analysis.benchmarks import pair_title
 from lottalora.report.blocks import Block
-from lottalora.report.docs import MAKERS
-from lottalora.report.docs import fills
+from lottalora.report.docs import numbers  # noqa: F401 - adds what the stories ask for to MAKERS
+from lottalora.report.docs.markers import MAKERS
+from lottalora.report.docs.markers import fills
 
 MARKER = re.compile(r"\{([^}]*)\}")
 
@@ -52,5 +53,5 @@ def number(blocks: list[Block], model: str, data: str, asked: str) -> str:
 @cache
 def stories() -> dict[str, dict[str, str]]:
     """MODEL_DATA → agrees and differs, as the file has them."""
-    text = resources.files("lottalora.report").joinpath("stories.toml").read_text(encoding="utf-8")
+    text = resources.files("lottalora.report.docs").joinpath("stories.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
