@@ -100,6 +100,19 @@ def test_verdict_is_that_of_an_equivalence_test(scores, said):
     assert verdict(scores, cell("14", "scaffold", 8), ACCURACY)[0] == said
 
 
+def test_the_whole_recipe_in_another_precision_counts_says_so_and_yields_to_float32():
+    asked = cell("14", "scaffold", 8)
+    mixed = {"recipe": "modified", "changed": {"steps.precision": "bf16-mixed"}, "device": "cpu, bf16-mixed"}
+    mixed |= {"config": {"recipe": {"name": "paper"}}}
+    fast = scaffolds(0.965, 0.968, **mixed)
+    assert find(asked, fast).ours == "96.50, 96.80 (n = 2), bf16-mixed"
+    assert find(asked, fast + scaffolds(0.95)).ours == "95.00 (n = 1)"
+    shorter = mixed | {"changed": mixed["changed"] | {"epochs": 3}}
+    assert find(asked, scaffolds(0.965, **shorter)).kind == "other"
+    named = mixed | {"recipe": "fast"}
+    assert find(asked, scaffolds(0.965, **named)).kind == "other"
+
+
 def test_a_cell_that_differs_names_its_reason_and_one_that_agrees_none():
     low, high = cell("14", "scaffold", 1), cell("14", "scaffold", 8)
     assert reason_of(low).name == "low ranks" and reason_of(high) is None

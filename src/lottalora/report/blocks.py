@@ -20,6 +20,7 @@ from lottalora.analysis.recovery import share_above_chance
 from lottalora.analysis.statistics import Interval
 from lottalora.analysis.statistics import finite
 from lottalora.analysis.statistics import interval
+from lottalora.report.grouping import PRECISION
 from lottalora.report.grouping import adapter_of
 from lottalora.report.grouping import block_key
 from lottalora.report.grouping import changed_of_training
@@ -199,7 +200,12 @@ def blocks_of(rows: Iterable[Row], *, lost: Collection[str] = ()) -> list[Block]
         for own in measured
         for _, members in sorted(grouped(measured[own], block_key).items())
     ]
-    return sorted(blocks, key=lambda block: (block.model, block.data, block.recipe != "paper"))
+    return sorted(blocks, key=lambda block: (block.model, block.data, distance_from_paper(block)))
+
+
+def distance_from_paper(block: Block) -> int:
+    """0 for the paper's recipe, 1 for that in another precision, 2 for any other."""
+    return len(block.changed) if block.recipe == "paper" else 2
 
 
 def further(row: Row) -> list[Row]:
@@ -323,9 +329,13 @@ def keeps_protocol(row: Row, condition: str) -> bool:
 
 
 def keeps_recipe(row: Row) -> bool:
-    """The same whatever the family of W_seed."""
+    """The same whatever the family of W_seed.
+
+    Steps in another precision keep it, since the paper names one for GPT alone; tables say which it was.
+    """
     benchmark = BENCHMARKS.get((row["model"], row["data"]))
-    if benchmark is None or row["recipe"] != "paper" or row["changed"] or stand_in(row):
+    changed = row["changed"].keys() - {PRECISION}
+    if benchmark is None or recipe_of(row) != "paper" or changed or stand_in(row):
         return False
     return row["alpha"] is None or row["alpha"] == benchmark.alpha(row["rank"])
 

@@ -19,6 +19,7 @@ from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.blocks import keeps_protocol
+from lottalora.report.grouping import PRECISION
 from lottalora.report.grouping import place_of
 from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN
@@ -191,7 +192,7 @@ def evidence_of(blocks: list[Block]) -> Evidence:
                 condition, options = OF_PLACE[place], ""
             key = (block.model, block.size, condition + line.adapter, line.rank, block.metric.paper_name)
             if keeps_protocol(line.runs[0], line.condition) and not options:
-                by_protocol[key] = line
+                by_protocol.setdefault(key, line)  # blocks of an unchanged recipe come first
             elif block.recipe != "paper" and not line.options:
                 otherwise.setdefault(key, (block, line))
     return Evidence(by_protocol, otherwise, families_of(blocks))
@@ -222,7 +223,7 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
     metric = cell.metric
     if not all(scores_of(line) for line in found):
         return Finding("diverged", "no run has a finite score", "differs")
-    text = runs_text(scores_of(found[0]), metric)
+    text = runs_text(scores_of(found[0]), metric) + precision_text(found[0])
     if len(found) == 1:
         sample = [score * metric.scale for score in scores_of(found[0])]
         return Finding(text, *verdict(sample, cell, metric))
@@ -290,6 +291,12 @@ def runs_text(scores: list[float], metric: Metric) -> str:
         return ", ".join(metric.text(score) for score in scores) + f" (n = {len(scores)})"
     made = interval(scores)
     return f"{metric.text(made.mean)} ± {metric.text(made.std)} (n = {made.n})"
+
+
+def precision_text(line: Line) -> str:
+    """Name the precision, as in ", bf16-mixed", where the runs have another one than their recipe."""
+    changed = line.runs[0]["changed"]
+    return f", {changed[PRECISION]}" if PRECISION in changed else ""
 
 
 def paper_block(blocks: list[Block], model: str, data: str, size: str) -> Block | None:

@@ -31,6 +31,7 @@ HELD_OUT = {
     "imdb": "22,500 of 25,000 reviews",
     "flowers102": "1,836 of 2,040 images",
 }
+PRECISION = "steps.precision"  # as `changed` of a row names it
 RESAMPLED = {"resample_batch": 2, "resample_microbatch": 4}  # mode → k, as in its file and in Table 4
 # What the paper calls a condition.
 OF_THE_ADAPTER = ("A_init", "B_init", "dora", "layer_norm", "residual", "rslora")
@@ -62,9 +63,14 @@ def changed_of_scaffold(row: Row) -> dict:
 
 
 def recipe_of(row: Row) -> str:
-    """The recipe by which a full training is the measure of this run."""
-    same_training = row["changed"] and not changed_of_training(row)
-    return row["config"]["recipe"]["name"] if same_training else row["recipe"]
+    """The recipe by which a full training is the measure of this run.
+
+    A run that changed nothing of it but the scaffold or the precision of its steps keeps its name, unless
+    somebody gave the run another.
+    """
+    own_name = row["recipe"] == "modified" or not changed_of_training(row)
+    keeps = row["changed"] and own_name and changed_of_training(row).keys() <= {PRECISION}
+    return row["config"]["recipe"]["name"] if keeps else row["recipe"]
 
 
 def line_key(row: Row) -> str:
