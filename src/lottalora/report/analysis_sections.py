@@ -7,9 +7,9 @@ from importlib import import_module
 from lottalora.analysis.result import Analysis
 from lottalora.report import analyses
 from lottalora.report.blocks import Block
+from lottalora.report.curves import is_shortened
 from lottalora.report.kept_runs import COMMAND
 from lottalora.report.palette import COLOURS
-from lottalora.report.rank_curves import is_shortened
 from lottalora.report.section import Part
 from lottalora.report.section import Section
 from lottalora.report.section import Shown

@@ -11,10 +11,10 @@ from lottalora.analysis.benchmarks import pair_title
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.curves import is_shortened
+from lottalora.report.curves import leading_init
 from lottalora.report.docs.stories import story_of
 from lottalora.report.families_picture import families_picture
-from lottalora.report.rank_curves import is_shortened
-from lottalora.report.rank_curves import leading_init
 from lottalora.report.rank_curves import rank_picture
 from lottalora.report.section import Part
 from lottalora.report.section import Section

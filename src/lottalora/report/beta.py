@@ -7,6 +7,8 @@ from statistics import quantiles
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
+from lottalora.report.curves import is_shortened
+from lottalora.report.curves import leading_init
 from lottalora.report.palette import GREY
 from lottalora.report.palette import INK
 from lottalora.report.palette import PAPER
@@ -16,8 +18,6 @@ from lottalora.report.picture import Mark
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
-from lottalora.report.rank_curves import is_shortened
-from lottalora.report.rank_curves import leading_init
 from lottalora.report.words import scaffold_words
 
 ENOUGH = 5  # values, for a box of quartiles; fewer stay points

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lottalora.report.benchmark_sections import main_blocks
 from lottalora.report.beta import beta_picture
-from lottalora.report.rank_curves import is_shortened
+from lottalora.report.curves import is_shortened
 from lottalora.report.section import Part
 from lottalora.report.section import Section
 from lottalora.report.section import Shown

@@ -12,6 +12,9 @@ from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
+from lottalora.report.curve_words import said_of
+from lottalora.report.curves import leading_init
+from lottalora.report.curves import shown
 from lottalora.report.names import block_names
 from lottalora.report.palette import colour_of
 from lottalora.report.palette import marker_of
@@ -20,9 +23,6 @@ from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
 from lottalora.report.rank_curves import axis_label
-from lottalora.report.rank_curves import leading_init
-from lottalora.report.rank_curves import said_of
-from lottalora.report.rank_curves import shown
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
 from lottalora.report.tables import with_interval

@@ -11,8 +11,8 @@ from lottalora.analysis.statistics import Paired
 from lottalora.analysis.statistics import paired
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.rank_curves import is_shortened
-from lottalora.report.rank_curves import leading_init
+from lottalora.report.curves import is_shortened
+from lottalora.report.curves import leading_init
 from lottalora.report.section import Section
 from lottalora.report.section import Shown
 from lottalora.report.tables import signed

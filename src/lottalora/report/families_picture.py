@@ -8,6 +8,10 @@ from lottalora.report.blocks import LABELS
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
+from lottalora.report.curve_words import runs_text
+from lottalora.report.curve_words import said_of
+from lottalora.report.curves import leading_init
+from lottalora.report.curves import shown
 from lottalora.report.palette import COLOURS
 from lottalora.report.palette import GREY
 from lottalora.report.palette import INK
@@ -20,10 +24,6 @@ from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
 from lottalora.report.rank_curves import axis_label
-from lottalora.report.rank_curves import leading_init
-from lottalora.report.rank_curves import runs_text
-from lottalora.report.rank_curves import said_of
-from lottalora.report.rank_curves import shown
 from lottalora.report.words import scaffold_words
 
 ROW = 19  # pixels of a family

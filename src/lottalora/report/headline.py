@@ -13,6 +13,9 @@ from lottalora.report.benchmark_sections import main_block
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
+from lottalora.report.curve_words import said_of
+from lottalora.report.curves import is_shortened
+from lottalora.report.curves import leading_init
 from lottalora.report.palette import COLOURS
 from lottalora.report.palette import GREY
 from lottalora.report.palette import INK
@@ -23,9 +26,6 @@ from lottalora.report.picture import Mark
 from lottalora.report.picture import Panel
 from lottalora.report.picture import Pen
 from lottalora.report.picture import Picture
-from lottalora.report.rank_curves import is_shortened
-from lottalora.report.rank_curves import leading_init
-from lottalora.report.rank_curves import said_of
 
 LOW, HIGH = 50.0, 105.0  # of the axis, in percent
 OURS, SHORT, THEIRS = "ours", "shortened", "paper"

@@ -9,8 +9,8 @@ from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.curves import leading_init
 from lottalora.report.picture import Picture
-from lottalora.report.rank_curves import leading_init
 from lottalora.report.spread_picture import points_picture
 
 MARGINS = (1, 2, 5)  # ε as multiples of the metric's margin, within which two means match
