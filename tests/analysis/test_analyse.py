@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from lottalora.cli.main import main
+from lottalora.report.analyses.statistics import analyse
 from lottalora.report.blocks import blocks_of
-from lottalora.report.statistics_table import analyse
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row

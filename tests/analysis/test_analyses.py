@@ -12,19 +12,19 @@ from lottalora.analysis.least_rank import least_rank
 from lottalora.analysis.variance import components
 from lottalora.cli.analyse import ANALYSES
 from lottalora.cli.main import main
-from lottalora.report import beta_table
-from lottalora.report import budget_table
-from lottalora.report import cost_table
-from lottalora.report import curves_table
-from lottalora.report import effects_table
-from lottalora.report import gating_table
-from lottalora.report import least_rank_table
-from lottalora.report import seeds_table
-from lottalora.report.analysis_sections import OF_ROWS
-from lottalora.report.analysis_sections import OF_WEIGHTS
-from lottalora.report.analysis_sections import analysis_sections
+from lottalora.report.analyses import beta as beta_table
+from lottalora.report.analyses import budget as budget_table
+from lottalora.report.analyses import cost as cost_table
+from lottalora.report.analyses import curves as curves_table
+from lottalora.report.analyses import effects as effects_table
+from lottalora.report.analyses import gating as gating_table
+from lottalora.report.analyses import least_rank as least_rank_table
+from lottalora.report.analyses import seeds as seeds_table
 from lottalora.report.blocks import blocks_of
-from lottalora.report.section import Shown
+from lottalora.report.page.analysis_sections import OF_ROWS
+from lottalora.report.page.analysis_sections import OF_WEIGHTS
+from lottalora.report.page.analysis_sections import analysis_sections
+from lottalora.report.page.section import Shown
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row

@@ -18,18 +18,18 @@ from lottalora.build import build
 from lottalora.cli.main import main
 from lottalora.config import check  # noqa: F401  its resolvers, for composing
 from lottalora.config.identity import portable
-from lottalora.report import analyses
-from lottalora.report import bytes_table
-from lottalora.report import paths_table
-from lottalora.report import similarity_table
-from lottalora.report import update_tables
-from lottalora.report.analysis_sections import OF_WEIGHTS
-from lottalora.report.analysis_sections import analysis_sections
+from lottalora.report.analyses import bytes as bytes_table
+from lottalora.report.analyses import output as analyses
+from lottalora.report.analyses import paths as paths_table
+from lottalora.report.analyses import similarity as similarity_table
+from lottalora.report.analyses import updates as update_tables
+from lottalora.report.analyses.kept_runs import beta_zero
+from lottalora.report.analyses.kept_runs import score_again
+from lottalora.report.analyses.kept_runs import seen_by_layers
 from lottalora.report.blocks import blocks_of
-from lottalora.report.kept_runs import beta_zero
-from lottalora.report.kept_runs import score_again
-from lottalora.report.kept_runs import seen_by_layers
-from lottalora.report.section import Shown
+from lottalora.report.page.analysis_sections import OF_WEIGHTS
+from lottalora.report.page.analysis_sections import analysis_sections
+from lottalora.report.page.section import Shown
 from lottalora.results.rows import write
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold.artifact.precision import PRECISIONS

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from lottalora.report.beta import arms_of
 from lottalora.report.blocks import blocks_of
 from lottalora.report.grouping import row_options
+from lottalora.report.pictures.beta import arms_of
 from lottalora.report.tables import notes
 from lottalora.report.tables import recovery_csv
 from tests.rows.factory import make_baseline

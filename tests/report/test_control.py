@@ -3,9 +3,9 @@
 import pytest
 
 from lottalora.report.blocks import blocks_of
-from lottalora.report.control_sections import control_said
-from lottalora.report.control_sections import control_sections
-from lottalora.report.section import Shown
+from lottalora.report.page.control_sections import control_said
+from lottalora.report.page.control_sections import control_sections
+from lottalora.report.page.section import Shown
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 

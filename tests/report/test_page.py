@@ -9,10 +9,10 @@ from urllib.parse import unquote
 import pytest
 
 from lottalora.cli.main import main
-from lottalora.report import run_list
 from lottalora.report.blocks import blocks_of
-from lottalora.report.html import page
-from lottalora.report.run_list import options
+from lottalora.report.page import run_list
+from lottalora.report.page.html import page
+from lottalora.report.page.run_list import options
 from lottalora.results import rows
 from tests.report.browser import Browser
 from tests.report.browser import find_chromium

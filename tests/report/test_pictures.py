@@ -10,32 +10,32 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lottalora.report.beta import arms_of
-from lottalora.report.beta import beta_picture
 from lottalora.report.blocks import ORDER
 from lottalora.report.blocks import blocks_of
-from lottalora.report.families_picture import families_picture
-from lottalora.report.families_picture import sorted_families
-from lottalora.report.headline import bests
-from lottalora.report.headline import headline_picture
-from lottalora.report.html import SHAPES
-from lottalora.report.html import own_file
 from lottalora.report.names import block_names
-from lottalora.report.page_svg import FEWEST
-from lottalora.report.page_svg import panel_svg
-from lottalora.report.page_svg import panels_svg
-from lottalora.report.page_svg import with_shared_styles
-from lottalora.report.palette import ADAPTERS
-from lottalora.report.palette import COLOURS
-from lottalora.report.palette import CONDITIONS
-from lottalora.report.palette import GREY
-from lottalora.report.palette import PALE
-from lottalora.report.palette import RANKS
-from lottalora.report.palette import VARIABLES
-from lottalora.report.picture import Panel
-from lottalora.report.picture import figure_of
-from lottalora.report.picture import save
-from lottalora.report.rank_curves import rank_picture
+from lottalora.report.page.html import SHAPES
+from lottalora.report.page.html import own_file
+from lottalora.report.page.svg import FEWEST
+from lottalora.report.page.svg import panel_svg
+from lottalora.report.page.svg import panels_svg
+from lottalora.report.page.svg import with_shared_styles
+from lottalora.report.pictures.beta import arms_of
+from lottalora.report.pictures.beta import beta_picture
+from lottalora.report.pictures.families import families_picture
+from lottalora.report.pictures.families import sorted_families
+from lottalora.report.pictures.headline import bests
+from lottalora.report.pictures.headline import headline_picture
+from lottalora.report.pictures.palette import ADAPTERS
+from lottalora.report.pictures.palette import COLOURS
+from lottalora.report.pictures.palette import CONDITIONS
+from lottalora.report.pictures.palette import GREY
+from lottalora.report.pictures.palette import PALE
+from lottalora.report.pictures.palette import RANKS
+from lottalora.report.pictures.palette import VARIABLES
+from lottalora.report.pictures.picture import Panel
+from lottalora.report.pictures.picture import figure_of
+from lottalora.report.pictures.picture import save
+from lottalora.report.pictures.rank_curves import rank_picture
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 
@@ -285,7 +285,7 @@ def test_a_number_of_a_picture_keeps_its_digits_on_the_page():
 
 
 def test_panels_drawn_in_several_processes_are_those_drawn_in_one(monkeypatch):
-    monkeypatch.setattr("lottalora.report.page_svg.cores", lambda: 2)
+    monkeypatch.setattr("lottalora.report.page.svg.cores", lambda: 2)
     (panel, *_) = rank_picture(block_of(rank_sweep()), "x").panels
     several = [(panel, f"said {place}") for place in range(2 * FEWEST)]
     assert panels_svg(several) == [panel_svg(*each) for each in several]

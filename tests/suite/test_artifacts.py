@@ -20,7 +20,7 @@ from lottalora.data.batches.batch import Windows
 from lottalora.data.batches.graph import Adjacency
 from lottalora.data.batches.graph import Molecules
 from lottalora.data.batches.graph import Nodes
-from lottalora.report.kept_runs import score_again
+from lottalora.report.analyses.kept_runs import score_again
 from lottalora.results import rows
 from lottalora.scaffold import deviation
 from lottalora.scaffold import load

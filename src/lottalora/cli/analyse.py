@@ -9,27 +9,36 @@ HELP = "tests, intervals and other analyses of finished rows"
 # name → module with `analyse(blocks) -> Analysis` and `pictures(blocks, found)`; what it finds
 ANALYSES = {
     "statistics": (
-        "lottalora.report.statistics_table",
+        "lottalora.report.analyses.statistics",
         "intervals; tests against full training and the paper; the power they had",
     ),
-    "rank": ("lottalora.report.least_rank_table", "r*(ε), the least rank within ε of full training"),
-    "beta": ("lottalora.report.beta_table", "β of every arm beside what weight decay alone makes of it"),
-    "curves": ("lottalora.report.curves_table", "validation score and β over the epochs"),
+    "rank": ("lottalora.report.analyses.least_rank", "r*(ε), the least rank within ε of full training"),
+    "beta": ("lottalora.report.analyses.beta", "β of every arm beside what weight decay alone makes of it"),
+    "curves": ("lottalora.report.analyses.curves", "validation score and β over the epochs"),
     "effects": (
-        "lottalora.report.effects_table",
+        "lottalora.report.analyses.effects",
         "each option against the scaffold of its rank, paired",
     ),
-    "budget": ("lottalora.report.budget_table", "score against all trained parameters, embeddings included"),
-    "cost": ("lottalora.report.cost_table", "FLOPs, memory and shipped bytes, predicted beside measured"),
-    "seeds": ("lottalora.report.seeds_table", "the spread over scaffold seeds and over training seeds"),
-    "gating": ("lottalora.report.gating_table", "what each scaffold of a gated net answers to each digit"),
+    "budget": (
+        "lottalora.report.analyses.budget",
+        "score against all trained parameters, embeddings included",
+    ),
+    "cost": ("lottalora.report.analyses.cost", "FLOPs, memory and shipped bytes, predicted beside measured"),
+    "seeds": ("lottalora.report.analyses.seeds", "the spread over scaffold seeds and over training seeds"),
+    "gating": ("lottalora.report.analyses.gating", "what each scaffold of a gated net answers to each digit"),
     "spectra": (
-        "lottalora.report.spectra_table",
+        "lottalora.report.analyses.spectra",
         "singular values of W_seed; of kept weights: updates, their truncation, subspaces, amplification",
     ),
-    "paths": ("lottalora.report.paths_table", "frozen path against adapter path, and β = 0, of kept weights"),
-    "similarity": ("lottalora.report.similarity_table", "CKA with full training by layer, of kept weights"),
-    "bytes": ("lottalora.report.bytes_table", "score against shipped bytes by precision, of kept weights"),
+    "paths": (
+        "lottalora.report.analyses.paths",
+        "frozen path against adapter path, and β = 0, of kept weights",
+    ),
+    "similarity": (
+        "lottalora.report.analyses.similarity",
+        "CKA with full training by layer, of kept weights",
+    ),
+    "bytes": ("lottalora.report.analyses.bytes", "score against shipped bytes by precision, of kept weights"),
 }
 OF_WEIGHTS = ("spectra", "paths", "similarity", "bytes")  # these take the kept weights beside the blocks
 NEEDS_NO_ROWS = "spectra"
@@ -50,10 +59,10 @@ def run(asked: argparse.Namespace) -> int:
     """Analyse, print the tables and write them; return 1 if a row could not be read."""
     check_name(asked.name)
     from lottalora.cli.arguments import readable_rows
-    from lottalora.report.analyses import show
-    from lottalora.report.analyses import write
+    from lottalora.report.analyses.output import show
+    from lottalora.report.analyses.output import write
     from lottalora.report.blocks import blocks_of
-    from lottalora.report.picture import save
+    from lottalora.report.pictures.picture import save
     from lottalora.report.screen import console_for_tables
     from lottalora.results.rows import read_all
 

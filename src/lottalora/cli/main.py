@@ -164,7 +164,7 @@ def write_html(blocks: list, problems: list[str], results: Path, out: Path, lost
     """Write report.html and return its path."""
     import shlex
 
-    from lottalora.report.html import write_page
+    from lottalora.report.page.html import write_page
 
     typed = ["python", "-m", "lottalora", "report", "--results", str(results)]
     typed += ["--out", str(out)] if out != results else []

@@ -27,7 +27,7 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.artifacts.runs import register_models
     from lottalora.artifacts.weights import Kept
     from lottalora.artifacts.weights import places_of
-    from lottalora.report.kept_runs import score_again
+    from lottalora.report.analyses.kept_runs import score_again
     from lottalora.scaffold import load
     from lottalora.scaffold import read
 

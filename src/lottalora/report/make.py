@@ -6,11 +6,11 @@ from pathlib import Path
 from lottalora.messages import counted
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import blocks_of
-from lottalora.report.control_sections import control_said
 from lottalora.report.files import naming_out
 from lottalora.report.files import remove_stale
 from lottalora.report.latex import DEFAULT
 from lottalora.report.latex import latex
+from lottalora.report.page.control_sections import control_said
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
 from lottalora.results.atomic_write import write_whole
@@ -60,12 +60,12 @@ def draw_figures(blocks: list[Block], folder: Path) -> list[Path]:
 
     Matplotlib is half a second that tables need not wait for.
     """
-    from lottalora.report.beta import beta_picture
-    from lottalora.report.families_picture import families_picture
-    from lottalora.report.headline import headline_picture
     from lottalora.report.names import block_names
-    from lottalora.report.picture import save
-    from lottalora.report.rank_curves import rank_picture
+    from lottalora.report.pictures.beta import beta_picture
+    from lottalora.report.pictures.families import families_picture
+    from lottalora.report.pictures.headline import headline_picture
+    from lottalora.report.pictures.picture import save
+    from lottalora.report.pictures.rank_curves import rank_picture
 
     makers = {"rank_curve": rank_picture, "families": families_picture, "beta": beta_picture}
     names = block_names(blocks)

@@ -16,9 +16,9 @@ from lottalora.report.blocks import Line
 from lottalora.report.evidence import paper_block
 from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import scores_of
-from lottalora.report.palette import COLOURS
-from lottalora.report.palette import GREY
-from lottalora.report.palette import STYLE
+from lottalora.report.pictures.palette import COLOURS
+from lottalora.report.pictures.palette import GREY
+from lottalora.report.pictures.palette import STYLE
 
 POINTS = 3  # ranks, for a panel with a curve
 NAME = "rank_curves.svg"

@@ -1,0 +1,1 @@
+"""What `lottalora analyse` prints and writes: one file for each analysis."""

@@ -1,0 +1,1 @@
+"""The page that needs no network: its sections, their HTML, and all runs."""

@@ -1,0 +1,1 @@
+"""Pictures for the files and for the page, drawn by one code."""
