@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.tables import markdown
 from lottalora.results import rows
 from lottalora.tracking import wandb_login as account

@@ -6,7 +6,7 @@ import pytest
 
 from lottalora.cli.main import main
 from lottalora.report.analyses.statistics import analyse
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row

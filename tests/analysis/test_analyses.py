@@ -20,7 +20,7 @@ from lottalora.report.analyses import effects as effects_table
 from lottalora.report.analyses import gating as gating_table
 from lottalora.report.analyses import least_rank as least_rank_table
 from lottalora.report.analyses import seeds as seeds_table
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.page.analysis_sections import OF_ROWS
 from lottalora.report.page.analysis_sections import OF_WEIGHTS
 from lottalora.report.page.analysis_sections import analysis_sections

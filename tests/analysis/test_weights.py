@@ -26,7 +26,7 @@ from lottalora.report.analyses import updates as update_tables
 from lottalora.report.analyses.kept_runs import beta_zero
 from lottalora.report.analyses.kept_runs import score_again
 from lottalora.report.analyses.kept_runs import seen_by_layers
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.page.analysis_sections import OF_WEIGHTS
 from lottalora.report.page.analysis_sections import analysis_sections
 from lottalora.report.page.section import Shown

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.tables import notes
 from tests.rows.factory import make_baseline
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.grouping import row_options
 from lottalora.report.pictures.beta import arms_of
 from lottalora.report.tables import notes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.page.control_sections import control_said
 from lottalora.report.page.control_sections import control_sections
 from lottalora.report.page.section import Shown

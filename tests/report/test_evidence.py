@@ -15,12 +15,12 @@ from lottalora.analysis.cost import GPT
 from lottalora.analysis.metrics import metric_of
 from lottalora.analysis.speed import table_9
 from lottalora.cli.main import main
-from lottalora.report.blocks import blocks_of
 from lottalora.report.docs import pages
 from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
 from lottalora.report.evidence import verdict
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.grouping import stand_in
 from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lottalora.cli.main import main
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.latex import DEFAULT
 from lottalora.report.latex import latex
 from lottalora.report.latex import tex

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from lottalora.cli.main import main
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.page import run_list
 from lottalora.report.page.html import page
 from lottalora.report.page.run_list import options

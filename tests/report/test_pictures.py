@@ -10,8 +10,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lottalora.report.blocks import ORDER
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import ORDER
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.names import block_names
 from lottalora.report.page.html import SHAPES
 from lottalora.report.page.html import own_file

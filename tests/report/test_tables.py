@@ -4,8 +4,8 @@ import io
 import pytest
 from rich.console import Console
 
-from lottalora.report.blocks import blocks_of
 from lottalora.report.csv_text import rows_csv
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.screen import show
 from lottalora.report.tables import headings
 from lottalora.report.tables import markdown

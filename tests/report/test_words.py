@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.words import SETTINGS
 from lottalora.report.words import adapter_words
 from lottalora.report.words import changes_words

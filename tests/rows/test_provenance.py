@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lottalora.report.blocks import blocks_of
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.tables import markdown
 from lottalora.results import provenance
 from lottalora.results.ancestry import lost_commits

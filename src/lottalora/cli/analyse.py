@@ -61,7 +61,7 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.cli.arguments import readable_rows
     from lottalora.report.analyses.output import show
     from lottalora.report.analyses.output import write
-    from lottalora.report.blocks import blocks_of
+    from lottalora.report.from_rows import blocks_of
     from lottalora.report.pictures.picture import save
     from lottalora.report.screen import console_for_tables
     from lottalora.results.rows import read_all

@@ -18,7 +18,6 @@ from lottalora.analysis.statistics import FEWEST
 from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.blocks import keeps_protocol
 from lottalora.report.grouping import PRECISION
 from lottalora.report.grouping import place_of
 from lottalora.report.over_families import FAMILIES
@@ -29,6 +28,7 @@ from lottalora.report.over_families import Families
 from lottalora.report.over_families import families_of
 from lottalora.report.over_families import family_means
 from lottalora.report.over_families import over_families
+from lottalora.report.protocol import keeps_protocol
 from lottalora.report.scores import scores_by_seed
 from lottalora.report.scores import scores_of
 

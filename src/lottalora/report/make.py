@@ -5,9 +5,9 @@ from pathlib import Path
 
 from lottalora.messages import counted
 from lottalora.report.blocks import Block
-from lottalora.report.blocks import blocks_of
 from lottalora.report.files import naming_out
 from lottalora.report.files import remove_stale
+from lottalora.report.from_rows import blocks_of
 from lottalora.report.latex import DEFAULT
 from lottalora.report.latex import latex
 from lottalora.report.page.control_sections import control_said

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lottalora.report.blocks import Block
-from lottalora.report.blocks import keeps_recipe
+from lottalora.report.protocol import keeps_recipe
 from lottalora.report.scores import scores_by_seed
 
 FAMILIES = (

@@ -1,0 +1,183 @@
+"""Rows into blocks and lines."""
+
+import math
+from collections.abc import Collection
+from collections.abc import Iterable
+from dataclasses import replace
+
+from lottalora.analysis.benchmarks import BENCHMARKS
+from lottalora.analysis.equivalence import Equivalence
+from lottalora.analysis.equivalence import published_equivalence
+from lottalora.analysis.metrics import METRICS
+from lottalora.analysis.metrics import Metric
+from lottalora.analysis.metrics import metric_of
+from lottalora.analysis.paper import PaperNumber
+from lottalora.analysis.paper import paper_number
+from lottalora.analysis.recovery import recovery
+from lottalora.analysis.recovery import share_above_chance
+from lottalora.analysis.statistics import Interval
+from lottalora.analysis.statistics import interval
+from lottalora.report.blocks import Block
+from lottalora.report.blocks import Line
+from lottalora.report.grouping import adapter_of
+from lottalora.report.grouping import block_key
+from lottalora.report.grouping import changed_of_training
+from lottalora.report.grouping import find_baseline
+from lottalora.report.grouping import grouped
+from lottalora.report.grouping import held_out
+from lottalora.report.grouping import line_key
+from lottalora.report.grouping import newest
+from lottalora.report.grouping import options_of
+from lottalora.report.grouping import place_of
+from lottalora.report.grouping import precision_of
+from lottalora.report.grouping import recipe_of
+from lottalora.report.grouping import stand_in
+from lottalora.report.protocol import keeps_protocol
+from lottalora.results.rows import Row
+
+# mode → condition as in paper.csv, where the two differ. no_scaffold is a test-time arm of scaffold.
+CONDITIONS = {
+    "baseline": "full",
+    "zero": "zero_scaffold",
+    "resample_batch": "resample_batch_k2",
+    "resample_microbatch": "resample_microbatch_k4",
+}
+ORDER = (
+    "full", "scaffold", "no_scaffold", "resample_epoch", "resample_batch_k2", "resample_microbatch_k4",
+    "zero_scaffold", "head", "small", "thawed", "full_from_scaffold", "lora", "probe",
+)  # fmt: skip
+
+
+def blocks_of(rows: Iterable[Row], *, lost: Collection[str] = ()) -> list[Block]:
+    """All rows, each in the one block it belongs to; a benchmark's paper recipe stands first.
+
+    A further score of a known metric has blocks of its own, behind those of what the rows are scored by.
+
+    Args:
+        rows: in any order.
+        lost: commits that are in no history here (`results.ancestry`); lines with such rows are marked.
+    """
+    rows = list(rows)
+    measured = {True: rows, False: [each for row in rows for each in further(row)]}
+    blocks = [
+        block_of(members, own=own, lost=lost)
+        for own in measured
+        for _, members in sorted(grouped(measured[own], block_key).items())
+    ]
+    return sorted(blocks, key=lambda block: (block.model, block.data, distance_from_paper(block)))
+
+
+def distance_from_paper(block: Block) -> int:
+    """0 for the paper's recipe, 1 for that in another precision, 2 for any other."""
+    return len(block.changed) if block.recipe == "paper" else 2
+
+
+def further(row: Row) -> list[Row]:
+    """The same run as if it had been scored by each of its further metrics that are known."""
+    if row["diverged"]:
+        return []
+    known = {name: METRICS[name] for name in row["further"] if name in METRICS}
+    return [row | scored_by(name, metric, row["further"][name]) for name, metric in known.items()]
+
+
+def scored_by(name: str, metric: Metric, score: float | None) -> dict:
+    """What differs in a row that is read as scored by a further metric."""
+    direction = {"higher_is_better": metric.higher_is_better, "chance": metric.chance}
+    return direction | {"metric": name, "score": score, "arms": {}, "further": {}}
+
+
+def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block:
+    """Make a block of rows that may be compared."""
+    first = rows[0]
+    cells = grouped(rows, line_key)
+    baseline = interval(row["score"] for row in newest(find_baseline(cells)))
+    lines = [line for cell in cells.values() for line in lines_of(cell, baseline, cells, own=own)]
+    lines = [replace(line, lost=sum(row["commit"] in lost for row in line.runs)) for line in lines]
+    return Block(
+        model=first["model"],
+        size=first["size"],
+        data=first["data"],
+        stand_in=stand_in(first),
+        held_out=held_out(first),
+        recipe=recipe_of(first),
+        changed=changed_of_training(first),
+        precision=precision_of(first),
+        metric=metric_of(first["metric"]),
+        higher_is_better=first["higher_is_better"],
+        chance=first["chance"],
+        full=first["counts"]["full"],
+        fingerprint=first["data_fingerprint"],
+        lines=sorted(lines, key=line_order),
+        own=own,
+    )
+
+
+def lines_of(cell: list[Row], baseline: Interval, cells: dict[str, list[Row]], *, own: bool) -> list[Line]:
+    """A line for the mode itself, and one for the test-time arm without the scaffold where rows have it."""
+    mode = cell[0]["mode"]
+    options = options_of(cell[0], cells)
+    runs = newest(cell)
+    scores = [row["score"] for row in runs]
+    lines = [line_of(cell, CONDITIONS.get(mode, mode), scores, baseline, options, own_rows=own)]
+    trained = [row for row in runs if not row["diverged"]]
+    removed = [row["arms"]["scaffold_removed"] for row in trained if "scaffold_removed" in row["arms"]]
+    if removed:
+        lines.append(line_of(cell, "no_scaffold", removed, baseline, options, own_rows=False))
+    return lines
+
+
+def line_of(
+    cell: list[Row], condition: str, scores: list, baseline: Interval, options: str, *, own_rows: bool
+) -> Line:
+    """Make the line of one condition of a cell."""
+    row, ours, runs = cell[0], interval(scores), newest(cell)
+    counted = {run["digest"] for run in runs}
+    paper = paper_of(row, condition) if not options else None
+    beside_paper = equivalence_of(scores, paper, row)
+    return Line(
+        condition=condition,
+        adapter=adapter_of(row),
+        init=row["init"],
+        rank=row["rank"],
+        alpha=row["alpha"],
+        options=options,
+        scores=ours,
+        recovery=recovery(ours.mean, baseline.mean, row["higher_is_better"]),
+        share_above_chance=share_above_chance(ours.mean, baseline.mean, row["chance"]),
+        trainable=row["counts"]["trainable"],
+        full=row["counts"]["full"],
+        full_plus_adapters=row["counts"]["full_plus_adapters"],
+        paper=paper,
+        beside_paper=beside_paper,
+        verdict=beside_paper.verdict if beside_paper else "",
+        runs=runs,
+        older=[row for row in cell if row["digest"] not in counted],
+        lost=0,
+        own_rows=own_rows,
+    )
+
+
+def equivalence_of(scores: list, paper: PaperNumber | None, row: Row) -> Equivalence | None:
+    """The test of our scores against the paper's number for this size, by the margin `Metric.agrees`."""
+    margin = metric_of(row["metric"]).margin
+    if paper is None or paper.all_sizes or math.isnan(margin):
+        return None
+    return published_equivalence(scores, paper.mean, margin, paper.std, paper.n)
+
+
+def paper_of(row: Row, condition: str) -> PaperNumber | None:
+    """The paper's number for what this row measured; None where its protocol is not the paper's."""
+    if place_of(row) or not keeps_protocol(row, condition):
+        return None
+    benchmark = BENCHMARKS[row["model"], row["data"]]
+    rank = None if condition == "full" else row["rank"]
+    size, options = row["size"], adapter_of(row)
+    if size + options in benchmark.variants:  # the paper calls these options a variant, not a condition
+        size, options = size + options, ""
+    return paper_number(benchmark, size, condition + options, rank, metric_of(row["metric"]))
+
+
+def line_order(line: Line) -> tuple:
+    """Return the sort key of a line."""
+    place = ORDER.index(line.condition) if line.condition in ORDER else len(ORDER)
+    return place, line.condition, line.adapter, line.init, line.rank or 0, line.alpha or 0, line.options
