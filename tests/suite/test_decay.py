@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import Callback
 from torch import nn
 
-from lottalora.config.check import CHOICES
+from lottalora.config.check_values import CHOICES
 from lottalora.data.digits import Digits
 from lottalora.models.mlp import MLP
 from lottalora.scaffold import Scaffold

@@ -1,11 +1,8 @@
 """The cells of a multirun: its distinct runs, each with its row's digest."""
 
 import functools
-import itertools
 import re
 from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -16,7 +13,6 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
@@ -34,8 +30,8 @@ from lottalora.config.loader import copier
 from lottalora.config.loader import interpolations_parsed_once
 from lottalora.errors import in_one_line
 from lottalora.results import rows
+from lottalora.sweeps.jobs import jobs_of
 
-Grid = Mapping[str, Any]
 SEED = re.compile("seed=(0|[1-9][0-9]*)")
 ANY_SEED = 8_046_529_314_706_258_713  # a number that no config holds by itself
 
@@ -209,50 +205,6 @@ def cells_of(composer: Composer, jobs: Sequence[Sequence[str]]) -> list[Cell]:
     finally:
         HydraConfig.instance().cfg = before
     return list(unique.values())
-
-
-def jobs_of(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> list[list[str]]:
-    """The overrides of every job of a multirun; sweeps=A,B is the union of the two sweeps."""
-    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
-    several = [each for each in parsed if each.key_or_group == "sweeps" and each.is_sweep_override()]
-    if not several:
-        return expand(overrides, master.hydra.sweeper.grids or [], loader)
-    others = [each.input_line for each in parsed if each.key_or_group != "sweeps"]
-    jobs = []
-    for choice in values_of(several[-1]):
-        composed = loader.load_sweep_config(master, [choice])
-        jobs += expand([*others, choice], composed.hydra.sweeper.grids or [], loader)
-    return jobs
-
-
-def expand(typed: Sequence[str], grids: Sequence[Grid], loader: ConfigLoader) -> list[list[str]]:
-    """Every combination of values, grid by grid; typed overrides replace the same keys of each grid."""
-    parser = OverridesParser.create(loader)
-    jobs = []
-    for grid in grids or [{}]:
-        overrides = parser.parse_overrides([f"{key}={value}" for key, value in grid.items()] + list(typed))
-        axes = {each.get_key_element(): list(values_of(each)) for each in overrides}
-        jobs += [list(job) for job in itertools.product(*axes.values())]
-    return jobs
-
-
-def values_of(override: Override) -> Iterator[str]:
-    """key=value for each value of one override."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        values = [override.get_value_element_as_str()]
-    else:
-        if not override.is_discrete_sweep():
-            raise ValueError(
-                f"{override.input_line!r} names no values to try one by one. "
-                f"Type {key}=1,2,3 or {key}=range(1,4)."
-            )
-        values = list(override.sweep_string_iterator())
-    if not values or "" in values:
-        raise ValueError(
-            f"{override.input_line!r} is an axis without a value. Type {key}=VALUE,VALUE… or leave {key} out."
-        )
-    return (f"{key}={value}" for value in values)
 
 
 def cells_of_overrides(overrides: Sequence[str]) -> tuple[list[Cell], Composer, DictConfig]:

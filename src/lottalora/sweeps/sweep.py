@@ -22,7 +22,7 @@ from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import cells_of
 from lottalora.sweeps.cells import in_job
-from lottalora.sweeps.cells import jobs_of
+from lottalora.sweeps.jobs import jobs_of
 from lottalora.sweeps.packs import Pack
 from lottalora.sweeps.packs import alone
 from lottalora.sweeps.packs import ensembles
