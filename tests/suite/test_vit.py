@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from lottalora.build import build
+from lottalora.models.torchvision_vit import PUBLISHED
+from lottalora.models.torchvision_vit import fitted
+from lottalora.models.torchvision_vit import found
+from lottalora.models.torchvision_vit import load_learned
 from lottalora.models.vit import BASE
-from lottalora.models.vit import PUBLISHED
 from lottalora.models.vit import ViT
-from lottalora.models.vit import fitted
-from lottalora.models.vit import found
-from lottalora.models.vit import load_learned
 from lottalora.models.vit import vit
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
@@ -77,7 +77,7 @@ def test_as_many_parameters_are_trained_as_the_paper_says(composed, model, words
 @pytest.mark.parametrize("spelling", [dict, in_the_published_spelling])
 def test_the_converted_net_computes_what_torchvisions_does(tmp_path, theirs, spelling):
     net, x = ours(), torch.randn(4, 3, 32, 32)
-    load_learned(net, saved(tmp_path, spelling(theirs.state_dict())))
+    load_learned(net.body, saved(tmp_path, spelling(theirs.state_dict())))
     net.head.load_state_dict(theirs.heads.head.state_dict())
     expected = theirs(x)
     assert expected.std() > 0.1
@@ -94,14 +94,14 @@ def test_positions_of_another_image_size_are_those_that_torchvision_interpolates
 
 def test_weights_of_another_image_size_are_loaded_with_their_positions_fitted(tmp_path, theirs):
     net = ours(side=48)
-    load_learned(net, saved(tmp_path, theirs.state_dict()))
+    load_learned(net.body, saved(tmp_path, theirs.state_dict()))
     assert net.body.embeddings.position_embeddings.shape == (1, 37, 48)
     assert torch.equal(net.body.embeddings.cls_token, theirs.class_token)
 
 
 def test_a_scaffold_replaces_the_projections_and_leaves_what_else_was_learned(tmp_path, theirs):
     net, state = ours(), theirs.state_dict()
-    load_learned(net, saved(tmp_path, state))
+    load_learned(net.body, saved(tmp_path, state))
     wrap(net, Scaffold(rank=2, bias="frozen"), keep=["body.embeddings", "head"])
     layer, name = net.body.layers[0], "encoder.layers.encoder_layer_0"
     learned = state[f"{name}.self_attention.in_proj_weight"][:48]
@@ -114,7 +114,7 @@ def test_a_scaffold_replaces_the_projections_and_leaves_what_else_was_learned(tm
 
 def test_ordinary_lora_begins_as_the_learned_net(tmp_path, theirs):
     net, x = ours(), torch.randn(2, 3, 32, 32)
-    load_learned(net, saved(tmp_path, theirs.state_dict()))
+    load_learned(net.body, saved(tmp_path, theirs.state_dict()))
     before = net(x)
     lora = Scaffold(rank=2, family="learned", train_beta=False, bias="frozen")
     wrap(net, lora, keep=["body.embeddings", "head"])
@@ -154,14 +154,14 @@ def test_a_wrong_checkpoint_is_refused_with_what_is_wrong_and_the_net_stays_as_i
     net = ours()
     before = net.body.layers[0].mlp.fc1.weight.clone()
     with pytest.raises(ValueError, match=said):
-        load_learned(net, saved(tmp_path, change(theirs.state_dict())))
+        load_learned(net.body, saved(tmp_path, change(theirs.state_dict())))
     assert torch.equal(net.body.layers[0].mlp.fc1.weight, before)
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "weights.pth").write_text("<html>not found</html>")
     with pytest.raises(ValueError, match="is no state dict of torchvision's vit_b_16"):
-        load_learned(ours(), tmp_path / "weights.pth")
+        load_learned(ours().body, tmp_path / "weights.pth")
 
 
 def test_a_file_is_found_if_its_content_is_what_its_name_promises(tmp_path):
