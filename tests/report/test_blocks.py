@@ -179,7 +179,7 @@ def test_diverged_run_is_named_and_in_no_mean():
     assert any("Runs without a finite score (diverged): 1;" in note for note in notes(block))
     line, removed = csv.DictReader(io.StringIO(recovery_csv([block])))
     assert (line["n"], line["diverged"]) == ("1", "1")
-    assert (removed["n"], removed["diverged"]) == ("1", "0")
+    assert (removed["n"], removed["diverged"]) == ("1", "1")
 
 
 def test_beta_of_a_diverged_run_is_in_no_figure():
@@ -278,12 +278,21 @@ def test_verdict_of_three_runs_is_that_of_the_test_of_equivalence(mean, spread, 
 
 
 def test_scores_by_seed_average_the_scaffolds_of_a_seed():
-    seeds = [(1, 1, 0.8), (1, 2, 0.9), (2, 1, 0.7), (3, 1, None)]
+    seeds = [(1, 3, 0.8), (1, 2, 0.9), (2, 1, 0.7), (3, 1, None)]
     rows = [make_row(seed=seed, backbone_seed=other, score=score) for seed, other, score in seeds]
     (line,) = lines_of(rows)
     assert line.by_seed == {1: pytest.approx(0.85), 2: 0.7, 3: None}
     (removed,) = lines_of(rows, "no_scaffold")
     assert removed.by_seed == {1: pytest.approx(0.963), 2: 0.963, 3: None}
+
+
+def test_runs_of_one_training_seed_count_once():
+    pairs = [(42, 42, 0.968), (42, 43, 0.9), (43, 42, 0.8), (43, 44, 0.9)]
+    rows = [make_row(seed=seed, backbone_seed=other, score=score) for seed, other, score in pairs]
+    (line,) = lines_of(rows)
+    assert line.by_seed == {42: 0.968, 43: pytest.approx(0.85)}  # the pair of equal seeds, else a mean
+    assert (line.scores.n, line.scores.mean) == (2, pytest.approx(0.909))
+    assert len(line.runs) == 4
 
 
 def test_verdict_says_above_or_below_whichever_direction_is_better():

@@ -16,6 +16,7 @@ from lottalora.analysis.metrics import metric_of
 from lottalora.analysis.speed import table_9
 from lottalora.cli.main import main
 from lottalora.report.docs import pages
+from lottalora.report.docs.numbers import score
 from lottalora.report.evidence import KINDS
 from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
@@ -111,6 +112,18 @@ def test_the_whole_recipe_in_another_precision_counts_says_so_and_yields_to_floa
     assert find(asked, scaffolds(0.965, **shorter)).kind == "other"
     named = mixed | {"recipe": "fast"}
     assert find(asked, scaffolds(0.965, **named)).kind == "other"
+
+
+def test_a_run_that_diverged_is_named_beside_those_that_are_tested():
+    asked, lost = cell("14", "scaffold", 8), make_row(seed=7, score=None)
+    rows = [*scaffolds(0.968, 0.9685, 0.969), lost]
+    assert find(asked, rows).ours == "96.85 ± 0.05 (n = 3, 1 diverged)"
+    assert score(blocks_of(rows), "mlp", "mnist", "medium", "scaffold", "8") == (
+        "96.85 ± 0.05 % (n = 3, 1 diverged)"
+    )
+    ends = [make_row(size=size, seed=seed, score=score) for size in ("tiny", "small", "medium")
+            for seed, score in ((42, 0.968), (43, None))]  # fmt: skip
+    assert find(cell("2", "no_scaffold", 8, "all"), ends).ours == "96.30 (over sizes, n = 1 each, 3 diverged)"
 
 
 def test_a_cell_that_differs_names_its_reason_and_one_that_agrees_none():

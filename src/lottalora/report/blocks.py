@@ -1,6 +1,7 @@
 """What tables show: a block for a benchmark, size and recipe, a line for a condition, init and rank."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lottalora.analysis.benchmarks import pair_title
@@ -45,7 +46,7 @@ class Line:
     rank: int | None
     alpha: float | None
     options: str  # what tells this line from another of the same name, such as "std=0.2"; mostly ""
-    scores: Interval  # in the row's unit
+    scores: Interval  # in the row's unit, over training seeds
     recovery: float  # NaN without a baseline
     share_above_chance: float  # NaN without a baseline
     trainable: int
@@ -90,14 +91,8 @@ class Line:
 
     @property
     def by_seed(self) -> dict[int, float | None]:
-        """Score by training seed, a mean over its scaffold seeds; None where every one of them diverged."""
-        scores = {}
-        for run in self.runs:
-            if self.condition != "no_scaffold" or run["diverged"]:
-                scores.setdefault(run["seed"], []).append(run["score"])
-            elif "scaffold_removed" in run["arms"]:
-                scores.setdefault(run["seed"], []).append(run["arms"]["scaffold_removed"])
-        return {seed: interval(each).mean if len(finite(each)) else None for seed, each in scores.items()}
+        """Score by training seed; None where every run of it diverged."""
+        return score_of_each_seed(self.condition, self.runs)
 
     @property
     def difference(self) -> float:
@@ -147,6 +142,25 @@ class Block:
     @property
     def baseline(self) -> Line | None:
         return next((line for line in self.lines if line.condition == "full"), None)
+
+
+def score_of_each_seed(condition: str, runs: Iterable[Row]) -> dict[int, float | None]:
+    """Score by training seed: of the run whose scaffold seed is the same number, else a mean over its runs.
+
+    Runs that share a seed are no independent samples, so each training seed counts once. None where every
+    such run diverged.
+    """
+    runs = list(runs)
+    scores: dict[int, list[float | None]] = {}
+    own = {run["seed"] for run in runs if run["backbone_seed"] == run["seed"]}
+    for run in runs:
+        if run["seed"] in own and run["backbone_seed"] != run["seed"]:
+            continue
+        if condition != "no_scaffold" or run["diverged"]:
+            scores.setdefault(run["seed"], []).append(run["score"])
+        elif "scaffold_removed" in run["arms"]:
+            scores.setdefault(run["seed"], []).append(run["arms"]["scaffold_removed"])
+    return {seed: interval(each).mean if len(finite(each)) else None for seed, each in scores.items()}
 
 
 def difference(ours: float, paper: PaperNumber | None) -> float:

@@ -177,7 +177,7 @@ class Evidence:
             return Finding("–", f"in part: {sizes}; the rest by `{cell.typed}`", "part")
         if keys[0] in self.otherwise:
             block, line = self.otherwise[keys[0]]
-            return Finding(runs_text(scores_of(line), block.metric), why_not(cell, block), "other")
+            return Finding(line_text(line, block.metric), why_not(cell, block), "other")
         return Finding("–", missing_text(cell), "open")
 
 
@@ -223,14 +223,14 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
     metric = cell.metric
     if not all(scores_of(line) for line in found):
         return Finding("diverged", "no run has a finite score", "differs")
-    text = runs_text(scores_of(found[0]), metric) + precision_text(found[0])
     if len(found) == 1:
         sample = [score * metric.scale for score in scores_of(found[0])]
-        return Finding(text, *verdict(sample, cell, metric))
+        return Finding(line_text(found[0], metric), *verdict(sample, cell, metric))
     sample = [score * metric.scale for score in over_sizes(found, cell.line["condition"])]
     if not sample:
         return Finding("–", f"no seed is common to all sizes; more by `{cell.typed}`", "part")
-    text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each)"
+    lost = lost_text(sum(line.scores.diverged for line in found))
+    text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each{lost})"
     return Finding(text, *verdict(sample, cell, metric))
 
 
@@ -285,12 +285,22 @@ def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, s
     return f"undecided, {said}", "undecided"
 
 
-def runs_text(scores: list[float], metric: Metric) -> str:
+def line_text(line: Line, metric: Metric) -> str:
+    """The scores of a line, how many runs beside them diverged, and a precision that is not the recipe's."""
+    return runs_text(scores_of(line), metric, line.scores.diverged) + precision_text(line)
+
+
+def runs_text(scores: list[float], metric: Metric, diverged: int = 0) -> str:
     """Mean ± sample standard deviation from three runs on; below that the runs themselves."""
-    if len(scores) < FEWEST:
-        return ", ".join(metric.text(score) for score in scores) + f" (n = {len(scores)})"
-    made = interval(scores)
-    return f"{metric.text(made.mean)} ± {metric.text(made.std)} (n = {made.n})"
+    made, lost = interval(scores), lost_text(diverged)
+    if made.n < FEWEST:
+        return f"{', '.join(map(metric.text, scores)) or '–'} (n = {made.n}{lost})"
+    return f"{metric.text(made.mean)} ± {metric.text(made.std)} (n = {made.n}{lost})"
+
+
+def lost_text(diverged: int) -> str:
+    """Behind n: the runs that it leaves out; "" for none."""
+    return f", {diverged} diverged" if diverged else ""
 
 
 def precision_text(line: Line) -> str:

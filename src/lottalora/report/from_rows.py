@@ -19,6 +19,7 @@ from lottalora.analysis.statistics import Interval
 from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.blocks import score_of_each_seed
 from lottalora.report.grouping import adapter_of
 from lottalora.report.grouping import block_key
 from lottalora.report.grouping import changed_of_training
@@ -116,21 +117,17 @@ def lines_of(cell: list[Row], baseline: Interval, cells: dict[str, list[Row]], *
     """A line for the mode itself, and one for the test-time arm without the scaffold where rows have it."""
     mode = cell[0]["mode"]
     options = options_of(cell[0], cells)
-    runs = newest(cell)
-    scores = [row["score"] for row in runs]
-    lines = [line_of(cell, CONDITIONS.get(mode, mode), scores, baseline, options, own_rows=own)]
-    trained = [row for row in runs if not row["diverged"]]
-    removed = [row["arms"]["scaffold_removed"] for row in trained if "scaffold_removed" in row["arms"]]
-    if removed:
-        lines.append(line_of(cell, "no_scaffold", removed, baseline, options, own_rows=False))
+    lines = [line_of(cell, CONDITIONS.get(mode, mode), baseline, options, own_rows=own)]
+    if any("scaffold_removed" in row["arms"] for row in newest(cell)):
+        lines.append(line_of(cell, "no_scaffold", baseline, options, own_rows=False))
     return lines
 
 
-def line_of(
-    cell: list[Row], condition: str, scores: list, baseline: Interval, options: str, *, own_rows: bool
-) -> Line:
+def line_of(cell: list[Row], condition: str, baseline: Interval, options: str, *, own_rows: bool) -> Line:
     """Make the line of one condition of a cell."""
-    row, ours, runs = cell[0], interval(scores), newest(cell)
+    row, runs = cell[0], newest(cell)
+    scores = list(score_of_each_seed(condition, runs).values())
+    ours = interval(scores)
     counted = {run["digest"] for run in runs}
     paper = paper_of(row, condition) if not options else None
     beside_paper = equivalence_of(scores, paper, row)

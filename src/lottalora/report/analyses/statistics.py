@@ -144,7 +144,7 @@ def paper_notes(block: Block) -> list[str]:
     equal = sum(line.scores.n >= FEWEST and math.isnan(line.scores.low) for line in block.lines)
     if equal:
         notes.append(f"Arms without an interval because all scores are equal: {equal}.")
-    if diverged := sum(line.scores.diverged for line in block.lines):
+    if diverged := sum(line.scores.diverged for line in block.lines if line.condition != "no_scaffold"):
         notes.append(f"Diverged runs, in no number: {diverged}.")
     if block.baseline is None:
         notes.append("No full training under this recipe to compare with: run it with mode=baseline.")
@@ -188,8 +188,9 @@ def full_notes(block: Block, compared: dict[int, Comparison], refused: list[str]
     tests = [found.tests for found in compared.values()]
     tested = sum(not math.isnan(found.p) for found in tests)
     notes = [
-        "Paired over training seeds (scaffold seeds are averaged first); d: Cohen's, of the differences; "
-        f"Holm: over the {tested} t-tests here; Wilcoxon: with the least p that so many pairs can give."
+        "Paired over training seeds, each with the scaffold of its own number if it has one; d: Cohen's, of "
+        f"the differences; Holm: over the {tested} t-tests here; Wilcoxon: with the least p that so many "
+        "pairs can give."
     ]
     if not math.isnan(block.metric.margin):
         notes.append(

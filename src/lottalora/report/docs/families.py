@@ -8,14 +8,13 @@ from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
 from lottalora.report.evidence import MNIST_SIZES
-from lottalora.report.evidence import runs_text
+from lottalora.report.evidence import line_text
 from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN
 from lottalora.report.over_families import SPREAD
 from lottalora.report.over_families import families_of
 from lottalora.report.over_families import family_means
 from lottalora.report.over_families import over_families as of_families
-from lottalora.report.scores import scores_of
 from lottalora.scaffold.families import SCALINGS
 
 
@@ -81,4 +80,4 @@ def scalings(blocks: list[Block], model: str, data: str, size: str, rank: str) -
 
 def cell_text(block: Block, line: Line | None) -> str:
     """Format the scores of a line; "" for none."""
-    return "" if line is None else runs_text(scores_of(line), block.metric)
+    return "" if line is None else line_text(line, block.metric)

@@ -9,9 +9,9 @@ from lottalora.report.blocks import Line
 from lottalora.report.docs.find import find
 from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markers import fills
+from lottalora.report.evidence import line_text
 from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import runs_text
-from lottalora.report.scores import scores_of
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
 from lottalora.report.tables import signed
@@ -24,7 +24,7 @@ def score(
     """One score in a sentence: `score mlp mnist medium scaffold 8`, then init=, adapter=, recipe= …"""
     block, line = find(blocks, model, data, size, condition, rank, *rest)
     unit = f" {block.metric.unit}" if block.metric.unit == "%" else ""
-    values = runs_text(scores_of(line), block.metric)
+    values = line_text(line, block.metric)
     return values.replace(" (n", f"{unit} (n")
 
 

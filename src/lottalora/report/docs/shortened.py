@@ -45,7 +45,7 @@ def short_text(block: Block, line: Line, name: str) -> str:
     """Format a line's name, rank, options and scores in a few words."""
     rank = f"r = {line.rank}" if line.rank else ""
     said = ", ".join(word for word in (name, rank, line.options_text) if word)
-    values = ", ".join(block.metric.text(value) for value in scores_of(line))
+    values = ", ".join([*map(block.metric.text, scores_of(line)), *["diverged"] * line.scores.diverged])
     return f"{said}: {values}" if said else values
 
 

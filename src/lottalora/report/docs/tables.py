@@ -5,10 +5,9 @@ from lottalora.report.blocks import Block
 from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
+from lottalora.report.evidence import line_text
 from lottalora.report.evidence import paper_block
 from lottalora.report.evidence import protocol_lines
-from lottalora.report.evidence import runs_text
-from lottalora.report.scores import scores_of
 from lottalora.report.tables import paper_cell
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
@@ -29,7 +28,7 @@ def headline(blocks: list[Block]) -> str:
             unit = block.metric.unit or block.metric.name
             name = f"{benchmark.title}, {unit}" if place == 0 else ""
             said = "full training" if line.rank is None else f"scaffold, r = {line.rank}"
-            ours = runs_text(scores_of(line), block.metric)
+            ours = line_text(line, block.metric)
             paper = paper_cell(line, block.metric)
             lines.append([name, said, share(line.percent_of_full), ours, percent(100 * line.recovery), paper])
     return table_text(head, lines, numbers=(2, 3, 4, 5))
@@ -59,9 +58,9 @@ def table(blocks: list[Block], model: str, data: str, size: str) -> str:
                 line.label,
                 "" if line.rank is None else str(line.rank),
                 share(line.percent_of_full),
-                runs_text(scores_of(line), block.metric),
+                line_text(line, block.metric),
                 percent(100 * line.recovery),
-                runs_text(scores_of(arm), block.metric).partition(" (")[0] if arm else "",
+                line_text(arm, block.metric).partition(" (")[0] if arm else "",
                 paper_cell(line, block.metric),
                 signed(line.difference, block.metric),
             ]
