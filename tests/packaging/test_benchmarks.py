@@ -89,10 +89,25 @@ def test_control_of_physionet_finds_the_falling_blood_pressure_of_the_made_recor
     assert float(score) > 0.8
 
 
-def test_control_of_physionet_without_a_folder_is_refused():
-    ran = commands.run(ROOT / "scripts" / "control_physionet2012.py")
+def test_control_of_mnist_tells_few_digits_from_one_projection_and_most_from_eight():
+    said = said_by("control_mnist.py", "--sample", "--rank", "1", "8", "--seed", "42")
+    one, eight = re.findall(
+        r"accuracy ([\d.]+) %, greatest .* on built-in digits, not MNIST$", said, re.MULTILINE
+    )
+    assert 20 < float(one) < 60 and float(eight) > 85
+
+
+@pytest.mark.parametrize(
+    ("script", "folder"),
+    [
+        ("control_physionet2012.py", "set-a/, such as DATA/physionet2012"),
+        ("control_mnist.py", "MNIST/raw/, such as DATA/mnist"),
+    ],
+)
+def test_control_without_a_folder_is_refused(script, folder):
+    ran = commands.run(ROOT / "scripts" / script)
     assert ran.returncode == 2
-    assert "name the folder of set-a/, such as DATA/physionet2012; or type --sample" in ran.stderr
+    assert f"name the folder of {folder}; or type --sample" in ran.stderr
 
 
 def test_nearest_neighbour_by_random_tokens_finds_the_colours_of_the_made_flowers():
