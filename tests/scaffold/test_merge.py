@@ -14,6 +14,7 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import load_into
 from lottalora.scaffold import merge
 from lottalora.scaffold import save
+from lottalora.scaffold import set_backbone_seed
 from lottalora.scaffold import unmerge
 from lottalora.scaffold import verify
 from lottalora.scaffold import wrap
@@ -276,6 +277,14 @@ def test_tied_layers_draw_the_same_padding_row_again():
     net = net.to_empty(device="cpu")
     assert torch.equal(net.head.W_seed, net.embed.composed_weight.W_seed)
     assert not net.head.W_seed[0].any() and verify(net) == []
+
+
+def test_another_scaffold_leaves_the_row_of_the_padding_that_a_tied_head_has_trained():
+    net, _ = built("tied", SCAFFOLD)
+    with torch.no_grad():
+        net.head.B[0] = 1
+    set_backbone_seed(net, 7)
+    assert (net.head.B[0] == 1).all() and not net.head.W_seed[0].any() and verify(net) == []
 
 
 def test_equal_adapters_that_are_not_tied_stay_apart():

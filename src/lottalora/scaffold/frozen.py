@@ -122,7 +122,6 @@ class Frozen(nn.Module):
         with untraced():
             if not W_seed.is_meta:
                 self._fill(W_seed, source, drawn)
-                self._clear_padding()
             self._write_record()
             self._settle()
 
