@@ -225,7 +225,8 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
         return Finding("diverged", "no run has a finite score", "differs")
     if len(found) == 1:
         sample = [score * metric.scale for score in scores_of(found[0])]
-        return Finding(line_text(found[0], metric), *verdict(sample, cell, metric))
+        text = line_text(found[0], metric) + precision_text(found[0])
+        return Finding(text, *verdict(sample, cell, metric))
     sample = [score * metric.scale for score in over_sizes(found, cell.line["condition"])]
     if not sample:
         return Finding("–", f"no seed is common to all sizes; more by `{cell.typed}`", "part")
@@ -286,8 +287,8 @@ def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, s
 
 
 def line_text(line: Line, metric: Metric) -> str:
-    """The scores of a line, how many runs beside them diverged, and a precision that is not the recipe's."""
-    return runs_text(scores_of(line), metric, line.scores.diverged) + precision_text(line)
+    """The scores of a line, and how many runs beside them diverged."""
+    return runs_text(scores_of(line), metric, line.scores.diverged)
 
 
 def runs_text(scores: list[float], metric: Metric, diverged: int = 0) -> str:
