@@ -33,6 +33,8 @@ PATHS = re.compile(r'(?<= d=")[^"]*')
 SPACES = re.compile(r" ?([A-Za-z]|$) ?")  # around the commands of a path, which need none
 STYLES = re.compile(r' style="([^"]*)"')
 TENTHS = re.compile(r' ([xy])="(-?\d+\.\d)\d+"')  # a mark's place, to a tenth of a pixel
+GROUPS = re.compile(r"<g\b[^>]*(?<!/)>|</g>")
+IDS = re.compile(r'(?<=["#])[mp][0-9a-f]{10}(?=[")])')
 MARK = re.compile(r'<g id="(mark\d+)">')
 FEWEST = 8  # panels that are worth a process
 
@@ -74,7 +76,7 @@ def panel_svg(panel: Panel, label: str) -> str:
     inside = STYLES.sub(lambda found: found[0].replace(": ", ":").replace("; ", ";"), inside)
     inside = TENTHS.sub(r' \1="\2"', inside)
     inside = COLOUR.sub(lambda found: BY_LETTERS[found[0].lower()], inside)
-    inside = MARK.sub(lambda found: opening(pen, found[1]), without_empty_groups(inside))
+    inside = MARK.sub(lambda found: opening(pen, found[1]), without_bare_groups(inside))
     head = f'<svg class="panel" viewBox="0 0 {panel.width} {panel.height}" style="--natural: {panel.width}px"'
     return f'{head} role="img" aria-label="{html.escape(label)}">{inside}'.strip()
 
@@ -96,10 +98,25 @@ def with_shared_styles(drawings: Sequence[str]) -> tuple[list[str], str]:
     return shorter, "".join(f".{name}{{{style}}}\n" for style, name in names.items())
 
 
-def without_empty_groups(text: str) -> str:
-    """`<g><g>…</g></g>` with nothing said by the outer one stays; only groups without content go."""
-    shorter = re.sub(r"<g>\s*</g>", "", text)
-    return shorter if shorter == text else without_empty_groups(shorter)
+def with_short_ids(drawings: Sequence[str]) -> list[str]:
+    """The drawings with ids counted over the page, in place of the eleven letters of matplotlib."""
+    names: dict[str, str] = {}
+    return [
+        IDS.sub(lambda found: names.setdefault(found[0], f"i{len(names)}"), drawing) for drawing in drawings
+    ]
+
+
+def without_bare_groups(text: str) -> str:
+    """Groups that say nothing of what is in them go; what is in them stays."""
+    stays: list[bool] = []  # for each group that is open
+
+    def tag(found: re.Match[str]) -> str:
+        if found[0] == "</g>":
+            return found[0] if stays.pop() else ""
+        stays.append(found[0] != "<g>")
+        return found[0] if stays[-1] else ""
+
+    return GROUPS.sub(tag, text)
 
 
 def opening(pen: Pen, name: str) -> str:
