@@ -126,6 +126,15 @@ def test_a_run_that_diverged_is_named_beside_those_that_are_tested():
     assert find(cell("2", "no_scaffold", 8, "all"), ends).ours == "96.30 (over sizes, n = 1 each, 3 diverged)"
 
 
+def test_a_run_that_diverged_is_not_called_a_run_that_is_missing():
+    """Table 12 has the training loss, which is a further score of rows."""
+    asked = cell("12", "scaffold", 8, "3M")
+    row = make_row(
+        model="gpt", data="wikitext103", size="3M", metric="loss", init="normal", alpha=16, score=None
+    )
+    assert find(asked, [row]).ours == "diverged"
+
+
 def test_a_cell_that_differs_names_its_reason_and_one_that_agrees_none():
     low, high = cell("14", "scaffold", 1), cell("14", "scaffold", 8)
     assert reason_of(low).name == "low ranks" and reason_of(high) is None

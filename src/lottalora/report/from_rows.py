@@ -74,11 +74,18 @@ def distance_from_paper(block: Block) -> int:
 
 
 def further(row: Row) -> list[Row]:
-    """The same run as if it had been scored by each of its further metrics that are known."""
+    """The same run as if it had been scored by each of its further metrics that are known.
+
+    A run that diverged has no scores and counts as diverged by the metric that the paper's table has.
+    """
+    scores = {name: score for name, score in row["further"].items() if name in METRICS}
     if row["diverged"]:
-        return []
-    known = {name: METRICS[name] for name in row["further"] if name in METRICS}
-    return [row | scored_by(name, metric, row["further"][name]) for name, metric in known.items()]
+        benchmark = BENCHMARKS.get((row["model"], row["data"]))
+        asked = {
+            name for name, metric in METRICS.items() if benchmark and metric.paper_name == benchmark.metric
+        }
+        scores = dict.fromkeys(asked - {row["metric"]})
+    return [row | scored_by(name, METRICS[name], score) for name, score in scores.items()]
 
 
 def scored_by(name: str, metric: Metric, score: float | None) -> dict:
