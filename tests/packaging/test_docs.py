@@ -12,9 +12,9 @@ from lottalora.cli.main import main
 from lottalora.report.docs import pages
 from lottalora.report.docs.shortened import shortened
 from lottalora.report.evidence import ASK_WHY
-from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
 from lottalora.report.from_rows import blocks_of
+from lottalora.report.paper_cells import cells
 from lottalora.report.reasons import reason_of
 from lottalora.report.reasons import reasons
 from lottalora.results import rows

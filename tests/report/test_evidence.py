@@ -18,7 +18,6 @@ from lottalora.cli.main import main
 from lottalora.report.docs import pages
 from lottalora.report.docs.numbers import score
 from lottalora.report.evidence import KINDS
-from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
 from lottalora.report.evidence import verdict
 from lottalora.report.from_rows import blocks_of
@@ -27,6 +26,7 @@ from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN
 from lottalora.report.over_families import SPREAD
 from lottalora.report.over_families import SWEEPS
+from lottalora.report.paper_cells import cells
 from lottalora.report.reasons import reason_of
 from lottalora.sweeps.cells import Composer
 from tests.rows.factory import make_row

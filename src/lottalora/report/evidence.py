@@ -1,107 +1,36 @@
-"""Every number of the paper with ours beside it, and what can be said of the two."""
+"""What our rows say of each number of the paper: ours beside it, and the verdict."""
 
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.analysis.cost import shipped_mib
 from lottalora.analysis.equivalence import published_equivalence
-from lottalora.analysis.metrics import METRICS
 from lottalora.analysis.metrics import Metric
-from lottalora.analysis.paper import ALL_SIZES
-from lottalora.analysis.paper import lines
 from lottalora.analysis.speed import table_9
 from lottalora.analysis.statistics import FEWEST
-from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.grouping import PRECISION
 from lottalora.report.grouping import place_of
 from lottalora.report.over_families import FAMILIES
-from lottalora.report.over_families import MEAN
-from lottalora.report.over_families import SPREAD
 from lottalora.report.over_families import SWEEPS
 from lottalora.report.over_families import Families
 from lottalora.report.over_families import families_of
 from lottalora.report.over_families import family_means
 from lottalora.report.over_families import over_families
+from lottalora.report.paper_cells import OF_PLACE
+from lottalora.report.paper_cells import Cell
 from lottalora.report.protocol import keeps_protocol
+from lottalora.report.score_text import line_text
+from lottalora.report.score_text import lost_text
+from lottalora.report.score_text import precision_text
 from lottalora.report.scores import scores_by_seed
 from lottalora.report.scores import scores_of
 
 MIB = 1.0  # the margin of shipped sizes
 COSTS = ("peak_gpu_gb", "throughput_ratio_to_full")  # Table 9's metrics
 SHARE = 0.1  # of the paper's number: their margin
-MNIST_SIZES = ("tiny", "small", "medium")  # over which Tables 2 and 3 average
-BY_METRIC = {metric.paper_name: metric for metric in METRICS.values() if metric.paper_name}
-# The paper's condition → ours, where the same run goes by another name.
-SAME_RUN = {
-    "resample_static": "scaffold",
-    "b_init_zeros": "scaffold",
-    "b_init_kaiming": "scaffold+B_init=kaiming",
-    "head_full": "scaffold",
-    "scaffold_min": "scaffold",
-    "scaffold_max": "scaffold",
-}
-# Where the adapters of the MLP are, as a preset of the model names it → the paper's condition.
-OF_PLACE = {"body_and_head": "head_lora", "body_and_head_with_bias": "head_lora_bias"}
-# Condition → what to type for it; options of the adapters follow from their names.
-TYPED = {
-    "full": "mode=baseline",
-    "scaffold": "",
-    "no_scaffold": "",
-    "zero_scaffold": "mode=zero",
-    **{condition: f"model.place={place}" for place, condition in OF_PLACE.items()},
-    "resample_epoch": "mode=resample_epoch",
-    "resample_batch_k2": "mode=resample_batch",
-    "resample_microbatch_k4": "mode=resample_microbatch",
-}
-# Data set → what names the paper's own data, where the suite takes others by itself.
-OF_DATA = {"halfcheetah": "data.source=d4rl"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of the paper, in the paper's unit, in the suite's words.
-
-    Args:
-        line: of paper.csv.
-        model: as in conf/model.
-        data: as in conf/data.
-        sizes: of the model; several where the paper averages over them.
-        condition: with the options of the adapters, such as "scaffold+dora".
-        rank: r; None for full training.
-        metric: None for a cost, such as memory, which no row is scored by.
-    """
-
-    line: Mapping[str, str]
-    model: str
-    data: str
-    sizes: tuple[str, ...]
-    condition: str
-    rank: int | None
-    metric: Metric | None
-
-    @property
-    def paper(self) -> float:
-        return float(self.line["mean"])
-
-    @property
-    def typed(self) -> str | None:
-        """The command that fills this cell; None if the suite cannot yet."""
-        condition, *options = self.condition.split("+")
-        if self.metric is None or condition not in TYPED:
-            return None
-        several = len(self.sizes) > 1
-        words = ["python run.py", "-m" if several else "", f"model={self.model}", f"data={self.data}"]
-        words += [OF_DATA.get(self.data, "")]
-        words += [f"model.size={','.join(self.sizes)}", TYPED[condition]]
-        words += [] if self.rank is None else [f"rank={self.rank}"]
-        words += [f"adapter.{option}" + ("" if "=" in option else "=true") for option in options]
-        return " ".join(word for word in words if word)
 
 
 @dataclass(frozen=True)
@@ -126,29 +55,6 @@ KINDS = {
     "open": "not run",
 }
 ASK_WHY = ("differs", "untested_outside", "outside")  # kinds of which a reader asks what explains them
-
-
-def cells() -> Iterator[Cell]:
-    """All numbers of paper.csv, in its order."""
-    for line in lines():
-        model, data, size, option = place_of_variant(line["benchmark"], line["variant"])
-        condition = SAME_RUN.get(line["condition"], line["condition"]) + option
-        sizes = MNIST_SIZES if line["variant"] in (ALL_SIZES, "families") else (size,)
-        rank = int(line["rank"]) if line["rank"] else None
-        metric = line["metric"].removesuffix(MEAN).removesuffix(SPREAD)
-        yield Cell(line, model, data, sizes, condition, rank, BY_METRIC.get(metric))
-
-
-def place_of_variant(name: str, variant: str) -> tuple[str, str, str, str]:
-    """Our model, data and size for a variant of the paper, and the adapter option that it implies."""
-    pairs = [(pair, benchmark) for pair, benchmark in BENCHMARKS.items() if benchmark.name == name]
-    for (model, data), benchmark in pairs:
-        for ours, theirs in benchmark.variants.items():
-            if theirs == variant:
-                size, plus, option = ours.partition("+")
-                return model, data, size, plus + option
-    (model, data), _ = pairs[0]
-    return model, data, variant, ""
 
 
 @dataclass(frozen=True)
@@ -284,45 +190,6 @@ def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, s
     if test.verdict in ("above", "below"):
         return f"differs, {said}" + (", within the margin" if within else ""), "differs"
     return f"undecided, {said}", "undecided"
-
-
-def line_text(line: Line, metric: Metric) -> str:
-    """The scores of a line, and how many runs beside them diverged."""
-    return runs_text(scores_of(line), metric, line.scores.diverged)
-
-
-def runs_text(scores: list[float], metric: Metric, diverged: int = 0) -> str:
-    """Mean ± sample standard deviation from three runs on; below that the runs themselves."""
-    made, lost = interval(scores), lost_text(diverged)
-    if made.n < FEWEST:
-        return f"{', '.join(map(metric.text, scores)) or '–'} (n = {made.n}{lost})"
-    return f"{metric.text(made.mean)} ± {metric.text(made.std)} (n = {made.n}{lost})"
-
-
-def lost_text(diverged: int) -> str:
-    """Behind n: the runs that it leaves out; "" for none."""
-    return f", {diverged} diverged" if diverged else ""
-
-
-def precision_text(line: Line) -> str:
-    """Name the precision, as in ", bf16-mixed", where the runs have another one than their recipe."""
-    changed = line.runs[0]["changed"]
-    return f", {changed[PRECISION]}" if PRECISION in changed else ""
-
-
-def paper_block(blocks: list[Block], model: str, data: str, size: str) -> Block | None:
-    """What was run of a benchmark by the paper's protocol on the real data; None if nothing was."""
-    same = [block for block in blocks if (block.model, block.data, block.size) == (model, data, size)]
-    return next(
-        (block for block in same if block.recipe == "paper" and block.own and not block.stand_in), None
-    )
-
-
-def protocol_lines(block: Block, condition: str = "scaffold") -> list[Line]:
-    """The lines with the paper's scaffold and nothing changed, by rank."""
-    init = BENCHMARKS[block.model, block.data].init
-    lines = [line for line in block.lines if line.condition == condition and line.init == init]
-    return [line for line in lines if line.rank and not line.adapter and not line.options]
 
 
 def why_not(cell: Cell, block: Block) -> str:

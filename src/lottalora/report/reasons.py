@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from lottalora.report.evidence import Cell
+from lottalora.report.paper_cells import Cell
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
 from lottalora.report.evidence import ASK_WHY
 from lottalora.report.evidence import KINDS
-from lottalora.report.evidence import Cell
 from lottalora.report.evidence import Finding
-from lottalora.report.evidence import cells
 from lottalora.report.evidence import evidence_of
+from lottalora.report.paper_cells import Cell
+from lottalora.report.paper_cells import cells
 from lottalora.report.reasons import reason_of
 from lottalora.report.reasons import reasons
 

@@ -7,14 +7,14 @@ from lottalora.report.blocks import Line
 from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
-from lottalora.report.evidence import MNIST_SIZES
-from lottalora.report.evidence import line_text
 from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN
 from lottalora.report.over_families import SPREAD
 from lottalora.report.over_families import families_of
 from lottalora.report.over_families import family_means
 from lottalora.report.over_families import over_families as of_families
+from lottalora.report.paper_cells import MNIST_SIZES
+from lottalora.report.score_text import line_text
 from lottalora.scaffold.families import SCALINGS
 
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from lottalora.analysis.benchmarks import NINE
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.evidence import paper_block
-from lottalora.report.evidence import protocol_lines
 from lottalora.report.evidence import scores_of
+from lottalora.report.paper_lines import paper_block
+from lottalora.report.paper_lines import protocol_lines
 from lottalora.report.pictures.palette import COLOURS
 from lottalora.report.pictures.palette import GREY
 from lottalora.report.pictures.palette import STYLE

@@ -5,9 +5,9 @@ from lottalora.report.blocks import Block
 from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
-from lottalora.report.evidence import line_text
-from lottalora.report.evidence import paper_block
-from lottalora.report.evidence import protocol_lines
+from lottalora.report.paper_lines import paper_block
+from lottalora.report.paper_lines import protocol_lines
+from lottalora.report.score_text import line_text
 from lottalora.report.tables import paper_cell
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
