@@ -62,6 +62,7 @@ CASES = {
     "bag": (lambda: nn.EmbeddingBag(7, 4), lambda: (index(),)),
     "embedding": (lambda: nn.Embedding(7, 4, padding_idx=0), lambda: (index(),)),
     "small rows": (lambda: nn.Embedding(7, 4, max_norm=0.5), lambda: (index(),)),
+    "one row": (lambda: nn.Embedding(1, 4), lambda: (torch.zeros(2, 3, dtype=torch.long),)),
     "shifted": (lambda: Shifted(7, 4), lambda: (index(),)),
     "weight norm": (
         lambda: nn.utils.parametrizations.weight_norm(nn.Conv1d(6, 4, 3)),

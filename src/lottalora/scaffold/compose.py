@@ -63,8 +63,8 @@ class Layout:
         """The layout of a tensor, of any shape, in the module that owns it.
 
         Two axes are a matrix. Of three axes, all longer than 1, the first numbers the matrices, such as
-        experts. Of more axes, and in a convolution, the first is out and all others are in. Axes of length 1
-        are skipped.
+        experts. Of more axes, and in a convolution, the first is out and all others are in. Of three axes or
+        more, those of length 1 are skipped.
         """
         shape = tuple(tensor.shape)
         if is_transposed_convolution(owner):
@@ -81,6 +81,8 @@ class Layout:
             rows = self.shape[1] * self.groups
         elif self.stack > 1:
             rows = self.shape[0] * self.shape[1]
+        elif len(self.shape) == 2:
+            rows = self.shape[0]  # 1 too: a table of one row is looked up by it
         else:
             rows = next((n for n in self.shape if n > 1), 1)
         return rows, size // rows
