@@ -215,6 +215,21 @@ def test_each_row_passes_through_its_scaffold_with_one_adapter(options, axes):
     assert not torch.allclose(mixed[0], model(x)[0])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True, "residual": True}])
+def test_under_autocast_rows_with_their_own_have_the_dtype_of_a_batch_without(options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    wrap(model, Scaffold(rank=2, **options))
+    adapters, x = adapters_of(model, ("a",)), torch.randn(2, 3, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(x)
+        with adapters.per_row(["a", "a"]):
+            torch.testing.assert_close(model(x), expected, rtol=0.02, atol=0.05)
+        with scaffolds_per_row(model, [0, 0]):
+            torch.testing.assert_close(model(x), expected, rtol=0.02, atol=0.05)
+
+
 def test_gradients_of_rows_on_several_scaffolds_reach_the_one_adapter():
     model, x, numbers = wrapped(), torch.randn(4, 6), (1, 2, 1, 3)
     nn.init.normal_(model[0].B)

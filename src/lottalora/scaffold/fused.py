@@ -90,9 +90,7 @@ def linear(
         form: how h is computed.
         dropout: the probability of zeroing an input of the adapter path; only ACCUMULATE has one.
     """
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype is not torch.float64:
-        x = x.to(torch.get_autocast_dtype(kind))
+    x = cast_as_autocast_does(x)
     if form is Form.ADD:
         return added(x, W, beta, A, B, bias, scale)
     if form is Form.MERGE:
@@ -108,6 +106,14 @@ def linear(
         beta = beta.view(())
     h: Tensor = Fused.apply(x, W, beta, A, B, bias, how)  # type: ignore[no-untyped-call]  # torch's
     return h
+
+
+def cast_as_autocast_does(x: Tensor) -> Tensor:
+    """x as PyTorch's products read it: in the dtype of autocast where that is on, unless x is float64."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind) or not x.is_floating_point() or x.dtype is torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 def added(

@@ -14,6 +14,7 @@ from torch import nn
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.fused import cast_as_autocast_does
 from lottalora.scaffold.in_block import Block
 from lottalora.scaffold.in_block import enter
 from lottalora.scaffold.in_block import leave
@@ -92,6 +93,7 @@ def by_row(layer: LottaLinear, W_seeds: Sequence[Tensor], place: Tensor, x: Tens
     """The layer's h with W_seeds[place[i]] for row i of x, (N, *, in) → (N, *, out)."""
     if x.shape[0] != len(place):
         raise ValueError(f"The batch has {x.shape[0]} rows, and scaffolds are named for {len(place)}.")
+    x = cast_as_autocast_does(x)
     frozen = x.new_empty(*x.shape[:-1], layer.out_features)
     for number, W_seed in enumerate(W_seeds):
         rows = place == number

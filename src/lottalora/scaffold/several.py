@@ -13,6 +13,7 @@ from torch import nn
 from torch.autograd.graph import increment_version
 
 from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.fused import cast_as_autocast_does
 from lottalora.scaffold.in_block import Block
 from lottalora.scaffold.in_block import enter
 from lottalora.scaffold.in_block import leave
@@ -184,6 +185,7 @@ def _by_row(layer: LottaLinear, own: Mapping[str, Tensor], place: Tensor, x: Ten
     layer.check(x)
     if x.shape[0] != len(place):
         raise ValueError(f"The batch has {x.shape[0]} rows, and adapters are named for {len(place)}.")
+    x = cast_as_autocast_does(x)
     each = {name: tensors[place].to(x.dtype) for name, tensors in own.items()}  # (N, …)
     column = (-1, *[1] * (x.dim() - 1))
     h = F.linear(x, layer.W_seed.to(x.dtype))
