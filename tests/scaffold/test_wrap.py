@@ -259,6 +259,19 @@ def test_weight_tied_to_an_embedding_is_refused_unless_kept():
     assert net["tied"]["first"].weight is net["tied"]["second"].weight
 
 
+@pytest.mark.parametrize("family", ["normal", "learned"])
+def test_weight_that_a_transposed_layer_reads_too_is_frozen_as_one_or_refused(family):
+    from transformers.pytorch_utils import Conv1D
+
+    net, x = nn.Sequential(tied(nn.Linear(4, 4), Conv1D(4, 4)), nn.Linear(4, 4)), torch.randn(3, 4)
+    with pytest.raises(ValueError, match="trained densely: 0.first.weight"):
+        wrap(net, Scaffold(family=family), freeze=["0"])
+    wrap(net, Scaffold(family=family), freeze=["0"], compose=["0"])
+    first, second = net[0]["first"], net[0]["second"]
+    torch.testing.assert_close(first(x) - first.bias, x @ first.W_seed.T)
+    torch.testing.assert_close(second(x) - second.bias, x @ first.W_seed)
+
+
 def test_weight_tied_to_an_embedding_is_frozen_together():
     net = tied(nn.Embedding(7, 4), nn.Linear(4, 7, bias=False))
     wrap(net, Scaffold(), freeze=["first"])

@@ -228,7 +228,7 @@ def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
         return "attention" if len(owners) == 1 and owners[0].known else None
     if kinds <= LAYERS and len(kinds) == 1:
         return "layer"
-    if place == "freeze" and (kinds <= LAYERS or kinds <= {"linear", "embedding"}):
+    if place == "freeze" and kinds <= {"linear", "embedding"}:  # both read the weight as (out, in)
         return "layer" if all(o.module.max_norm is None for o in owners if o.kind == "embedding") else None
     return "compose" if composes else None
 
