@@ -13,6 +13,7 @@ from lottalora.scaffold import share_ranks
 from lottalora.scaffold import wrap
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.ranks import fitted
+from lottalora.scaffold.ranks import spectral_norm
 
 SHAPES = [(512, 784), (256, 512), (128, 256), (64, 128)]  # of the MNIST MLP, medium
 COSTS, LARGEST = [sum(shape) for shape in SHAPES], [min(shape) for shape in SHAPES]
@@ -87,6 +88,19 @@ def test_sharing_out_leaves_the_model_alone_and_takes_kept_and_composed_matrices
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     account = wrap(model, Scaffold(rank=2, ranks=ranks), keep=["head"], compose=["*"])
     assert {entry.name: entry.rank for entry in account.entries if entry.place == "adapt"} == ranks
+
+
+@pytest.mark.parametrize("family", ["normal", "learned"])
+def test_each_matrix_of_a_stack_counts_by_itself(family):
+    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+    model.experts = nn.Parameter(torch.randn(8, 4, 32))
+    scaffold = Scaffold(rank=6, family=family)
+    for by in ("first", "last", "spectral"):
+        assert share_ranks(model, scaffold, by, compose=["*"])["experts"] <= 4
+    wrap(model, scaffold, compose=["*"])
+    stack = model.composed_experts
+    norms = torch.linalg.matrix_norm(stack.W_seed.unflatten(0, (8, 4)), 2)
+    assert spectral_norm(stack) == pytest.approx(float(norms.max()))
 
 
 def test_file_keeps_the_ranks(tmp_path):

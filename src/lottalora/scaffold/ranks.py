@@ -13,6 +13,7 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.compose import PREFIX
+from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.layers import LottaLayer
 from lottalora.scaffold.matrices import dotted
@@ -68,7 +69,7 @@ def share_ranks(
     costs = [
         sum(cast(Tensor, part).numel() for part in (layer.A, layer.B)) // scaffold.rank for layer in adapted
     ]
-    largest = [min(layer.W_seed.shape) for layer in adapted]
+    largest = [min(_matrices(layer.W_seed, layer).shape[1:]) for layer in adapted]
     return dict(zip(names, fitted(wanted, costs, largest, scaffold.rank), strict=True))
 
 
@@ -86,11 +87,17 @@ def spectral_norm(layer: LottaLayer) -> float:
     """
     with torch.device("cpu"):
         W_seed = draw(layer.source) if layer.source else layer.W_seed.float()
-        stacked = W_seed.unflatten(0, (layer.source.stack if layer.source else 1, -1))
-        norm = float(torch.linalg.matrix_norm(stacked, 2).max())
+        norm = float(torch.linalg.matrix_norm(_matrices(W_seed, layer), 2).max())
     if norm == 0:
         raise ValueError("Ranks cannot be shared out by the spectral norm of a W_seed of zeros.")
     return norm
+
+
+def _matrices(W_seed: Tensor, layer: LottaLayer) -> Tensor:
+    """The matrices that are stacked in the W_seed of a layer, (E, out, in); one if it is no stack."""
+    E = layer.layout.stack if isinstance(layer, LottaWeight) else 1
+    matrices: Tensor = W_seed.unflatten(0, (E, -1))
+    return matrices
 
 
 def fitted(wanted: Sequence[float], costs: Sequence[int], largest: Sequence[int], rank: int) -> list[int]:
