@@ -1,5 +1,7 @@
 """What wrap would change by accident it refuses by name, and it leaves the model as it was."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -55,6 +57,10 @@ ATTENTIONS = {
         lambda one, other: prune.random_unstructured(other.out_proj, "bias", 0.5),
         "'2' cannot be split .* its out_proj is not one plain weight",
     ),
+    "pruned bias": (
+        lambda one, other: prune.random_unstructured(other, "in_proj_bias", 0.5),
+        "'2' cannot be split .* its in_proj_bias is pruned",
+    ),
 }
 
 
@@ -74,6 +80,21 @@ def test_attention_with_a_normalised_projection_is_refused_and_can_be_kept(compo
     net = two_attentions(lambda one, other: nn.utils.weight_norm(one, "in_proj_weight"))
     refused(net, "would still be trained densely: .*1.in_proj_weight_v", compose=compose)
     wrap(net, Scaffold(rank=2), keep=["1.*"])
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(8, 8), nn.Conv1d(8, 8, 1)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: prune.random_unstructured(layer, "bias", 0.5),
+        lambda layer: nn.utils.parametrize.register_parametrization(layer, "bias", nn.Tanh()),
+    ],
+)
+def test_layer_with_a_bias_that_is_computed_is_refused_and_can_be_kept(layer, change):
+    net = nn.Sequential(nn.Linear(8, 8), copy.deepcopy(layer))
+    change(net[1])
+    refused(net, "1.weight stands beside a bias that is pruned or parametrized, .*, or name it in keep=")
+    wrap(net, Scaffold(rank=2), keep=["1"])
 
 
 class Slots(nn.Linear):

@@ -5,7 +5,9 @@ import fnmatch
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import Scaffold
@@ -115,6 +117,30 @@ def _obstacle(matrix: Matrix) -> str | None:
         if taken and owner.kind is not None:
             return f"stands beside a tensor {min(taken)!r} of its layer, a name that a scaffold layer needs"
     return None
+
+
+def refuse_computed_biases(matrices: list[Matrix], place_of: dict[str, str]) -> None:
+    """Refuse a layer whose bias is computed, by pruning or a parametrization: one of ours would read it once.
+
+    Args:
+        matrices: all matrices of the model.
+        place_of: "keep", "freeze" or "adapt", by the matrix's name.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for matrix in matrices:
+        layers = [owner.module for owner in matrix.owners if owner.kind is not None]
+        if place_of[matrix.name] != "keep" and any(map(_computes_its_bias, layers)):
+            raise ValueError(
+                f"{matrix.name} stands beside a bias that is pruned or parametrized, which a scaffold layer "
+                "cannot follow: undo that before wrap, or name it in keep=."
+            )
+
+
+def _computes_its_bias(layer: nn.Module) -> bool:
+    pruned = isinstance(vars(layer).get("bias"), Tensor)  # a plain attribute then
+    return pruned or is_parametrized(layer, "bias")
 
 
 def refuse_parallel(model: nn.Module) -> None:

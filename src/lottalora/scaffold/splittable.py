@@ -59,6 +59,8 @@ def _changed(attention: nn.MultiheadAttention) -> str | None:
     """What was done to an attention that its projections would lose; None if nothing was."""
     if calls_otherwise(attention):
         return "its forward is another one than that of its class"
+    if "in_proj_bias" in vars(attention):  # a plain attribute then
+        return "its in_proj_bias is pruned"
     out = attention.out_proj
     own = out._parameters.keys() | out._modules.keys() | out._buffers.keys()
     if "weight" not in out._parameters or not own <= {"weight", "bias"}:

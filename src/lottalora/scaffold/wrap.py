@@ -39,6 +39,7 @@ from lottalora.scaffold.new_class import new_classes
 from lottalora.scaffold.new_class import refuse_fixed_classes
 from lottalora.scaffold.other_holders import refuse_other_holders
 from lottalora.scaffold.places import Places
+from lottalora.scaffold.refuse import refuse_computed_biases
 from lottalora.scaffold.refuse import refuse_parallel
 from lottalora.scaffold.refuse import refuse_unused_ranks
 from lottalora.scaffold.refuse import refuse_what_cannot_be
@@ -121,7 +122,8 @@ def wrap(
             kept; a pattern matches nothing; a weight is named in both keep= and freeze=; a layer cannot have
             an option; the model is on a scaffold already, or in DDP or FSDP; something else holds a weight (a
             hook, shared memory, a list of a module); a module cannot change its class, or a forward asks for
-            it; an attention cannot be split; or inference mode is on.
+            it; a layer's bias is pruned or parametrized; an attention cannot be split; or inference mode is
+            on.
     """
     refuse_what_is_no_model(model, scaffold)
     if torch.is_inference_mode_enabled():
@@ -141,6 +143,7 @@ def wrap(
     refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
     attentions = attentions_to_split(matrices, place_of, way_of)
     refuse_what_cannot_be_split(model, attentions)
+    refuse_computed_biases(matrices, place_of)
     to_freeze = vectors_to_freeze(model, places, attentions)
     refuse_other_holders(model, _replaced(matrices, place_of, attentions))
     changes = list(new_classes(matrices, place_of, way_of))
