@@ -245,6 +245,20 @@ def test_gradients_of_looked_up_rows_are_those_of_the_table_they_come_from(optio
     torch.testing.assert_close(found, torch.autograd.grad(expected, trained, dh), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("paddings", [(1, None), (None, 1), (1, 2)])
+def test_tied_embeddings_have_the_padding_row_of_their_own_each(paddings):
+    net = nn.ModuleList(nn.Embedding(7, 4, padding_idx=padding) for padding in paddings).double()
+    net[1].weight = net[0].weight
+    wrap(net, SCAFFOLD, compose=["*"])
+    rows, trained = torch.tensor([0, 1, 2, 2]), list(net.parameters())
+    table = net[0].weight + 0
+    for embedding, padding in zip(net, paddings, strict=True):
+        found, expected = embedding(rows), F.embedding(rows, table, padding)
+        dh = torch.randn_like(expected)
+        found, expected = (torch.autograd.grad(h, trained, dh, retain_graph=True) for h in (found, expected))
+        torch.testing.assert_close(found, expected)
+
+
 def test_keep_and_freeze_win_over_compose():
     net = nn.ModuleDict({"a": nn.GRU(3, 4), "b": nn.GRUCell(3, 4), "c": nn.Linear(3, 3)})
     account = wrap(net, SCAFFOLD, keep=["a"], freeze=[nn.GRUCell], compose=["*"])

@@ -150,21 +150,21 @@ class LottaWeight(LottaLayer):
             self.beta = nn.Parameter(self.beta.new_empty(E))
         self.reset_adapter()
 
-    def forward(self, index: Tensor | None = None, **options: bool) -> Tensor:
+    def forward(self, index: Tensor | None = None, padding: int | None = None, **options: bool) -> Tensor:
         """Compute the whole tensor, or the rows of an index.
 
         This is `forward`, and not another method, because FSDP gathers W_seed for calls.
 
         Args:
             index: the rows to compute, (*); None for the whole tensor.
-            options: of `rows`.
+            padding, options: of `rows`.
 
         Returns:
             The tensor in the layout's shape, or the rows, (*, in).
         """
         self.check(self._trained_or_frozen() if index is None else index)
         if index is not None:
-            return self.rows(index, **options)
+            return self.rows(index, padding, **options)
         return self._as_replaced(self._renormalised())
 
     def _as_replaced(self, W: Tensor) -> Tensor:
@@ -192,17 +192,18 @@ class LottaWeight(LottaLayer):
             W = W + self.adapter.scale * (B @ A).to(W.dtype)
         return W.flatten(0, 1)
 
-    def rows(self, index: Tensor, *, sparse: bool = False, by_frequency: bool = False) -> Tensor:
+    def rows(
+        self, index: Tensor, padding: int | None = None, *, sparse: bool = False, by_frequency: bool = False
+    ) -> Tensor:
         """Compute only the rows W[index] = β W_seed[index] + s B[index] A, (*) → (*, in).
-
-        The row `padding_idx` gives no gradient to β, A and B, as it gives none to a plain table.
 
         Args:
             index: the rows, (*).
+            padding: the row that gives no gradient to β, A and B, as it gives none to a plain table. Tied
+                embeddings may differ in it.
             sparse: whether the gradient of B is a sparse tensor.
             by_frequency: whether the gradient of a row is divided by how often `index` contains it.
         """
-        padding = self.padding_idx
         h = F.embedding(index, self.W_seed)
         if self.beta is not None:
             h = self.beta.to(h.dtype) * h
@@ -242,7 +243,9 @@ class LookUp(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """The rows of the table, (*) → (*, features)."""
         table = self.get_submodule(PREFIX + "weight")
-        h: Tensor = table(input, sparse=self.sparse, by_frequency=self.scale_grad_by_freq)
+        h: Tensor = table(
+            input, padding=self.padding_idx, sparse=self.sparse, by_frequency=self.scale_grad_by_freq
+        )
         if self.max_norm is None:
             return h
         length: Tensor = h.detach().norm(self.norm_type, dim=-1, keepdim=True)
