@@ -296,6 +296,18 @@ def test_vector_in_disguise_stays_trained_and_narrow_layer_is_a_matrix():
     assert account.vectors_trained == 4 + 1  # the token, and the bias of `out`
 
 
+def test_vector_in_disguise_that_is_tied_to_a_narrow_layer_is_its_matrix():
+    net = nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(1, 4))
+    net.row = net[0].weight  # (1, 4)
+    with pytest.raises(ValueError, match="trained densely: row"):
+        wrap(net, SCAFFOLD)
+    account = wrap(net, SCAFFOLD, compose=["row"])
+    assert [entry.name for entry in account.entries] == ["row", "1.weight"]
+    torch.testing.assert_close(net.row, net[0].weight)
+    net.row.sum().backward()
+    assert net[0].B.grad is not None and account.trainable == sum(p.numel() for p in net.parameters())
+
+
 def test_constant_of_the_model_stays_as_it_is():
     net = Experts()
     net.position.requires_grad_(False)

@@ -85,8 +85,9 @@ def find_matrices(model: nn.Module) -> list[Matrix]:
         ValueError: a lazy parameter has no shape yet.
     """
     found: dict[object, Matrix] = {}
+    weights = _weights(model)
     for layer, module in model.named_modules(remove_duplicate=False):
-        for names, key, value, parameter, attribute in _own_matrices(layer, module):
+        for names, key, value, parameter, attribute in _own_matrices(layer, module, weights):
             matrix = found.setdefault(key, Matrix(value, parameter))
             matrix.names += names
             if not any(o.module is module and o.attribute == attribute for o in matrix.owners):
@@ -94,12 +95,22 @@ def find_matrices(model: nn.Module) -> list[Matrix]:
     return list(found.values())
 
 
+def _weights(model: nn.Module) -> set[int]:
+    """The ids of all parameters that are no vector in one of the modules that hold them."""
+    return {
+        id(value)
+        for module in model.modules()
+        for name, value in module._parameters.items()
+        if value is not None and not is_lazy(value) and not is_vector(module, name, value)
+    }
+
+
 def _own_matrices(
-    layer: str, module: nn.Module
+    layer: str, module: nn.Module, weights: set[int]
 ) -> Iterator[tuple[list[str], object, Tensor, nn.Parameter, str]]:
     """(names, identity, value, parameter, attribute) of the matrices that one module holds directly.
 
-    Tied matrices have the same identity.
+    Tied matrices have the same identity. What is a matrix elsewhere, and in `weights`, is one here too.
     """
     for name, value in module._parameters.items():
         if value is None:
@@ -108,7 +119,7 @@ def _own_matrices(
             raise ValueError(
                 f"{dotted(layer, name)} has no shape yet: run one batch through the model before wrapping it."
             )
-        if is_vector(module, name, value):
+        if id(value) not in weights:
             continue
         full = dotted(layer, name)
         if name == "in_proj_weight" and type(module) is nn.MultiheadAttention:
