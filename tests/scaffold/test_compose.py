@@ -17,6 +17,7 @@ from lottalora.scaffold import draw
 from lottalora.scaffold import materialize
 from lottalora.scaffold import register_layer
 from lottalora.scaffold import set_backbone_seed
+from lottalora.scaffold import verify
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
 from lottalora.scaffold.compose import Layout
@@ -257,6 +258,16 @@ def test_tied_embeddings_have_the_padding_row_of_their_own_each(paddings):
         dh = torch.randn_like(expected)
         found, expected = (torch.autograd.grad(h, trained, dh, retain_graph=True) for h in (found, expected))
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("options", [({"padding_idx": 1}, {"padding_idx": 2}), ({"max_norm": 0.5}, {})])
+def test_tied_embeddings_that_are_no_one_table_are_frozen_by_composing(options):
+    net = nn.ModuleList(nn.Embedding(7, 4, **own) for own in options)
+    net[1].weight, net.head = net[0].weight, nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="trained densely: 0.weight"):
+        wrap(net, SCAFFOLD, freeze=[nn.Embedding])
+    wrap(net, SCAFFOLD, freeze=[nn.Embedding], compose=["*"])
+    assert verify(net) == [] and not list(net[0].parameters())
 
 
 def test_keep_and_freeze_win_over_compose():

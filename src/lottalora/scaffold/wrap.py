@@ -231,9 +231,16 @@ def _way(matrix: Matrix, place: str, composes: bool) -> str | None:
         return "attention" if len(owners) == 1 and owners[0].known else None
     if kinds <= LAYERS and len(kinds) == 1:
         return "layer"
-    if place == "freeze" and kinds <= {"linear", "embedding"}:  # both read the weight as (out, in)
-        return "layer" if all(o.module.max_norm is None for o in owners if o.kind == "embedding") else None
+    if place == "freeze" and kinds <= {"linear", "embedding"} and _is_one_table(owners):
+        return "layer"  # both read the weight as (out, in)
     return "compose" if composes else None
+
+
+def _is_one_table(owners: list[Owner]) -> bool:
+    """Whether all embeddings among the owners look up the rows of one table as they are."""
+    embeddings = [cast(nn.Embedding, owner.module) for owner in owners if owner.kind == "embedding"]
+    paddings = {each.padding_idx for each in embeddings} - {None}
+    return len(paddings) < 2 and all(each.max_norm is None for each in embeddings)
 
 
 def _convert(
