@@ -246,6 +246,16 @@ def test_gradients_of_looked_up_rows_are_those_of_the_table_they_come_from(optio
     torch.testing.assert_close(found, torch.autograd.grad(expected, trained, dh), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_that_are_looked_up_often_are_counted_in_half_precision_too(dtype):
+    net = nn.Embedding(4, 3, scale_grad_by_freq=True).to(dtype)
+    wrap(net, SCAFFOLD, compose=["*"])
+    h, row = net(torch.ones(5000, dtype=torch.long)), composed_weights(net)["weight"].W_seed[1]
+    h.backward(row.sign().expand_as(h))  # so that dβ is a sum without cancellation
+    beta = composed_weights(net)["weight"].beta
+    torch.testing.assert_close(beta.grad, row.float().abs().sum(), rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize("paddings", [(1, None), (None, 1), (1, 2)])
 def test_tied_embeddings_have_the_padding_row_of_their_own_each(paddings):
     net = nn.ModuleList(nn.Embedding(7, 4, padding_idx=padding) for padding in paddings).double()

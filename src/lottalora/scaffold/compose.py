@@ -214,14 +214,16 @@ class LottaWeight(LottaLayer):
             length = h.detach().norm(dim=-1).clamp_min(torch.finfo(h.dtype).tiny)
             h = h * (F.embedding(index, self.magnitude[:, None], padding)[..., 0] / length)[..., None]
         if by_frequency:
-            h = with_gradient_times(h, 1 / self._counts(index)[..., None])
+            counts = self._counts(index)[..., None].to(torch.promote_types(h.dtype, torch.float32))
+            h = with_gradient_times(h, (1 / counts).to(h.dtype))
         if padding is not None and torch.is_grad_enabled():
             h = torch.where((index == padding)[..., None], h.detach(), h)
         return h
 
     def _counts(self, index: Tensor) -> Tensor:
-        """How often `index` contains each of its entries, (*)."""
-        found, flat = self.W_seed.new_zeros(self.layout.shape[0]), index.flatten()
+        """How often `index` contains each of its entries, (*), in whole numbers: bfloat16 ends at 256."""
+        flat = index.flatten()
+        found = flat.new_zeros(self.layout.shape[0], dtype=torch.long)
         return found.index_add(0, flat, found.new_ones(len(flat)))[index]
 
     @torch.no_grad()
