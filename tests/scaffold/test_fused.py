@@ -48,7 +48,7 @@ def parts(beta=1.0, *, rank=2, bias=True, rows=(2, 3), out=3, columns=5, dtype=D
 
 
 def equation(x, W, beta, A, B, bias, *, scale, mask=1.0):
-    """h as `layers.py` writes it."""
+    """h as `layer.py` writes it."""
     h = F.linear(x, W) * (1 if beta is None else beta)
     if A is not None:
         h = h + scale * F.linear(F.linear(x * mask, A), B)

@@ -19,12 +19,10 @@ from lottalora.scaffold.artifact.loading import read
 from lottalora.scaffold.artifact.saving import save
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.backbone import beta_values
-from lottalora.scaffold.backbone import materialize
 from lottalora.scaffold.backbone import resample
 from lottalora.scaffold.backbone import set_backbone_seed
 from lottalora.scaffold.backbone import verify
-from lottalora.scaffold.backbone import without_scaffold
-from lottalora.scaffold.compose import LottaWeight
+from lottalora.scaffold.composed_weight import LottaWeight
 from lottalora.scaffold.convolution import LottaConv1d
 from lottalora.scaffold.convolution import LottaConv2d
 from lottalora.scaffold.convolution import LottaConv3d
@@ -37,7 +35,8 @@ from lottalora.scaffold.families import Family
 from lottalora.scaffold.families import family
 from lottalora.scaffold.fsdp import prepare_for_fsdp
 from lottalora.scaffold.kinds import register_layer
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.linear import LottaLinear
+from lottalora.scaffold.materialize import materialize
 from lottalora.scaffold.merge import merge
 from lottalora.scaffold.merged import Merged
 from lottalora.scaffold.path import fused_as
@@ -45,6 +44,7 @@ from lottalora.scaffold.path import paths_taken
 from lottalora.scaffold.path import set_fused
 from lottalora.scaffold.ranks import share_ranks
 from lottalora.scaffold.regenerate import regenerated
+from lottalora.scaffold.removal import without_scaffold
 from lottalora.scaffold.scaffolds_per_row import scaffolds_per_row
 from lottalora.scaffold.several import Adapters
 from lottalora.scaffold.shards import shard

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.matrices import find_matrices
 

@@ -12,7 +12,7 @@ from torch import nn
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.cost import Form
 from lottalora.scaffold.draw import Source
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.path import choose_convolution
 from lottalora.scaffold.tracing import refuse_symbolic
 

@@ -5,8 +5,8 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.layers import LottaLayer
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.linear import LottaLinear
 
 TRAINED = ("A", "B", "beta", "magnitude")
 Layer = LottaLayer | FrozenEmbedding

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 
 
 def prepare_for_fsdp(model: nn.Module, *, dtype: torch.dtype | None = None) -> None:

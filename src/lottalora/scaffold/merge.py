@@ -5,8 +5,8 @@ from torch import nn
 
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.compose import PREFIX
-from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import composed_weights
+from lottalora.scaffold.composed_weight import LottaWeight
 from lottalora.scaffold.dense import DenseWeights
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.frozen import Frozen

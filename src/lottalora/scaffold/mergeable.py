@@ -5,13 +5,13 @@ from torch import nn
 
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import composed_weights
+from lottalora.scaffold.composed_weight import LottaWeight
 from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.in_block import OTHER_FORWARD
 from lottalora.scaffold.in_block import has_other_forward
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.reparametrization import reparametrized
 

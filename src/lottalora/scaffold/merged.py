@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from lottalora.scaffold.compose import LottaWeight
+from lottalora.scaffold.composed_weight import LottaWeight
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import bits
 from lottalora.scaffold.local_rows import fill

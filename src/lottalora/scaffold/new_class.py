@@ -9,7 +9,7 @@ from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.compose import composed_class
 from lottalora.scaffold.convolution import convolution_like
 from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.linear import LottaLinear
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.matrices import Owner
 

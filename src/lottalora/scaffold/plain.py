@@ -12,7 +12,7 @@ from lottalora.scaffold.dense import DenseWeights
 from lottalora.scaffold.dense import Layer
 from lottalora.scaffold.dense import as_parameter
 from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.replaced import Replaced
 from lottalora.scaffold.vectors import frozen_vectors

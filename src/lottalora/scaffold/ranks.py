@@ -13,9 +13,9 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.compose import PREFIX
-from lottalora.scaffold.compose import LottaWeight
+from lottalora.scaffold.composed_weight import LottaWeight
 from lottalora.scaffold.draw import draw
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.wrap import wrap
 

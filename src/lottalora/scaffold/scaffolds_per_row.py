@@ -20,7 +20,7 @@ from lottalora.scaffold.in_block import enter
 from lottalora.scaffold.in_block import leave
 from lottalora.scaffold.in_block import refuse_other_forward
 from lottalora.scaffold.in_block import stop_own_rows
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.linear import LottaLinear
 
 
 @contextmanager

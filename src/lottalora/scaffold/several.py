@@ -19,8 +19,8 @@ from lottalora.scaffold.in_block import enter
 from lottalora.scaffold.in_block import leave
 from lottalora.scaffold.in_block import refuse_other_forward
 from lottalora.scaffold.in_block import stop_own_rows
-from lottalora.scaffold.layers import LottaLayer
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.linear import LottaLinear
 from lottalora.scaffold.matrices import dotted
 
 OWN = ("A", "B", "beta", "magnitude", "bias")  # what an adapter has of a layer, where it is trained

@@ -16,7 +16,7 @@ from torch import nn
 
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.local_rows import rows_of
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.linear import LottaLinear
 from lottalora.scaffold.scope import Scope
 from lottalora.scaffold.scope import scope
 from lottalora.scaffold.stack import stacked

@@ -33,7 +33,7 @@ from lottalora.scaffold.dropout import draw_masks
 from lottalora.scaffold.dropout import dropped
 from lottalora.scaffold.dropout import joined
 from lottalora.scaffold.dropout import zero_some_
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.linear import LottaLinear
 from lottalora.scaffold.path import find_obstacle
 from lottalora.scaffold.path import mode_of
 from lottalora.scaffold.path import take

@@ -13,7 +13,7 @@ from lottalora.scaffold.compose import PREFIX
 from lottalora.scaffold.compose import composed_weights
 from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.set_aside import change
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.dense import as_parameter
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.matrices import INPUTS
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import is_packed_bias

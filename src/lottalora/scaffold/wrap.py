@@ -19,17 +19,17 @@ from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.asked_classes import refuse_asked_classes
 from lottalora.scaffold.attention import SplitAttention
-from lottalora.scaffold.compose import Layout
-from lottalora.scaffold.compose import LottaWeight
 from lottalora.scaffold.compose import compose as compose_weights
+from lottalora.scaffold.composed_weight import Layout
+from lottalora.scaffold.composed_weight import LottaWeight
 from lottalora.scaffold.draw import Source
 from lottalora.scaffold.draw import draw
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.kinds import as_matrix
 from lottalora.scaffold.kinds import kind_of
-from lottalora.scaffold.layers import LottaLayer
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.linear import LottaLinear
 from lottalora.scaffold.marks import mark
 from lottalora.scaffold.matrices import Matrix
 from lottalora.scaffold.matrices import Owner

@@ -17,7 +17,7 @@ from lottalora.artifacts.export.model import Model
 from lottalora.scaffold import LottaWeight
 from lottalora.scaffold import merge
 from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 
 BASE = "base"
 STATE = "model.safetensors"

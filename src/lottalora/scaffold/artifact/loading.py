@@ -29,12 +29,12 @@ from lottalora.scaffold.artifact.saving import W_SEED
 from lottalora.scaffold.artifact.saving import buffers_left_out
 from lottalora.scaffold.artifact.saving import state_names
 from lottalora.scaffold.artifact.zstd import decompress
-from lottalora.scaffold.backbone import materialize
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Fingerprint
 from lottalora.scaffold.identity import agree
 from lottalora.scaffold.marks import is_untouched
+from lottalora.scaffold.materialize import materialize
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.matrices import find_matrices
 from lottalora.scaffold.matrices import projected_biases

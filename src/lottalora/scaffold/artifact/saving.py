@@ -38,7 +38,7 @@ from lottalora.scaffold.dense import TRAINED
 from lottalora.scaffold.embedding import FrozenEmbedding
 from lottalora.scaffold.families import FAMILIES
 from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.layers import LottaLayer
+from lottalora.scaffold.layer import LottaLayer
 from lottalora.scaffold.matrices import dotted
 from lottalora.scaffold.reparametrization import reparametrized
 from lottalora.scaffold.wrapping import Wrapping

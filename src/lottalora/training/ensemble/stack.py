@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
 from lottalora.scaffold.convolution import LottaConv
-from lottalora.scaffold.layers import LottaLinear
+from lottalora.scaffold.linear import LottaLinear
 from lottalora.tasks.base import Task
 from lottalora.training.ensemble.layers import EnsembleLinear
 from lottalora.training.ensemble.masks import OwnMasks
