@@ -17,11 +17,11 @@ from lottalora.scaffold import wrap
 from lottalora.scaffold.artifact import architectures
 from lottalora.scaffold.artifact.container import from_bytes
 from lottalora.scaffold.artifact.container import to_bytes
-from lottalora.scaffold.artifact.header import CompressedRecord
 from lottalora.scaffold.artifact.precision import PRECISIONS
 from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.precision import decode
 from lottalora.scaffold.artifact.precision import encode
+from lottalora.scaffold.artifact.records import CompressedRecord
 from lottalora.scaffold.backbone import scaffold_layers
 
 REDUCED = PRECISIONS[1:]

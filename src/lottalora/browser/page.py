@@ -11,7 +11,7 @@ import numpy as np
 
 from lottalora.scaffold import Artifact
 from lottalora.scaffold import read
-from lottalora.scaffold.artifact.header import MatrixRecord
+from lottalora.scaffold.artifact.records import MatrixRecord
 from lottalora.scaffold.artifact.zstd import without_frame
 from lottalora.scaffold.families import distribution_of
 

@@ -11,11 +11,11 @@ from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import ARCHITECTURES
 from lottalora.scaffold.artifact.architectures import register_architecture
-from lottalora.scaffold.artifact.loading import Artifact
 from lottalora.scaffold.artifact.loading import deviation
 from lottalora.scaffold.artifact.loading import load
 from lottalora.scaffold.artifact.loading import load_into
-from lottalora.scaffold.artifact.loading import read
+from lottalora.scaffold.artifact.reading import Artifact
+from lottalora.scaffold.artifact.reading import read
 from lottalora.scaffold.artifact.saving import save
 from lottalora.scaffold.attention import SplitAttention
 from lottalora.scaffold.backbone import beta_values

@@ -1,17 +1,11 @@
 """The header of an artifact: everything but the trained numbers, as plain data with strict types."""
 
 import json
-import math
-import types
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 from typing import Any
-from typing import TypeVar
-from typing import Union
-from typing import get_args
-from typing import get_origin
 from typing import get_type_hints
 
 from lottalora.scaffold.adapter import DTYPES
@@ -19,104 +13,18 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.container import parse
-from lottalora.scaffold.draw import Source
+from lottalora.scaffold.artifact.plain_types import Plain
+from lottalora.scaffold.artifact.plain_types import check_types
+from lottalora.scaffold.artifact.plain_types import checked
+from lottalora.scaffold.artifact.records import CompressedRecord
+from lottalora.scaffold.artifact.records import FrameRecord
+from lottalora.scaffold.artifact.records import MatrixRecord
+from lottalora.scaffold.artifact.records import to_seed
 from lottalora.scaffold.families import FAMILIES
 from lottalora.scaffold.prng import VERSION
 from lottalora.scaffold.quantiles import SHA256
-from lottalora.scaffold.seeds import LARGEST
 
 FORMAT = 1
-Plain = Any  # JSON: null, true, false, a number, a text, a list or an object of these
-Record = TypeVar("Record")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixRecord:
-    """One W_seed.
-
-    Args:
-        name: the dotted name of the layer that holds it.
-        stream: the name under which it is drawn; "" for a W_seed that was given.
-        shape: (out, in).
-        stack: the number of matrices along the rows.
-        place: "adapt" or "freeze".
-        family: of FAMILIES, or "learned" for a W_seed that was given.
-        registered: whether the family was registered by a user.
-        parameters: all parameters of the family, defaults included.
-        seed, redraw: of the `Source`, as decimal digits.
-        dtype: of W_seed; it is drawn in float32 and rounded once.
-        rank: r; 0 without an adapter.
-        scale: s of s B A; null without an adapter.
-        options: "dora", "residual", "layer_norm", "stack of E".
-        fingerprint: the SHA-256 of the float32 bits in row order; a sketch if the family is not exact.
-        stored: whether the file holds W_seed itself.
-    """
-
-    name: str
-    stream: str
-    shape: list[int]
-    stack: int
-    place: str
-    family: str
-    registered: bool
-    parameters: dict[str, float | bool | str]
-    seed: str
-    redraw: str
-    dtype: str
-    rank: int
-    scale: float | None
-    options: list[str]
-    fingerprint: str | list[float]
-    stored: bool
-
-    @property
-    def source(self) -> Source | None:
-        """What W_seed is drawn from; None for a W_seed that was given.
-
-        Raises:
-            ValueError: a seed or the shape is out of range.
-        """
-        if self.family == LEARNED:
-            return None
-        seed, redraw = (to_seed(text, self.name) for text in (self.seed, self.redraw))
-        if len(self.shape) != 2 or min(self.shape) < 0 or self.stack < 1 or self.shape[0] % self.stack:
-            raise damaged(f"matrix {self.name!r} has the shape {self.shape} in {self.stack} parts")
-        shape = (self.shape[0], self.shape[1])
-        return Source(seed, self.stream, shape, self.family, self.parameters, redraw, self.stack)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressedRecord:
-    """One tensor that is stored in fewer bits than it has.
-
-    Args:
-        name: of the tensor.
-        shape: of the tensor; what is stored may have another.
-        precision: "bf16", "fp16", "int8" or "int4".
-        group: how many numbers have one scale; 0 without scales.
-        largest_error, rms_error: of its numbers, against the model that was saved: the largest, and the root
-            of the mean square.
-    """
-
-    name: str
-    shape: list[int]
-    precision: str
-    group: int
-    largest_error: float
-    rms_error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameRecord:
-    """The tensors of a file that holds them as one Zstandard frame.
-
-    Args:
-        size: of the decompressed frame, in bytes.
-        tensors: name → dtype, shape and place in the decompressed frame, as safetensors describes them.
-    """
-
-    size: int
-    tensors: dict[str, Plain]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +99,12 @@ class Header:
         read = read | {
             "matrices": _records(read.get("matrices")),
             "compressed": _compressed(read.get("compressed")) if "compressed" in read else [],
-            "zstandard": _checked(FrameRecord, read["zstandard"], "its frame")
+            "zstandard": checked(FrameRecord, read["zstandard"], "its frame")
             if "zstandard" in read
             else None,
             "buffers": read.get("buffers", {}),
         }
-        header = _checked(cls, read, "its header")
+        header = checked(cls, read, "its header")
         for matrix in header.matrices:
             _refuse_unknown_family(matrix)
         names = [matrix.name for matrix in header.matrices]
@@ -219,20 +127,9 @@ class Header:
             "parameters": dict[str, float | bool | str],
             "ranks": dict[str, int],
         }
-        _check_types(settings, hints, "its scaffold")
+        check_types(settings, hints, "its scaffold")
         seed = to_seed(settings.pop("seed"), "scaffold")
         return Scaffold(**settings, seed=seed)
-
-
-def to_seed(text: str, of: str) -> int:
-    """A seed from its decimal digits.
-
-    Raises:
-        ValueError: it is no whole number in 0 … 2⁶⁴ − 1.
-    """
-    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= LARGEST):
-        raise ValueError(f"The seed of {of!r} must be a whole number in 0 … 2**64 - 1, got {text!r}.")
-    return int(text)
 
 
 def _refuse_other_versions(read: dict[str, Plain]) -> None:
@@ -253,13 +150,13 @@ def _refuse_other_versions(read: dict[str, Plain]) -> None:
 def _records(matrices: object) -> list[MatrixRecord]:
     if not isinstance(matrices, list) or not matrices:
         raise damaged("its header lists no matrices")
-    return [_checked(MatrixRecord, matrix, f"matrix {i}") for i, matrix in enumerate(matrices)]
+    return [checked(MatrixRecord, matrix, f"matrix {i}") for i, matrix in enumerate(matrices)]
 
 
 def _compressed(tensors: object) -> list[CompressedRecord]:
     if not isinstance(tensors, list) or not tensors:
         raise damaged("its header lists no compressed tensors")
-    found = [_checked(CompressedRecord, each, f"compressed tensor {i}") for i, each in enumerate(tensors)]
+    found = [checked(CompressedRecord, each, f"compressed tensor {i}") for i, each in enumerate(tensors)]
     if len({each.name for each in found}) != len(found):
         raise damaged("a compressed tensor is listed twice")
     return found
@@ -279,49 +176,7 @@ def _refuse_unknown_family(matrix: MatrixRecord) -> None:
 def _check_architecture(architecture: dict[str, Plain] | None) -> None:
     if architecture is None:
         return
-    _check_types(architecture, {"name": str, "arguments": dict[str, Any]}, "its architecture")
-
-
-def _checked(cls: type[Record], read: Plain, what: str) -> Record:
-    _check_types(read, get_type_hints(cls), what)
-    return cls(**read)
-
-
-def _check_types(read: Plain, hints: dict[str, Plain], what: str) -> None:
-    if not isinstance(read, dict) or read.keys() != hints.keys():
-        raise damaged(f"{what} does not have the keys {', '.join(hints)}")
-    for key, hint in hints.items():
-        if not is_a(read[key], hint):
-            raise damaged(f"{key} of {what} is not as it should be")
-
-
-def is_a(value: object, hint: Plain) -> bool:
-    """Whether JSON data have a type; a bool is no number, and numbers are finite and below 2⁵³."""
-    kind: object = get_origin(hint)
-    parts = get_args(hint)
-    if hint is Any:
-        return _is_plain(value)
-    if kind in (Union, types.UnionType):
-        return any(is_a(value, part) for part in parts)
-    if kind is list:
-        return isinstance(value, list) and all(is_a(each, parts[0]) for each in value)
-    if kind is dict:
-        return isinstance(value, dict) and all(is_a(each, parts[1]) for each in value.values())
-    if hint in (int, float):
-        return type(value) in (int, hint) and _is_small(value)
-    return type(value) is hint
-
-
-def _is_small(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 2**53
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(each) for each in value)
-    if isinstance(value, dict):
-        return all(_is_plain(each) for each in value.values())
-    return value is None or isinstance(value, bool | str) or _is_small(value)
+    check_types(architecture, {"name": str, "arguments": dict[str, Any]}, "its architecture")
 
 
 def settings_of(scaffold: Scaffold) -> dict[str, Plain]:

@@ -1,7 +1,6 @@
-"""Loading an artifact: check the file, rebuild its model on the meta device, compare; only then allocate."""
+"""Loading an artifact: rebuild its model on the meta device, compare; only then allocate."""
 
 import copy
-from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,24 +10,17 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import LEARNED
-from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import build
 from lottalora.scaffold.artifact.architectures import find_architecture
 from lottalora.scaffold.artifact.architectures import plain_call
-from lottalora.scaffold.artifact.container import Sealed
+from lottalora.scaffold.artifact.comparing import compare
+from lottalora.scaffold.artifact.comparing import put_on_scaffold
 from lottalora.scaffold.artifact.container import damaged
-from lottalora.scaffold.artifact.container import read as read_sealed
-from lottalora.scaffold.artifact.header import Header
-from lottalora.scaffold.artifact.header import MatrixRecord
-from lottalora.scaffold.artifact.precision import SCALE
-from lottalora.scaffold.artifact.precision import decode
-from lottalora.scaffold.artifact.saving import PROBE
-from lottalora.scaffold.artifact.saving import W_SEED
+from lottalora.scaffold.artifact.reading import Artifact
+from lottalora.scaffold.artifact.reading import read
+from lottalora.scaffold.artifact.records import MatrixRecord
 from lottalora.scaffold.artifact.saving import buffers_left_out
-from lottalora.scaffold.artifact.saving import state_names
-from lottalora.scaffold.artifact.zstd import decompress
 from lottalora.scaffold.backbone import scaffold_layers
 from lottalora.scaffold.frozen import Frozen
 from lottalora.scaffold.identity import Fingerprint
@@ -36,69 +28,11 @@ from lottalora.scaffold.identity import agree
 from lottalora.scaffold.marks import is_untouched
 from lottalora.scaffold.materialize import materialize
 from lottalora.scaffold.matrices import dotted
-from lottalora.scaffold.matrices import find_matrices
-from lottalora.scaffold.matrices import projected_biases
 from lottalora.scaffold.places import in_one_line
-from lottalora.scaffold.wrap import wrap
 
 LIMIT = 2**31  # numbers of all parameters together
 LARGEST_ARGUMENT = 2**24  # of a whole number among an architecture's arguments
 TOLERANCE = 1e-5  # of the largest output, between machines
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A file that was read and checked by itself; nothing was built or drawn.
-
-    Args:
-        header: what it says.
-        state: the stored tensors of the model, by name; those that are compressed are decoded.
-        stored: the W_seed that it stores, by layer.
-        inputs: of the stored probe; empty without.
-        output: of the stored probe; None without.
-        sealed: the file.
-    """
-
-    header: Header
-    state: dict[str, Tensor]
-    stored: dict[str, Tensor]
-    inputs: tuple[Tensor, ...]
-    output: Tensor | None
-    sealed: Sealed
-
-
-def read(path: Path | str) -> Artifact:
-    """Read and check a file without building a model.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no artifact, is damaged, or belongs to another version.
-    """
-    sealed = read_sealed(path)
-    header = Header.from_json(sealed.header)
-    header.to_scaffold()
-    tensors = dict(sealed.tensors)
-    if header.zstandard is not None:
-        tensors = decompress(header.zstandard, tensors)
-    expected = [f"{PROBE}input/{i}" for i in range(header.probes)] if header.probes <= len(tensors) else [""]
-    expected += [f"{PROBE}output"] if header.probes else []
-    stored = {m.name: W_SEED + m.name for m in header.matrices if m.stored}
-    named = {name for name in tensors if name.startswith((PROBE, W_SEED))}
-    if named != {*expected, *stored.values()}:
-        raise damaged("its stored probe or W_seed is not what its header says")
-    if any(source in header.tied or source not in tensors for source in header.tied.values()):
-        raise damaged("a tied tensor is tied to none that it holds")
-    quantised = {SCALE + each.name for each in header.compressed if each.group}
-    if {name for name in tensors if name.startswith(SCALE)} != quantised:
-        raise damaged("its scales are not those of its compressed tensors")
-    probe = [tensors.pop(name) for name in expected]
-    W_seeds = {name: tensors.pop(key) for name, key in stored.items()}
-    for matrix in header.matrices:
-        _check_matrix(matrix, W_seeds.get(matrix.name))
-    decoded = {each.name: decode(each, tensors) for each in header.compressed}
-    tensors = {name: tensor for name, tensor in (tensors | decoded).items() if name not in quantised}
-    output = probe.pop() if header.probes else None
-    return Artifact(header, tensors, W_seeds, tuple(probe), output, sealed)
 
 
 def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
@@ -124,14 +58,14 @@ def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
     bounds = {"modules": 1000 + 64 * (len(artifact.state) + len(artifact.header.matrices)), "numbers": limit}
     with torch.device("meta"):
         twin = build(architecture, arguments, **bounds)
-    _compare(twin, artifact)
+    compare(twin, artifact)
     drawn = all(matrix.family != LEARNED for matrix in artifact.header.matrices)
     with torch.random.fork_rng(devices=[]):  # the start values are replaced
         if architecture.start is not None and drawn:  # matrix by matrix: the plain weights never exist
             materialize(twin, start=partial(architecture.start, twin))
             return _fill(twin, artifact).eval()
         model = build(architecture, arguments, **bounds)
-    _put(model, artifact.header)
+    put_on_scaffold(model, artifact.header)
     return _fill(model, artifact).eval()
 
 
@@ -155,8 +89,8 @@ def load_into(model: nn.Module, path: Path | str) -> nn.Module:
     artifact = read(path)
     if any(isinstance(module, Frozen) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: pass a plain one.")
-    _compare(_twin_of(model), artifact)
-    _put(model, artifact.header)
+    compare(_twin_of(model), artifact)
+    put_on_scaffold(model, artifact.header)
     return _fill(model, artifact)
 
 
@@ -184,18 +118,6 @@ def deviation(model: nn.Module, artifact: Artifact) -> float | None:
     return difference / (largest or 1.0)
 
 
-def _check_matrix(matrix: MatrixRecord, stored: Tensor | None) -> None:
-    source = matrix.source
-    if matrix.dtype not in DTYPES:
-        raise damaged(f"W_seed of {matrix.name!r} has the dtype {matrix.dtype!r}")
-    if source is None and stored is None:
-        raise damaged(f"W_seed of {matrix.name!r} was given and is not stored")
-    if stored is not None and list(stored.shape) != matrix.shape:
-        raise damaged(f"W_seed of {matrix.name!r} has the shape {list(stored.shape)}, not {matrix.shape}")
-    if stored is not None and str(stored.dtype) != f"torch.{matrix.dtype}":
-        raise damaged(f"W_seed of {matrix.name!r} is {stored.dtype}, not {matrix.dtype}")
-
-
 def _bound(value: Any) -> None:  # noqa: ANN401  plain data, at any depth
     """Refuse whole numbers with which a builder could allocate without bound."""
     if isinstance(value, int) and abs(value) > LARGEST_ARGUMENT:
@@ -216,101 +138,6 @@ def _twin_of(model: nn.Module) -> nn.Module:
 def _on_meta(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-
-
-def _compare(twin: nn.Module, artifact: Artifact) -> None:
-    """Refuse a model, on the meta device, that is not the one of the artifact; it is wrapped afterwards."""
-    header = artifact.header
-    ours = {matrix.name for matrix in find_matrices(twin)}
-    vectors = _frozen_vectors(artifact)
-    _same_names({*header.adapt, *header.keep, *header.freeze} - vectors, ours, "matrix")
-    of_twin = projected_biases(twin) | {name for name, _ in twin.named_parameters(remove_duplicate=False)}
-    _refuse_lacking(vectors - of_twin - _own_norms(header), "vector")
-    _put(twin, header)
-    layers = scaffold_layers(twin)
-    for matrix in header.matrices:
-        layer = layers.get(matrix.name)
-        if layer is None:
-            raise ValueError(
-                f"The artifact has a scaffold layer {matrix.name!r}, and this model has none there."
-            )
-        _same_record(matrix, layer)
-    _same_names({matrix.name for matrix in header.matrices}, set(layers), "scaffold layer")
-    expected = state_names(twin)
-    found = artifact.state | {name: artifact.state[source] for name, source in header.tied.items()}
-    if len(found) != len(artifact.state) + len(header.tied):
-        raise damaged("a tensor is both stored and tied")
-    _same_names(set(found), set(expected), "tensor")
-    for name, tensor in expected.items():
-        if tensor.shape != found[name].shape:
-            raise ValueError(
-                f"Tensor {name!r} has the shape {tuple(found[name].shape)} in the artifact, and "
-                f"{tuple(tensor.shape)} in this model: it is another architecture."
-            )
-        if tensor.is_floating_point() != found[name].is_floating_point():
-            raise ValueError(
-                f"Tensor {name!r} is {found[name].dtype} in the artifact, and {tensor.dtype} here."
-            )
-
-
-def _frozen_vectors(artifact: Artifact) -> set[str]:
-    """The names in `freeze` that are vectors: their values are stored, those of a frozen matrix are drawn."""
-    stored = artifact.state.keys() | artifact.header.tied.keys()
-    return stored & set(artifact.header.freeze)
-
-
-def _own_norms(header: Header) -> set[str]:
-    """What `freeze` may name beyond the plain model: gain and shift of the option `layer_norm`.
-
-    Earlier versions let patterns match them. They are trained again, as the option says.
-    """
-    layers = [matrix.name for matrix in header.matrices if "layer_norm" in matrix.options]
-    return {dotted(layer, "norm", each) for layer in layers for each in ("weight", "bias")}
-
-
-def _same_names(theirs: set[str], ours: set[str], what: str) -> None:
-    _refuse_lacking(theirs - ours, what)
-    extra = sorted(ours - theirs)
-    if extra:
-        raise ValueError(
-            f"This model has {what} {extra[0]!r}, the artifact has not: it is another architecture."
-        )
-
-
-def _refuse_lacking(names: set[str], what: str) -> None:
-    if names:
-        raise ValueError(
-            f"This model lacks {what} {min(names)!r} of the artifact: it is another architecture."
-        )
-
-
-def _same_record(matrix: MatrixRecord, layer: Frozen) -> None:
-    record, adapter = layer.record(), getattr(layer, "adapter", None)
-    source = layer.source
-    ours = {
-        "stream": "" if source is None else source.name,
-        "shape": record.shape,
-        "stack": 1 if source is None else source.stack,
-        "place": "adapt" if isinstance(adapter, Scaffold) else "freeze",
-        "family": record.family,
-        "parameters": record.parameters,
-        "rank": 0 if adapter is None else adapter.rank,
-        "scale": record.scale,
-        "options": record.options,
-    }
-    for name, value in ours.items():
-        if getattr(matrix, name) != value:
-            raise ValueError(
-                f"Layer {matrix.name!r} has {name} {getattr(matrix, name)!r} in the artifact, and {value!r} "
-                "in this model: it is another architecture."
-            )
-
-
-def _put(model: nn.Module, header: Header) -> None:
-    """Wrap a model as the header says, without drawing."""
-    own = _own_norms(header) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    freeze = [name for name in header.freeze if name not in own]
-    wrap(model, header.to_scaffold(), drawn=False, keep=header.keep, freeze=freeze, compose=header.compose)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import nn
 
 from lottalora.scaffold.artifact.container import MAX_AXES
 from lottalora.scaffold.artifact.container import damaged
-from lottalora.scaffold.artifact.header import CompressedRecord
+from lottalora.scaffold.artifact.records import CompressedRecord
 
 GROUP = 32  # numbers with one scale
 LARGEST = {"int8": 127, "int4": 7}  # code

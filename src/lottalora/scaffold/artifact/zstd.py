@@ -13,8 +13,8 @@ from lottalora.scaffold.artifact.container import lay_out
 from lottalora.scaffold.artifact.container import read
 from lottalora.scaffold.artifact.container import tensors_in
 from lottalora.scaffold.artifact.container import to_bytes
-from lottalora.scaffold.artifact.header import FrameRecord
 from lottalora.scaffold.artifact.header import Header
+from lottalora.scaffold.artifact.records import FrameRecord
 
 FRAME = "zstandard"  # name of the tensor of bytes that holds the frame
 LEVEL = 19
