@@ -12,7 +12,8 @@ from lottalora.artifacts import runs as artifacts
 from lottalora.artifacts.weights import Kept
 from lottalora.build import build
 from lottalora.cli.main import main
-from lottalora.config import check
+from lottalora.config.check import check
+from lottalora.config.check_values import CHOICES
 from lottalora.config.identity import portable
 from lottalora.data.batches.batch import Sequences
 from lottalora.data.batches.batch import Texts
@@ -223,17 +224,17 @@ def test_tensors_are_counted_as_they_are_written(composed, tmp_path, precision):
 )
 def test_setting_that_an_artifact_cannot_have_is_refused(typed, words, said):
     with pytest.raises(ValueError, match=said):
-        check.check(typed("data=digits", *words), sweep=False)
+        check(typed("data=digits", *words), sweep=False)
 
 
 def test_missing_zstandard_is_named_before_training(typed, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(ValueError, match=r"pip install 'lottalora\[zstd\]'"):
-        check.check(typed("data=digits", "artifact=true", "save.zstandard=true"), sweep=False)
+        check(typed("data=digits", "artifact=true", "save.zstandard=true"), sweep=False)
 
 
 def test_precisions_of_a_run_are_those_of_save():
-    assert check.CHOICES["save.precision"] == PRECISIONS
+    assert CHOICES["save.precision"] == PRECISIONS
 
 
 def test_commands_read_an_artifact(finished, capsys, tmp_path):
