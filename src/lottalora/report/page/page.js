@@ -70,8 +70,8 @@ const heads = [...table.querySelectorAll("th[data-key]")];
 const keys = heads.map((head) => head.dataset.key);
 const WORDS = ["model", "size", "data", "mode", "init", "recipe", "options", "device", "digest", "metric", "state"];
 const scoreText = (run, score) => (score * run.shown[0]).toFixed(run.shown[1]);
-const entries = ({keys, rows}) => rows.map((values) =>
-  Object.fromEntries(keys.map((key, place) => [key, values[place]]).filter(([, value]) => value !== null)));
+const entries = ({keys, values, rows}) => rows.map((row) => Object.fromEntries(
+  keys.map((key, at) => [key, values[at] ? values[at][row[at]] : row[at]]).filter(([, value]) => value !== null)));
 const lines = entries(payload.lines);
 payload.runs = entries(payload.runs).map((run) => ({...lines[run.line], ...payload.made[run.made], ...run}));
 payload.runs.forEach((run) => {

@@ -62,9 +62,25 @@ def run_list(blocks: list[Block], results: Path, out: Path, lost: Collection[str
 
 
 def as_table(entries: list[dict]) -> dict:
-    """Dicts with their keys told once: {"keys": names, "rows": their values, None for one it lacks}."""
+    """Dicts with their keys, and values that many share, told once.
+
+    {"keys": names, "values": for each key a list of its values, or None where its column holds them itself,
+    "rows": of each dict the values, or their places in that list; None for one that it lacks}.
+    """
     keys = list(dict.fromkeys(key for each in entries for key in each))
-    return {"keys": keys, "rows": [[each.get(key) for key in keys] for each in entries]}
+    columns = [with_places([each.get(key) for each in entries]) for key in keys]
+    rows = [list(row) for row in zip(*(column for _, column in columns), strict=True)]
+    return {"keys": keys, "values": [values for values, _ in columns], "rows": rows}
+
+
+def with_places(column: list) -> tuple[list | None, list]:
+    """The values of a column, each once, and their places; None and the column where that is no shorter."""
+    texts = list(map(json.dumps, column))
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    told = [places[text] for text in texts]
+    if len("".join(texts)) <= len("".join(places)) + len("".join(map(str, told))):
+        return None, column
+    return [json.loads(text) for text in places], told
 
 
 def as_changes(configs: list[tuple[int, ...]]) -> list[list[int] | dict]:
