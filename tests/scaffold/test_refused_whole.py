@@ -97,6 +97,14 @@ def test_layer_with_a_bias_that_is_computed_is_refused_and_can_be_kept(layer, ch
     wrap(net, Scaffold(rank=2), keep=["1"])
 
 
+def test_bag_with_sparse_gradients_is_refused_and_can_be_kept_or_frozen():
+    net = nn.ModuleList([nn.Linear(8, 8), nn.EmbeddingBag(8, 8, mode="sum", sparse=True)])
+    refused(net, "1.weight is in an EmbeddingBag with sparse=True, .*: name it in keep=", compose=["*"])
+    wrap(copy.deepcopy(net), Scaffold(rank=2), keep=["1"])
+    wrap(net, Scaffold(rank=2), freeze=["1"], compose=["*"])
+    assert net[1](torch.tensor([[0, 1]])).shape == (1, 8)
+
+
 class Slots(nn.Linear):
     __slots__ = ("foo",)
 

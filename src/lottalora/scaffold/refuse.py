@@ -14,6 +14,7 @@ from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.kinds import calls_otherwise
 from lottalora.scaffold.local_rows import is_shared_out
 from lottalora.scaffold.matrices import Matrix
+from lottalora.scaffold.matrices import Owner
 from lottalora.scaffold.places import in_one_line
 from lottalora.scaffold.places import shown
 
@@ -47,11 +48,14 @@ def refuse_what_cannot_be(
 
     Raises:
         ValueError: a matrix that is not kept cannot be adapted or frozen, is empty or of another dtype, or
-            its layer has a tensor with a name of ours; there is no matrix, or every one is kept; a complex
-            one would have dropout or a normalisation; or DoRA would start from W = 0.
+            its layer has a tensor with a name of ours, or sparse gradients; there is no matrix, or every
+            one is kept; a complex one would have dropout or a normalisation; or DoRA would start from W = 0.
     """
     for matrix in matrices:
-        reason = None if place_of[matrix.name] == "keep" else _obstacle(matrix)
+        place = place_of[matrix.name]
+        reason = None if place == "keep" else _obstacle(matrix)
+        if place == "adapt" and any(map(_is_sparse_bag, matrix.owners)):
+            reason = "is in an EmbeddingBag with sparse=True, and a computed weight takes no sparse gradients"
         if reason:
             raise ValueError(f"{matrix.name} {reason}: name it in keep=.")
     left = [m for m in matrices if place_of[m.name] != "keep" and way_of[m.name] is None]
@@ -117,6 +121,10 @@ def _obstacle(matrix: Matrix) -> str | None:
         if taken and owner.kind is not None:
             return f"stands beside a tensor {min(taken)!r} of its layer, a name that a scaffold layer needs"
     return None
+
+
+def _is_sparse_bag(owner: Owner) -> bool:
+    return isinstance(owner.module, nn.EmbeddingBag) and owner.module.sparse
 
 
 def refuse_computed_biases(matrices: list[Matrix], place_of: dict[str, str]) -> None:
