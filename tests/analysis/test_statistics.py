@@ -171,6 +171,17 @@ def test_equivalence_counts_the_papers_own_spread_where_it_is_known():
     assert found.p > published_equivalence(RANK_8.values(), 0.968, 0.005).p
 
 
+def test_published_runs_that_spread_as_ours_are_those_of_a_prediction_interval():
+    ours = np.array(list(RANK_8.values()))
+    half = stats.t.ppf(0.975, len(ours) - 1) * ours.std(ddof=1) * np.sqrt(1 + 1 / len(ours))
+    found = published_equivalence(ours, ours.mean() + half, 0.005, n=1, exact=False)
+    assert found.difference_p == pytest.approx(0.05)
+    beyond = published_equivalence(ours, ours.mean() + half + 0.005, 0.005, n=1, exact=False)
+    assert beyond.p == pytest.approx(0.975)
+    many = published_equivalence(ours, 0.968, 0.005, n=10**9, exact=False)
+    assert many.p == pytest.approx(published_equivalence(ours, 0.968, 0.005).p, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("scores", "verdict"),
     [

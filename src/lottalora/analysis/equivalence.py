@@ -66,6 +66,8 @@ def published_equivalence(
     margin: float,
     std: float = math.nan,
     n: int | None = None,
+    *,
+    exact: bool = True,
 ) -> Equivalence:
     """TOST of our scores against a published mean.
 
@@ -77,24 +79,33 @@ def published_equivalence(
         margin: in the unit of the scores.
         std: the published deviation over seeds; NaN if not known.
         n: the published number of seeds; None if not known.
+        exact: whether a mean of n runs without a deviation is taken as exact; False takes these runs to
+            spread as ours do, with the degrees of freedom of ours.
     """
     values = finite(scores)
     p = difference_p = math.nan
     spread = len(values) >= FEWEST and np.ptp(values) > 0
     if spread and not math.isnan(margin):
         p = max(
-            published_p(values, mean - margin, std, n, "greater"),
-            published_p(values, mean + margin, std, n, "less"),
+            published_p(values, mean - margin, std, n, "greater", exact=exact),
+            published_p(values, mean + margin, std, n, "less", exact=exact),
         )
-        difference_p = published_p(values, mean, std, n, "two-sided")
+        difference_p = published_p(values, mean, std, n, "two-sided", exact=exact)
     ours = float(np.mean(values)) if len(values) else math.nan
     return Equivalence(len(values), ours - mean, margin, p, difference_p)
 
 
-def published_p(values: np.ndarray, mean: float, std: float, n: int | None, alternative: str) -> float:
-    """Return the p-value of a t-test against a published mean, with its deviation over n seeds if known."""
-    if math.isnan(std) or n is None or n < 2:
+def published_p(
+    values: np.ndarray, mean: float, std: float, n: int | None, alternative: str, *, exact: bool
+) -> float:
+    """The p-value of a t-test against a published mean; arguments as of `published_equivalence`."""
+    m, ours, spread = len(values), np.mean(values), np.std(values, ddof=1)
+    if n is not None and n > 1 and not math.isnan(std):
+        theirs = mean, std, n
+        found = stats.ttest_ind_from_stats(ours, spread, m, *theirs, equal_var=False, alternative=alternative)
+        return float(found.pvalue)
+    if exact or n is None:
         return float(stats.ttest_1samp(values, mean, alternative=alternative).pvalue)
-    ours = np.mean(values), np.std(values, ddof=1), len(values)
-    found = stats.ttest_ind_from_stats(*ours, mean, std, n, equal_var=False, alternative=alternative)
-    return float(found.pvalue)
+    t = (ours - mean) / (spread * math.sqrt(1 / m + 1 / n))
+    tails = {"greater": stats.t.sf(t, m - 1), "less": stats.t.cdf(t, m - 1)}
+    return float(tails.get(alternative, 2 * stats.t.sf(abs(t), m - 1)))

@@ -43,6 +43,14 @@ def evidence_counts(blocks: list[Block]) -> str:
 
 
 @fills
+def evidence_as_runs(blocks: list[Block]) -> str:
+    """The same of those that are tested, if the paper's runs are taken to spread as ours."""
+    found = evidence_of(blocks)
+    kinds = Counter(found.find(cell).as_runs for cell in cells())
+    return f"{kinds['agrees']} agree, {kinds['differs']} differ and {kinds['undecided']} are undecided"
+
+
+@fills
 def evidence_reasons(blocks: list[Block]) -> str:
     """Why cells differ: each reason, how many cells it covers, and a sentence."""
     found = evidence_of(blocks)
