@@ -84,7 +84,7 @@ def test_command_of_the_wheel_runs_and_sweeps_in_any_folder(lottalora, tmp_path)
 
 def test_command_of_the_wheel_plans_and_submits_the_sweeps_of_the_paper(lottalora):
     planned = json.loads(lottalora("plan", "sweeps=table14", "--json"))
-    assert planned["runs"] == planned["waiting"] == 30
+    assert planned["runs"] == planned["waiting"] == 32
     script = lottalora("submit", *RUN, "rank=1,2", "--dry-run")
     assert f"{sys.executable} -P -m lottalora run" in script
 
