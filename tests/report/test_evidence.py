@@ -26,6 +26,7 @@ from lottalora.report.over_families import FAMILIES
 from lottalora.report.over_families import MEAN
 from lottalora.report.over_families import SPREAD
 from lottalora.report.over_families import SWEEPS
+from lottalora.report.over_families import families_of
 from lottalora.report.paper_cells import cells
 from lottalora.report.reasons import reason_of
 from lottalora.sweeps.cells import Composer
@@ -112,6 +113,16 @@ def test_the_whole_recipe_in_another_precision_counts_says_so_and_yields_to_floa
     assert find(asked, scaffolds(0.965, **shorter)).kind == "other"
     named = mixed | {"recipe": "fast"}
     assert find(asked, scaffolds(0.965, **named)).kind == "other"
+
+
+def test_precision_is_named_over_sizes_and_mixed_with_no_family():
+    mixed = {"recipe": "modified", "changed": {"steps.precision": "bf16-mixed"}, "device": "cpu, bf16-mixed"}
+    mixed |= {"config": {"recipe": {"name": "paper"}}}
+    sizes = [make_row(size="tiny", **mixed), make_row(size="small"), make_row(size="medium")]
+    assert find(cell("2", "no_scaffold", 8, "all"), sizes).ours == (
+        "96.30 (over sizes, n = 1 each), bf16-mixed"
+    )
+    assert not families_of(blocks_of(scaffolds(0.96, init="normal", **mixed))).scores
 
 
 def test_a_run_that_diverged_is_named_beside_those_that_are_tested():

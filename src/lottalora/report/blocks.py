@@ -11,6 +11,7 @@ from lottalora.analysis.paper import PaperNumber
 from lottalora.analysis.statistics import Interval
 from lottalora.analysis.statistics import finite
 from lottalora.analysis.statistics import interval
+from lottalora.report.grouping import PRECISION
 from lottalora.report.words import adapter_words
 from lottalora.report.words import changes_words
 from lottalora.report.words import options_words
@@ -134,8 +135,8 @@ class Block:
     @property
     def recipe_text(self) -> str:
         changes = changes_words(self.changed)
-        if self.precision and "steps.precision" not in self.changed:
-            precision = setting_words("steps.precision", self.precision)
+        if self.precision and PRECISION not in self.changed:
+            precision = setting_words(PRECISION, self.precision)
             changes = ", ".join(part for part in (changes, precision) if part)
         return f"recipe {self.recipe}" + (f": {changes}" if changes else "")
 

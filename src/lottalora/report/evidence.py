@@ -139,7 +139,8 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
     if not sample:
         return Finding("–", f"no seed is common to all sizes; more by `{cell.typed}`", "part")
     lost = lost_text(sum(line.scores.diverged for line in found))
-    text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each{lost})"
+    precisions = "".join(dict.fromkeys(map(precision_text, found)))
+    text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each{lost}){precisions}"
     return Finding(text, *verdict(sample, cell, metric))
 
 

@@ -50,7 +50,7 @@ def families_of(blocks: Sequence[Block]) -> Families:
     for block in blocks:
         for line in block.lines:
             plain = not line.options and not line.adapter
-            if block.own and plain and keeps_recipe(line.runs[0]):
+            if block.own and plain and not block.changed and keeps_recipe(line.runs[0]):
                 rank = None if line.condition == STARTED else line.rank
                 found[block.model, block.size, line.condition, rank, line.init] = scores_by_seed(line)
     return Families(found)

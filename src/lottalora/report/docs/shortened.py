@@ -8,6 +8,7 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
+from lottalora.report.grouping import PRECISION
 from lottalora.report.scores import scores_of
 from lottalora.report.words import changes_words
 
@@ -56,11 +57,11 @@ def recipe_text(block: Block, blocks: Iterable[Block]) -> str:
         return each.model, each.data, each.size, each.recipe, each.metric.of_part
 
     def settings(each: Block) -> dict[str, object]:
-        return {"steps.precision": each.precision or "float32"} | each.changed
+        return {PRECISION: each.precision or "float32"} | each.changed
 
     twins = [settings(each) for each in blocks if name(each) == name(block)]
     if block.recipe == "modified":  # a name that says nothing; without a change it would be the paper's
-        twins.append({"steps.precision": "float32"})
+        twins.append({PRECISION: "float32"})
     own = {
         key: value for key, value in settings(block).items() if any(twin.get(key) != value for twin in twins)
     }
