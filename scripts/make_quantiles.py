@@ -1,9 +1,9 @@
-"""Write src/lottalora/scaffold/quantiles.safetensors: the quantile tables from which every scaffold is drawn.
+"""Write scaffold/families/quantiles.safetensors: the quantile tables from which every scaffold is drawn.
 
 T[k] = float32(F⁻¹((k + ½) / 65,536)) for k = 0 … 65,535, with F the standard form of each distribution. The
 file is shipped rather than computed at import, because the tails of libm's functions differ between
 platforms. Symmetric tables are stored as their upper half. Run once; the SHA-256 printed here stands in
-lottalora/scaffold/quantiles.py, which refuses any other file.
+lottalora/scaffold/families/quantiles.py, which refuses any other file.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from scipy import stats
 
-PATH = Path(__file__).parents[1] / "src/lottalora/scaffold/quantiles.safetensors"
+PATH = Path(__file__).parents[1] / "src/lottalora/scaffold/families/quantiles.safetensors"
 u = (np.arange(65_536) + 0.5) / 65_536
 upper = u[32_768:]
 

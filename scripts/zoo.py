@@ -22,7 +22,7 @@ from torch import nn
 from lottalora.scaffold import LottaWeight
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
 
 COLUMNS = ("zoo", "name", "built", "wrapped", "matrices", "composed", "kept", "left", "error")
 Build = Callable[[], nn.Module]

@@ -21,7 +21,7 @@ from lottalora.scaffold import set_fused
 from lottalora.scaffold import share_ranks
 from lottalora.scaffold import wrap
 from lottalora.scaffold.adapter import LEARNED
-from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 
 def set_up_torch(trainer: DictConfig, *, seed: int) -> None:

@@ -34,7 +34,7 @@ from lottalora.results.rows import write
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold.artifact.precision import PRECISIONS
 from lottalora.scaffold.artifact.precision import in_precision
-from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 

@@ -120,3 +120,14 @@ def test_additions_apply_as_diffs_and_train(tmp_path):
     assert ran.returncode == 0, ran.stderr
     rows = [json.loads(path.read_text()) for path in tmp_path.glob("results/rows/**/*.json")]
     assert [(row["model"], row["data"], row["init"]) for row in rows] == [("convnet", "stripes", "logistic")]
+
+
+@pytest.mark.parametrize("package", ["lottalora", "lottalora/scaffold"])
+def test_map_in_contributing_names_every_room(package):
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where things are")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_]+(?:/|\.py))`", text))
+    rooms = {
+        f"{path.name}/" for path in (ROOT / "src" / package).iterdir() if (path / "__init__.py").exists()
+    }
+    files = {path.name for path in (ROOT / "src" / package).glob("[a-z]*.py")}
+    assert rooms | files <= named

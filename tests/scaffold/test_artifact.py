@@ -13,7 +13,6 @@ from lottalora import scaffold
 from lottalora.scaffold import FAMILIES
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import deviation
-from lottalora.scaffold import frozen
 from lottalora.scaffold import load
 from lottalora.scaffold import load_into
 from lottalora.scaffold import merge
@@ -28,7 +27,8 @@ from lottalora.scaffold import wrap
 from lottalora.scaffold.artifact import architectures
 from lottalora.scaffold.artifact.container import from_bytes
 from lottalora.scaffold.artifact.container import to_bytes
-from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.layers import drawn
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 
 class Net(nn.Module):
@@ -536,11 +536,11 @@ def test_model_with_a_start_is_never_built_off_the_meta_device(monkeypatch, tmp_
 
 def count_draws(monkeypatch):
     """The shapes of all weights that are drawn from here on."""
-    shapes, fill = [], frozen.fill
+    shapes, fill = [], drawn.fill
 
     def counted(W_seed, source):
         shapes.append(tuple(W_seed.shape))
         fill(W_seed, source)
 
-    monkeypatch.setattr(frozen, "fill", counted)
+    monkeypatch.setattr(drawn, "fill", counted)
     return shapes

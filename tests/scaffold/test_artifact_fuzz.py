@@ -20,9 +20,9 @@ from lottalora.scaffold import save
 from lottalora.scaffold import wrap
 from lottalora.scaffold.artifact import architectures
 from lottalora.scaffold.artifact.container import BLANK
-from lottalora.scaffold.artifact.saving import state_names
-from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.identity import bits
+from lottalora.scaffold.artifact.state import state_names
+from lottalora.scaffold.layers.identity import bits
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 FILES = 10_000
 SLOWEST = 2.0  # seconds of processor time for one file

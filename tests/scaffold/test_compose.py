@@ -20,8 +20,8 @@ from lottalora.scaffold import set_backbone_seed
 from lottalora.scaffold import verify
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
-from lottalora.scaffold.compose import composed_weights
-from lottalora.scaffold.composed_weight import Layout
+from lottalora.scaffold.layers.compose import composed_weights
+from lottalora.scaffold.layers.composed_weight import Layout
 
 SCAFFOLD = Scaffold(rank=2, seed=3, B_init="kaiming")
 

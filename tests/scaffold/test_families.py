@@ -8,11 +8,13 @@ from scipy import integrate
 from scipy import stats
 
 from lottalora.scaffold import FAMILIES
+from lottalora.scaffold import Distribution
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import Source
 from lottalora.scaffold import draw
-from lottalora.scaffold import families
 from lottalora.scaffold import family
+from lottalora.scaffold.families.family import find_family
+from lottalora.scaffold.families.quantiles import quantiles
 
 SHAPE = (1024, 1024)
 FAN_IN = 1 / 32  # 1/√1024
@@ -177,7 +179,7 @@ def test_parameters_reach_the_family():
 
 def test_unknown_family_is_refused_with_the_nearest_names_first():
     with pytest.raises(ValueError, match="Unknown init family 'kaming_normal'. Known: kaiming_normal"):
-        families.find_family("kaming_normal")
+        find_family("kaming_normal")
 
 
 def test_unknown_parameter_is_refused_with_the_known_ones():
@@ -238,7 +240,7 @@ def test_rate_that_is_not_positive_is_refused(rate):
 
 def test_second_family_of_one_name_is_refused():
     def normal(shape):
-        return families.Distribution(families.quantiles("normal"))
+        return Distribution(quantiles("normal"))
 
     with pytest.raises(ValueError, match="'normal' is registered already"):
         family()(normal)

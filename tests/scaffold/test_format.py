@@ -15,7 +15,7 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import save
 from lottalora.scaffold import wrap
 
-TABLES = Path(__file__).parents[2] / "src/lottalora/scaffold/quantiles.safetensors"
+TABLES = Path(__file__).parents[2] / "src/lottalora/scaffold/families/quantiles.safetensors"
 KINDS = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I8": "i1", "U8": "u1"}
 
 

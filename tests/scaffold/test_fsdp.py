@@ -26,7 +26,7 @@ from lottalora.scaffold import save
 from lottalora.scaffold import unmerge
 from lottalora.scaffold import verify
 from lottalora.scaffold import wrap
-from lottalora.scaffold.path import MODES
+from lottalora.scaffold.layers.path import MODES
 from tests.suite.processes import joined_results
 
 X = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))

@@ -13,17 +13,17 @@ from lottalora.scaffold import Adapter
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import Source
-from lottalora.scaffold import fused
 from lottalora.scaffold import fused_as
-from lottalora.scaffold import path
 from lottalora.scaffold import paths_taken
 from lottalora.scaffold import set_fused
 from lottalora.scaffold import wrap
-from lottalora.scaffold.blocks import blocks_of
-from lottalora.scaffold.cost import Form
-from lottalora.scaffold.dropout import draw_masks
-from lottalora.scaffold.dropout import joined
-from lottalora.scaffold.dropout import zero_some_
+from lottalora.scaffold.fused import linear as fused
+from lottalora.scaffold.fused.blocks import blocks_of
+from lottalora.scaffold.fused.cost import Form
+from lottalora.scaffold.fused.dropout import draw_masks
+from lottalora.scaffold.fused.dropout import joined
+from lottalora.scaffold.fused.dropout import zero_some_
+from lottalora.scaffold.layers import path
 
 DOUBLE = torch.float64
 FAST = (Form.ADD, Form.ACCUMULATE, Form.COMPOSE, Form.MERGE)
@@ -309,8 +309,8 @@ def test_each_size_takes_the_form_that_is_cheapest_for_it():
 def test_rows_in_blocks_give_what_all_of_them_give(form, probability, bias, monkeypatch):
     if probability and form is not Form.ACCUMULATE:
         pytest.skip("only accumulating has dropout")
-    monkeypatch.setattr("lottalora.scaffold.blocks.FEWEST", 600)
-    monkeypatch.setattr("lottalora.scaffold.blocks.VALUES", 1)
+    monkeypatch.setattr("lottalora.scaffold.fused.blocks.FEWEST", 600)
+    monkeypatch.setattr("lottalora.scaffold.fused.blocks.VALUES", 1)
     made = parts(0.7, rows=(13, 100), columns=16, bias=bias)  # 1,300 rows: two blocks and a bit
     assert len(blocks_of(made["x"].flatten(0, 1), 3)) == 3
     torch.manual_seed(7)

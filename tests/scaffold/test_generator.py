@@ -12,8 +12,8 @@ import torch
 from lottalora.scaffold import FAMILIES
 from lottalora.scaffold import Source
 from lottalora.scaffold import draw
-from lottalora.scaffold import prng
-from lottalora.scaffold.quantiles import quantiles
+from lottalora.scaffold.drawing import prng
+from lottalora.scaffold.families.quantiles import quantiles
 
 EXACT = sorted(name for name, family in FAMILIES.items() if family.exact)
 
@@ -214,7 +214,7 @@ def test_normal_table_has_the_moments_of_the_normal():
 
 
 def test_another_table_file_is_refused(tmp_path, monkeypatch):
-    from lottalora.scaffold import quantiles as module
+    from lottalora.scaffold.families import quantiles as module
 
     other = tmp_path / "quantiles.safetensors"
     other.write_bytes(module.PATH.read_bytes()[:-1] + b"\0")
@@ -228,6 +228,6 @@ def test_another_table_file_is_refused(tmp_path, monkeypatch):
 def test_threads_draw_the_bits_that_one_thread_draws(monkeypatch):
     source = Source(7, "layer", (301, 97))
     one = draw(source), draw(source, (3, 250))
-    monkeypatch.setattr(sys.modules["lottalora.scaffold.draw"], "MANY", 1)
-    monkeypatch.setattr(sys.modules["lottalora.scaffold.draw"], "_threads", lambda: 3)
+    monkeypatch.setattr("lottalora.scaffold.drawing.draw.MANY", 1)
+    monkeypatch.setattr("lottalora.scaffold.drawing.draw._threads", lambda: 3)
     assert torch.equal(draw(source), one[0]) and torch.equal(draw(source, (3, 250)), one[1])

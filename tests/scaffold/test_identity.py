@@ -24,7 +24,7 @@ from lottalora.scaffold import set_backbone_seed
 from lottalora.scaffold import verify
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
-from lottalora.scaffold.identity import sketch
+from lottalora.scaffold.layers.identity import sketch
 
 X = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
 
@@ -592,7 +592,7 @@ def test_state_is_the_same_from_every_dtype_and_inside_without_scaffold():
 
 
 def test_wrap_makes_no_fingerprint_and_the_state_makes_each_once(monkeypatch):
-    from lottalora.scaffold import w_seed
+    from lottalora.scaffold.layers import w_seed
 
     made = []
     original = w_seed.fingerprint_of

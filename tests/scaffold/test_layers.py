@@ -11,7 +11,7 @@ from lottalora.scaffold import LottaConv2d
 from lottalora.scaffold import LottaConv3d
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Source
-from lottalora.scaffold import convolution as convolutions
+from lottalora.scaffold.layers import convolution as convolutions
 
 DOUBLE = torch.float64
 SOURCE = Source(0, "layer", (4, 3))

@@ -22,7 +22,7 @@ from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.precision import decode
 from lottalora.scaffold.artifact.precision import encode
 from lottalora.scaffold.artifact.records import CompressedRecord
-from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 REDUCED = PRECISIONS[1:]
 TOKENS = torch.arange(12).view(2, 6) % 11

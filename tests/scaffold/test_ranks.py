@@ -11,9 +11,9 @@ from lottalora.scaffold import load_into
 from lottalora.scaffold import save
 from lottalora.scaffold import share_ranks
 from lottalora.scaffold import wrap
-from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.ranks import fitted
-from lottalora.scaffold.ranks import spectral_norm
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.ranks import fitted
+from lottalora.scaffold.whole_model.ranks import spectral_norm
 
 SHAPES = [(512, 784), (256, 512), (128, 256), (64, 128)]  # of the MNIST MLP, medium
 COSTS, LARGEST = [sum(shape) for shape in SHAPES], [min(shape) for shape in SHAPES]

@@ -11,7 +11,7 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import regenerated
 from lottalora.scaffold import verify
 from lottalora.scaffold import wrap
-from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 
 def wrapped(family="normal", **options):

@@ -13,7 +13,7 @@ from lottalora.scaffold import Adapter
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
-from lottalora.scaffold.lazy_weight import LazyWeight
+from lottalora.scaffold.layers.lazy_weight import LazyWeight
 
 
 def wrapped(net, **options):

@@ -14,7 +14,7 @@ from lottalora.scaffold import resample
 from lottalora.scaffold import scaffolds_per_row
 from lottalora.scaffold import unmerge
 from lottalora.scaffold import wrap
-from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 ROWS = ("c", "a", "a", "b")
 

@@ -18,15 +18,15 @@ from lottalora.scaffold import Scaffold
 from lottalora.scaffold import fused_as
 from lottalora.scaffold import merge
 from lottalora.scaffold import paths_taken
-from lottalora.scaffold import stack
 from lottalora.scaffold import unmerge
 from lottalora.scaffold import wrap
-from lottalora.scaffold.cost import Form
-from lottalora.scaffold.cost import cheapest_stack
-from lottalora.scaffold.scope import scope
-from lottalora.scaffold.stack import How
-from lottalora.scaffold.stack import Parts
-from lottalora.scaffold.stack import Stacked
+from lottalora.scaffold.fused.cost import Form
+from lottalora.scaffold.fused.cost import cheapest_stack
+from lottalora.scaffold.layers import stack
+from lottalora.scaffold.layers.scope import scope
+from lottalora.scaffold.layers.stack import How
+from lottalora.scaffold.layers.stack import Parts
+from lottalora.scaffold.layers.stack import Stacked
 
 DOUBLE = torch.float64
 FORMS = (Form.ACCUMULATE, Form.MERGE)

@@ -29,7 +29,7 @@ from lottalora.scaffold import read
 from lottalora.scaffold import save
 from lottalora.scaffold import verify
 from lottalora.scaffold.artifact.precision import PRECISIONS
-from lottalora.scaffold.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 from tests import commands
 
 ROOT = Path(__file__).parents[2]

@@ -94,7 +94,7 @@ def test_browser_draws_the_same_bits(opened):
     net, page, browser = opened
     assert browser.run("lottalora.then((l) => l.good)")
     hashes = browser.run("lottalora.then((l) => l.hashes)")
-    from lottalora.scaffold.backbone import scaffold_layers
+    from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
     assert hashes == {name: layer.fingerprint() for name, layer in scaffold_layers(net).items()}
     assert len(hashes) == 4

@@ -14,7 +14,7 @@ from lottalora.models.cfc import CfC
 from lottalora.results import rows
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
 from lottalora.tasks.binary import Binary
 
 FULL = {"0.125x": 2_210, "0.25x": 7_106, "0.5x": 24_962, "1x": 92_930}

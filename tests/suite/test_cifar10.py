@@ -19,7 +19,7 @@ from lottalora.data.cifar10 import FILES
 from lottalora.data.sources import files
 from lottalora.models.resnet import Block
 from lottalora.models.resnet import ResNet
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
 from lottalora.tasks.classification import Classification
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit

@@ -23,7 +23,7 @@ from lottalora.models.linear_cross_entropy import linear_cross_entropy
 from lottalora.results import rows
 from lottalora.scaffold import draw
 from lottalora.scaffold import resample
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
 from lottalora.sweeps.cells import cells_of_overrides
 from lottalora.tasks.language import Language
 from lottalora.tasks.schedules import PerStep

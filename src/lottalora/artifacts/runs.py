@@ -22,7 +22,7 @@ from lottalora.scaffold import save
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.artifact.precision import bytes_in
 from lottalora.scaffold.artifact.precision import compressible
-from lottalora.scaffold.artifact.saving import state_names
+from lottalora.scaffold.artifact.state import state_names
 
 TARGETS = {  # name of the architecture → what builds it; a file names the first, never the second
     "cfc": "lottalora.models.cfc.CfC",

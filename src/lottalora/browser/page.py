@@ -13,7 +13,7 @@ from lottalora.scaffold import Artifact
 from lottalora.scaffold import read
 from lottalora.scaffold.artifact.records import MatrixRecord
 from lottalora.scaffold.artifact.zstd import without_frame
-from lottalora.scaffold.families import distribution_of
+from lottalora.scaffold.families.family import distribution_of
 
 DIGITS = {  # data set → mean and deviation of its pixels from 0 to 1, and the box that its digits fill
     "mnist": {"mean": 0.1307, "std": 0.3081, "box": 20, "by": "mass"},

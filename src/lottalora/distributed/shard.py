@@ -30,7 +30,7 @@ from lottalora.data.splits import Splits
 from lottalora.distributed.collectives import all_gather
 from lottalora.distributed.collectives import process_rank
 from lottalora.distributed.collectives import world_size
-from lottalora.scaffold.shards import shard
+from lottalora.scaffold.whole_model.shards import shard
 from lottalora.tasks.base import Step
 from lottalora.tasks.base import Task
 

@@ -5,8 +5,6 @@ r"""Frozen random weights with trained low-rank adapters, for any PyTorch model.
 Source: "A Little Rank Goes a Long Way", arXiv 2604.08749, https://arxiv.org/abs/2604.08749
 """
 
-from lottalora.scaffold.account import Account
-from lottalora.scaffold.account import Entry
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import ARCHITECTURES
@@ -17,39 +15,41 @@ from lottalora.scaffold.artifact.loading import load_into
 from lottalora.scaffold.artifact.reading import Artifact
 from lottalora.scaffold.artifact.reading import read
 from lottalora.scaffold.artifact.saving import save
-from lottalora.scaffold.attention import SplitAttention
-from lottalora.scaffold.backbone import beta_values
-from lottalora.scaffold.backbone import resample
-from lottalora.scaffold.backbone import set_backbone_seed
-from lottalora.scaffold.backbone import verify
-from lottalora.scaffold.composed_weight import LottaWeight
-from lottalora.scaffold.convolution import LottaConv1d
-from lottalora.scaffold.convolution import LottaConv2d
-from lottalora.scaffold.convolution import LottaConv3d
-from lottalora.scaffold.draw import Source
-from lottalora.scaffold.draw import draw
-from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.families import FAMILIES
-from lottalora.scaffold.families import Distribution
-from lottalora.scaffold.families import Family
-from lottalora.scaffold.families import family
-from lottalora.scaffold.fsdp import prepare_for_fsdp
-from lottalora.scaffold.kinds import register_layer
-from lottalora.scaffold.linear import LottaLinear
-from lottalora.scaffold.materialize import materialize
-from lottalora.scaffold.merge import merge
-from lottalora.scaffold.merged import Merged
-from lottalora.scaffold.path import fused_as
-from lottalora.scaffold.path import paths_taken
-from lottalora.scaffold.path import set_fused
-from lottalora.scaffold.ranks import share_ranks
-from lottalora.scaffold.regenerate import regenerated
-from lottalora.scaffold.removal import without_scaffold
-from lottalora.scaffold.scaffolds_per_row import scaffolds_per_row
-from lottalora.scaffold.several import Adapters
-from lottalora.scaffold.shards import shard
-from lottalora.scaffold.unmerge import unmerge
-from lottalora.scaffold.wrap import wrap
+from lottalora.scaffold.drawing.draw import Source
+from lottalora.scaffold.drawing.draw import draw
+from lottalora.scaffold.families.family import FAMILIES
+from lottalora.scaffold.families.family import Distribution
+from lottalora.scaffold.families.family import Family
+from lottalora.scaffold.families.family import family
+from lottalora.scaffold.layers.attention import SplitAttention
+from lottalora.scaffold.layers.composed_weight import LottaWeight
+from lottalora.scaffold.layers.convolution import LottaConv1d
+from lottalora.scaffold.layers.convolution import LottaConv2d
+from lottalora.scaffold.layers.convolution import LottaConv3d
+from lottalora.scaffold.layers.embedding import FrozenEmbedding
+from lottalora.scaffold.layers.kinds import register_layer
+from lottalora.scaffold.layers.linear import LottaLinear
+from lottalora.scaffold.layers.path import fused_as
+from lottalora.scaffold.layers.path import paths_taken
+from lottalora.scaffold.layers.path import set_fused
+from lottalora.scaffold.merging.merge import merge
+from lottalora.scaffold.merging.merged import Merged
+from lottalora.scaffold.merging.unmerge import unmerge
+from lottalora.scaffold.whole_model.backbone import beta_values
+from lottalora.scaffold.whole_model.backbone import resample
+from lottalora.scaffold.whole_model.backbone import set_backbone_seed
+from lottalora.scaffold.whole_model.backbone import verify
+from lottalora.scaffold.whole_model.fsdp import prepare_for_fsdp
+from lottalora.scaffold.whole_model.materialize import materialize
+from lottalora.scaffold.whole_model.ranks import share_ranks
+from lottalora.scaffold.whole_model.regenerate import regenerated
+from lottalora.scaffold.whole_model.removal import without_scaffold
+from lottalora.scaffold.whole_model.scaffolds_per_row import scaffolds_per_row
+from lottalora.scaffold.whole_model.several import Adapters
+from lottalora.scaffold.whole_model.shards import shard
+from lottalora.scaffold.wrapping.account import Account
+from lottalora.scaffold.wrapping.account import Entry
+from lottalora.scaffold.wrapping.wrap import wrap
 
 __all__ = [
     "ARCHITECTURES",

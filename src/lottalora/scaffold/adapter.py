@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from lottalora.scaffold.families import Parameter
-from lottalora.scaffold.families import distribution_of
-from lottalora.scaffold.seeds import check_seed
+from lottalora.scaffold.drawing.seeds import check_seed
+from lottalora.scaffold.families.family import Parameter
+from lottalora.scaffold.families.family import distribution_of
 
 LEARNED = "learned"
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}

@@ -13,7 +13,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 from torch.optim import Optimizer
 
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
 
 # Name of the choice → (what it keeps out of decay, in words; whether a parameter is kept out).
 EXEMPT: dict[str, tuple[str, Callable[[nn.Parameter, set[int]], bool]]] = {

@@ -13,7 +13,7 @@ from lottalora.distributed.collectives import all_gather
 from lottalora.results.schema import BETA
 from lottalora.results.schema import HISTORY
 from lottalora.results.schema import POINTS
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
 from lottalora.tasks.base import Task
 from lottalora.training.best_epoch import Best
 

@@ -16,8 +16,8 @@ from lottalora.artifacts.export import state_dict
 from lottalora.artifacts.export.model import Model
 from lottalora.scaffold import LottaWeight
 from lottalora.scaffold import merge
-from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 BASE = "base"
 STATE = "model.safetensors"

@@ -40,7 +40,7 @@ from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.precision import encode
 from lottalora.scaffold.artifact.precision import in_precision
 from lottalora.scaffold.artifact.saving import save as save_artifact
-from lottalora.scaffold.frozen import Frozen
+from lottalora.scaffold.layers.frozen import Frozen
 
 HEADINGS = [*ARM, "seed", "precision", "file, bytes", "tensors alone", "score"]
 NOTES = [

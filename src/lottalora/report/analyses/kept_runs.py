@@ -14,8 +14,8 @@ from lottalora.artifacts.weights import Kept
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.results.rows import Row
-from lottalora.scaffold.kinds import kind_of
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.kinds import kind_of
+from lottalora.scaffold.layers.layer import LottaLayer
 
 COMMAND = "python run.py -m sweeps=weights paths.results=kept"
 EXAMPLES = 1000  # of the test part, for activations

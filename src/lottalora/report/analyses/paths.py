@@ -26,7 +26,7 @@ from lottalora.report.names import plain_name
 from lottalora.report.pictures.layers import layer_pictures
 from lottalora.report.pictures.picture import Picture
 from lottalora.results.rows import Row
-from lottalora.scaffold.linear import LottaLinear
+from lottalora.scaffold.layers.linear import LottaLinear
 
 HEADINGS = [*ARM, "seed", "layer", "β", "‖β W_seed x‖ / ‖s B A x‖", "frozen share", "score", "with β = 0"]
 NOTES = [

@@ -26,7 +26,7 @@ from lottalora.report.analyses.kept_runs import score_again
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.results.rows import Row
-from lottalora.scaffold.layer import LottaLayer
+from lottalora.scaffold.layers.layer import LottaLayer
 
 RANKS = (1, 2, 4, 8, 16, 32)  # of truncations
 Made = tuple[Table, list[dict]]  # a table and its numbers

@@ -15,7 +15,7 @@ from lottalora.report.over_families import family_means
 from lottalora.report.over_families import over_families as of_families
 from lottalora.report.paper_cells import MNIST_SIZES
 from lottalora.report.score_text import line_text
-from lottalora.scaffold.families import SCALINGS
+from lottalora.scaffold.families.family import SCALINGS
 
 
 @fills

@@ -7,13 +7,13 @@ from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.reading import Artifact
 from lottalora.scaffold.artifact.records import MatrixRecord
-from lottalora.scaffold.artifact.saving import state_names
-from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.matrices import dotted
-from lottalora.scaffold.matrices import find_matrices
-from lottalora.scaffold.matrices import projected_biases
-from lottalora.scaffold.wrap import wrap
+from lottalora.scaffold.artifact.state import state_names
+from lottalora.scaffold.layers.frozen import Frozen
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
+from lottalora.scaffold.wrapping.matrices import dotted
+from lottalora.scaffold.wrapping.matrices import find_matrices
+from lottalora.scaffold.wrapping.matrices import projected_biases
+from lottalora.scaffold.wrapping.wrap import wrap
 
 
 def compare(twin: nn.Module, artifact: Artifact) -> None:

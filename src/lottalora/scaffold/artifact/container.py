@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottalora.scaffold.places import in_one_line
+from lottalora.scaffold.wrapping.places import in_one_line
 
 MAX_HEADER = 16 * 2**20  # bytes
 MAX_AXES = 8

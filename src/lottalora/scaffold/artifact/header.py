@@ -20,9 +20,9 @@ from lottalora.scaffold.artifact.records import CompressedRecord
 from lottalora.scaffold.artifact.records import FrameRecord
 from lottalora.scaffold.artifact.records import MatrixRecord
 from lottalora.scaffold.artifact.records import to_seed
-from lottalora.scaffold.families import FAMILIES
-from lottalora.scaffold.prng import VERSION
-from lottalora.scaffold.quantiles import SHA256
+from lottalora.scaffold.drawing.prng import VERSION
+from lottalora.scaffold.families.family import FAMILIES
+from lottalora.scaffold.families.quantiles import SHA256
 
 FORMAT = 1
 

@@ -20,15 +20,15 @@ from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.reading import Artifact
 from lottalora.scaffold.artifact.reading import read
 from lottalora.scaffold.artifact.records import MatrixRecord
-from lottalora.scaffold.artifact.saving import buffers_left_out
-from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.identity import Fingerprint
-from lottalora.scaffold.identity import agree
-from lottalora.scaffold.marks import is_untouched
-from lottalora.scaffold.materialize import materialize
-from lottalora.scaffold.matrices import dotted
-from lottalora.scaffold.places import in_one_line
+from lottalora.scaffold.artifact.state import buffers_left_out
+from lottalora.scaffold.drawing.marks import is_untouched
+from lottalora.scaffold.layers.frozen import Frozen
+from lottalora.scaffold.layers.identity import Fingerprint
+from lottalora.scaffold.layers.identity import agree
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.materialize import materialize
+from lottalora.scaffold.wrapping.matrices import dotted
+from lottalora.scaffold.wrapping.places import in_one_line
 
 LIMIT = 2**31  # numbers of all parameters together
 LARGEST_ARGUMENT = 2**24  # of a whole number among an architecture's arguments

@@ -13,8 +13,8 @@ from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.precision import SCALE
 from lottalora.scaffold.artifact.precision import decode
 from lottalora.scaffold.artifact.records import MatrixRecord
-from lottalora.scaffold.artifact.saving import PROBE
-from lottalora.scaffold.artifact.saving import W_SEED
+from lottalora.scaffold.artifact.state import PROBE
+from lottalora.scaffold.artifact.state import W_SEED
 from lottalora.scaffold.artifact.zstd import decompress
 
 

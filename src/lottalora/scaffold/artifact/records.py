@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.plain_types import Plain
-from lottalora.scaffold.draw import Source
-from lottalora.scaffold.seeds import LARGEST
+from lottalora.scaffold.drawing.draw import Source
+from lottalora.scaffold.drawing.seeds import LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)

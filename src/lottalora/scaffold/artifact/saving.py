@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from lottalora.scaffold.adapter import DTYPES
 from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import find_architecture
@@ -22,30 +21,27 @@ from lottalora.scaffold.artifact.container import write
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.header import settings_of
 from lottalora.scaffold.artifact.plain_types import is_a
-from lottalora.scaffold.artifact.precision import SCALE
 from lottalora.scaffold.artifact.precision import check_precision
 from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.precision import encode
 from lottalora.scaffold.artifact.precision import holding
 from lottalora.scaffold.artifact.records import CompressedRecord
 from lottalora.scaffold.artifact.records import MatrixRecord
+from lottalora.scaffold.artifact.savable import refuse_a_part
+from lottalora.scaffold.artifact.savable import refuse_what_cannot_be_saved
+from lottalora.scaffold.artifact.savable import wrapping_of
+from lottalora.scaffold.artifact.state import PROBE
+from lottalora.scaffold.artifact.state import W_SEED
+from lottalora.scaffold.artifact.state import dtype_name
+from lottalora.scaffold.artifact.state import dtypes_left_out
+from lottalora.scaffold.artifact.state import tensors_and_ties
 from lottalora.scaffold.artifact.zstd import compress
-from lottalora.scaffold.backbone import beta_values
-from lottalora.scaffold.backbone import scaffold_layers
-from lottalora.scaffold.backbone import verify
-from lottalora.scaffold.compose import composed_weights
-from lottalora.scaffold.dense import TRAINED
-from lottalora.scaffold.embedding import FrozenEmbedding
-from lottalora.scaffold.families import FAMILIES
-from lottalora.scaffold.frozen import Frozen
-from lottalora.scaffold.layer import LottaLayer
-from lottalora.scaffold.matrices import dotted
-from lottalora.scaffold.reparametrization import reparametrized
-from lottalora.scaffold.wrapping import Wrapping
+from lottalora.scaffold.families.family import FAMILIES
+from lottalora.scaffold.layers.embedding import FrozenEmbedding
+from lottalora.scaffold.layers.layer import LottaLayer
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
-BUILT_IN = "lottalora.scaffold.families"  # the module that defines the families of the library
-W_SEED, PROBE = "W_seed/", "probe/"  # what the names of tensors that are no part of the state begin with
-IDENTITY = ".identity"
+BUILT_IN = "lottalora.scaffold.families.catalogue"  # the module that defines the families of the library
 
 
 def save(
@@ -100,10 +96,10 @@ def save(
     """
     check_precision(precision)
     layers = scaffold_layers(model)
-    wrapping = _wrapping_of(layers)
-    _refuse_a_part(model, wrapping)
-    _refuse_what_cannot_be_saved(model, layers, store)
-    tensors, tied = _state(model)
+    wrapping = wrapping_of(layers)
+    refuse_a_part(model, wrapping)
+    refuse_what_cannot_be_saved(model, layers, store)
+    tensors, tied = tensors_and_ties(model)
     matrices = [_record(name, layer, store) for name, layer in layers.items()]
     for matrix in matrices:
         if matrix.stored:
@@ -121,7 +117,7 @@ def save(
         matrices=matrices,
         tied=tied,
         compressed=compressed,
-        buffers=_dtypes_left_out(model, matrices),
+        buffers=dtypes_left_out(model, matrices),
         architecture=_described(architecture),
         probes=len(probe),
         metrics=dict(metrics or {}),
@@ -135,60 +131,6 @@ def save(
     text = header.to_json()
     Header.from_json(text)  # what cannot be read is not written
     write(to_path(path), tensors, text, overwrite=overwrite)
-
-
-def state_names(model: nn.Module) -> dict[str, Tensor]:
-    """`state_dict()` without the records of identity, which the header replaces."""
-    ours = [name for name, module in model.named_modules() if isinstance(module, Frozen)]
-    identities = {dotted(name, "identity") for name in ours}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in identities}
-
-
-def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors to write, each once, and alias → name of those that are tied."""
-    first: dict[int, str] = {}
-    tied = {}
-    everything = [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
-    held = {name: id(tensor) for name, tensor in everything}
-    betas = {dotted(name, "beta") for name in beta_values(model)}  # of stacks they are numbered, and stay
-    tensors = {}
-    for name, tensor in state_names(model).items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"The model's state holds {name!r}, which is no tensor, so it cannot be saved.")
-        original = first.setdefault(held.get(name, id(tensor)), name)
-        if original == name:
-            tensors[name] = tensor.view(()) if name in betas else tensor
-        else:
-            tied[name] = original
-    taken = [name for name in tensors if name.startswith((W_SEED, PROBE, SCALE))]
-    if taken:
-        raise ValueError(f"The model's state holds {taken[0]!r}; names of that beginning are the format's.")
-    return tensors, tied
-
-
-def buffers_left_out(model: nn.Module) -> dict[str, Tensor]:
-    """The buffers of real numbers that the state leaves out, by name, without W_seed."""
-    return {
-        dotted(layer, name): buffer
-        for layer, module in model.named_modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if name in module._non_persistent_buffers_set and buffer.dtype in DTYPES.values()
-        if not (isinstance(module, Frozen) and name == "W_seed")
-    }
-
-
-def _dtypes_left_out(model: nn.Module, matrices: list[MatrixRecord]) -> dict[str, str]:
-    """The dtypes of those buffers; empty if they and every W_seed are float32, as builders make them."""
-    found = {name: _in_words(buffer.dtype) for name, buffer in buffers_left_out(model).items()}
-    all_dtypes = {*found.values(), *(matrix.dtype for matrix in matrices)}
-    return {} if all_dtypes == {"float32"} else found
-
-
-def _in_words(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _compress(
@@ -206,54 +148,6 @@ def _compress(
     return decoded, records
 
 
-def _wrapping_of(layers: Mapping[str, Frozen]) -> Wrapping:
-    found = {id(layer.wrapping): layer.wrapping for layer in layers.values()}
-    wrapping = next(iter(found.values()))
-    if len(found) > 1 or wrapping is None:
-        raise ValueError(
-            "Some layers were not made by one call of wrap, so no file can say how to make them."
-        )
-    return wrapping
-
-
-def _refuse_a_part(model: nn.Module, wrapping: Wrapping) -> None:
-    """Refuse a model of which `wrap` has only seen a part: the names in the file would be those of the part.
-
-    Raises:
-        ValueError: it is such a model.
-    """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for name in wrapping.adapt:
-        path, _, attribute = name.rpartition(".")
-        holder = modules.get(path)
-        if not isinstance(holder, Frozen) and (holder is None or attribute not in composed_weights(holder)):
-            raise ValueError(
-                f"Only a part of this model was wrapped, in which a weight is called {name!r}: save that "
-                "part, or call wrap on the whole model."
-            )
-
-
-def _refuse_what_cannot_be_saved(model: nn.Module, layers: Mapping[str, Frozen], store: bool) -> None:
-    for name, layer in layers.items():
-        changed = reparametrized(layer, (*TRAINED, "bias"))
-        if changed:
-            raise ValueError(f"Layer {name!r} cannot be saved: {changed}")
-        if layer.W_seed.is_meta or isinstance(layer.W_seed, nn.Parameter):
-            where = "on the meta device" if layer.W_seed.is_meta else "sharded or a parameter"
-            raise ValueError(f"W_seed of layer {name!r} is {where}: save a model that holds it whole.")
-        if layer.source is None and not store:
-            raise ValueError(
-                f"W_seed of layer {name!r} was given, so no seed gives it back: pass store=True to store it."
-            )
-        layer.check(torch.empty(0))
-    differing = [name for name in verify(model) if layers[name].source is not None]
-    if differing:
-        raise ValueError(
-            f"W_seed of layer {differing[0]!r} is not what its seed gives: somebody wrote into it. Restore "
-            "it with set_backbone_seed, or leave without_scaffold."
-        )
-
-
 def _record(name: str, layer: LottaLayer | FrozenEmbedding, store: bool) -> MatrixRecord:
     source, record = layer.source, layer.record()
     adapter = getattr(layer, "adapter", None)
@@ -268,7 +162,7 @@ def _record(name: str, layer: LottaLayer | FrozenEmbedding, store: bool) -> Matr
         parameters=record.parameters,
         seed="" if source is None else str(source.seed),
         redraw="" if source is None else str(source.redraw),
-        dtype=_in_words(layer.W_seed.dtype),
+        dtype=dtype_name(layer.W_seed.dtype),
         rank=0 if adapter is None else adapter.rank,
         scale=record.scale,
         options=record.options,

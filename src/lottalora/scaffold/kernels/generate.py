@@ -10,10 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lottalora.scaffold.draw import Source
-from lottalora.scaffold.families import distribution_of
-from lottalora.scaffold.prng import HALVES_PER_BLOCK
-from lottalora.scaffold.prng import key_of
+from lottalora.scaffold.drawing.draw import Source
+from lottalora.scaffold.drawing.prng import HALVES_PER_BLOCK
+from lottalora.scaffold.drawing.prng import key_of
+from lottalora.scaffold.families.family import distribution_of
 
 BLOCKS = 128  # of Philox in one program: 1,024 values
 

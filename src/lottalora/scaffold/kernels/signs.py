@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from lottalora.scaffold.blocks import with_axes_of
+from lottalora.scaffold.fused.blocks import with_axes_of
 
 BITS = 32
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

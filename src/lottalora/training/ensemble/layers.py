@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from lottalora.scaffold.linear import LottaLinear
+from lottalora.scaffold.layers.linear import LottaLinear
 
 
 class EnsembleLinear(LottaLinear):

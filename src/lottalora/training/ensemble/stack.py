@@ -13,8 +13,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
-from lottalora.scaffold.convolution import LottaConv
-from lottalora.scaffold.linear import LottaLinear
+from lottalora.scaffold.layers.convolution import LottaConv
+from lottalora.scaffold.layers.linear import LottaLinear
 from lottalora.tasks.base import Task
 from lottalora.training.ensemble.layers import EnsembleLinear
 from lottalora.training.ensemble.masks import OwnMasks

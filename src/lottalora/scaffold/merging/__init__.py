@@ -1,0 +1,1 @@
+"""Writing β W_seed + s B A into plain weights, and taking it out again."""
