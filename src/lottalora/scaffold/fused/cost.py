@@ -19,12 +19,12 @@ STRAIGHT = 2e6  # the same for `straight`, which has no more calls than the grap
 class Form(StrEnum):
     """How h = β W x + s B A x + b is computed."""
 
-    REFERENCE = "reference"  # as the equation is written, in `layer.py`
+    REFERENCE = "reference"  # as the equation is written, in `layers.layer`
     ADD = "add"  # the wide product is added to the low-rank one, by PyTorch's own graph: for small layers
     ACCUMULATE = "accumulate"  # the wide product is accumulated onto the low-rank one, block by block
     COMPOSE = "compose"  # β W + s B A, then one product; backward as for ACCUMULATE
     MERGE = "merge"  # β W + s B A, and the gradient of that matrix
-    STACK = "stack"  # with other layers that read the same x; see `stack`
+    STACK = "stack"  # with other layers that read the same x; see `layers.stack`
 
 
 @cache

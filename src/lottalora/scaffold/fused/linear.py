@@ -1,4 +1,4 @@
-r"""The fast path of a linear layer: the same map as `layer.py`, by fewer and cheaper operations.
+r"""The fast path of a linear layer: the same map as `layers.layer`, by fewer and cheaper operations.
 
 .. math:: h = \beta W x + s\, B A (m \odot x) + b, \qquad g = W^\top dh, \quad u = s\, B^\top dh
 

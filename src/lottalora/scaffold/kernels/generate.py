@@ -1,7 +1,7 @@
 """W_seed drawn on the device where it is used, with the bits that `draw` gives on the CPU.
 
 The words of Philox are integer arithmetic and the values are entries of a table, so the device adds no
-rounding of its own. See `prng` for the order of the values in the stream.
+rounding of its own. See `drawing.prng` for the order of the values in the stream.
 """
 
 import numpy as np

@@ -1,11 +1,11 @@
 """W_seed of a module, drawn and drawn again.
 
-A drawn W_seed carries a mark, see `marks`. Whatever replaces the tensor or its memory (a cast, `to_empty`, a
-framework that rebuilds modules) loses the mark, and the module then draws W_seed again: at once if it is
-notified, or else at the next forward pass. Values that are written into a drawn W_seed in place are kept,
-since they are taken to be intended; `verify` reports them, and the state then has the fingerprint of these
-values. PyTorch does not count writes through `W_seed.data`, so only `verify` and `save` find those. A record
-that somebody overwrites in place is read and compared at the next forward pass.
+A drawn W_seed carries a mark, see `drawing.marks`. Whatever replaces the tensor or its memory (a cast,
+`to_empty`, a framework that rebuilds modules) loses the mark, and the module then draws W_seed again: at once
+if it is notified, or else at the next forward pass. Values that are written into a drawn W_seed in place are
+kept, since they are taken to be intended; `verify` reports them, and the state then has the fingerprint of
+these values. PyTorch does not count writes through `W_seed.data`, so only `verify` and `save` find those. A
+record that somebody overwrites in place is read and compared at the next forward pass.
 """
 
 from dataclasses import replace
@@ -123,7 +123,7 @@ class Drawn(Recorded):
             return
         if is_drawn(W_seed, self.source) and not absent:
             return
-        if type(W_seed) is nn.Parameter:  # FSDP's, see `shards`
+        if type(W_seed) is nn.Parameter:  # FSDP's, see `whole_model.shards`
             return
         if self.source is None:
             raise ValueError(

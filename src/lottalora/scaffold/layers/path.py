@@ -1,4 +1,4 @@
-"""Which way a layer takes to its output: the fast one where it can, else the reference in `layer.py`.
+"""Which way a layer takes to its output: the fast one where it can, else the reference in `layer`.
 
 `auto` counts the cost of each form and takes the cheapest; on a GPU it takes the reference, which is faster
 there by measurement (docs/evidence.md, Table 9). What has to run as written (under a transform of PyTorch's,

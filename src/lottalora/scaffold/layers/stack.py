@@ -289,7 +289,7 @@ def _columns(t: Tensor, layers: Sequence[Parts]) -> Iterator[Tensor]:
 
 
 def _blocks(rows: Tensor, layers: Sequence[Parts]) -> list[slice]:
-    """Blocks of rows that stay in the cache, as in `blocks`, but larger: a block goes through k layers."""
+    """Blocks of rows that stay in the cache, as in `fused.blocks`, but larger: one goes through k layers."""
     n, columns = rows.shape
     step = max(FEWEST, VALUES // (columns + sum(len(layer.W) for layer in layers)))
     return [slice(None)] if n < 2 * step else [slice(first, first + step) for first in range(0, n, step)]

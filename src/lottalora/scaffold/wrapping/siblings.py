@@ -2,7 +2,7 @@
 
 The forward pass of an attention calls q, k and v in turn and is not ours to change. So `wrap` registers two
 hooks on such a module: one opens a `Scope` before its forward pass, the other closes it. Within, the first of
-the layers that is called with an x computes the outputs of all, by `stack`, and the others take theirs.
+the layers that is called with an x computes the outputs of all (`layers.stack`), and the others take theirs.
 
 That is safe for these reasons:
 
