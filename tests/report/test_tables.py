@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from lottalora.report.csv_text import rows_csv
+from lottalora.report.docs.tables import headline
 from lottalora.report.from_rows import blocks_of
 from lottalora.report.screen import show
 from lottalora.report.tables import headings
@@ -42,6 +43,18 @@ def test_accuracy_is_shown_in_percent_with_its_deviation_and_the_paper_beside_it
 def test_score_of_three_runs_has_its_interval():
     rows = [make_row(seed=seed, score=score) for seed, score in enumerate((0.96, 0.97, 0.98))]
     assert "| 97.00 ± 1.00 [94.52, 99.48] |" in markdown(blocks_of(rows), "")  # 4.303 × 1 / √3 = 2.484
+
+
+def test_headline_takes_the_ranks_that_were_run_and_names_another_precision():
+    mixed = {"recipe": "modified", "changed": {"steps.precision": "bf16-mixed"}, "device": "cpu, bf16-mixed"}
+    mixed |= {"config": {"recipe": {"name": "paper"}}}
+    rows = [make_row(rank=rank, score=0.9, **mixed) for rank in (8, 16)] + [make_baseline(score=1.0, **mixed)]
+    assert [line.split("|")[2].strip() for line in headline(blocks_of(rows)).splitlines()[2:]] == [
+        "full training",
+        "scaffold, r = 8",
+    ]
+    alone = headline(blocks_of([rows[1], rows[2]])).splitlines()[-1]
+    assert "scaffold, r = 16" in alone and "90.00 (n = 1), bf16-mixed" in alone
 
 
 def test_csv_of_the_table_keeps_the_unit_of_rows_and_every_digit():

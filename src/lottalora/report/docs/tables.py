@@ -8,6 +8,7 @@ from lottalora.report.docs.markers import fills
 from lottalora.report.paper_lines import paper_block
 from lottalora.report.paper_lines import protocol_lines
 from lottalora.report.score_text import line_text
+from lottalora.report.score_text import precision_text
 from lottalora.report.tables import paper_cell
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
@@ -16,19 +17,23 @@ from lottalora.report.tables import signed
 
 @fills
 def headline(blocks: list[Block]) -> str:
-    """What was run by the paper's protocol: full training and a few ranks of each benchmark."""
+    """What was run by the paper's protocol: full training and a few ranks of each benchmark.
+
+    The ranks are 1, 8 and 32, or all that were run where none of these was.
+    """
     head = ["benchmark", "", "trained, % of full", "test score", "recovery, %", "paper"]
     lines = []
     for benchmark in NINE:
         block = paper_block(blocks, benchmark.model, benchmark.data, benchmark.size)
         if block is None or block.baseline is None:
             continue
-        chosen = [line for line in protocol_lines(block) if line.rank in (1, 8, 32)]
+        lines_of_scaffold = protocol_lines(block)
+        chosen = [line for line in lines_of_scaffold if line.rank in (1, 8, 32)] or lines_of_scaffold
         for place, line in enumerate([block.baseline, *chosen]):
             unit = block.metric.unit or block.metric.name
             name = f"{benchmark.title}, {unit}" if place == 0 else ""
             said = "full training" if line.rank is None else f"scaffold, r = {line.rank}"
-            ours = line_text(line, block.metric)
+            ours = line_text(line, block.metric) + precision_text(line)
             paper = paper_cell(line, block.metric)
             lines.append([name, said, share(line.percent_of_full), ours, percent(100 * line.recovery), paper])
     return table_text(head, lines, numbers=(2, 3, 4, 5))
@@ -58,7 +63,7 @@ def table(blocks: list[Block], model: str, data: str, size: str) -> str:
                 line.label,
                 "" if line.rank is None else str(line.rank),
                 share(line.percent_of_full),
-                line_text(line, block.metric),
+                line_text(line, block.metric) + precision_text(line),
                 percent(100 * line.recovery),
                 line_text(arm, block.metric).partition(" (")[0] if arm else "",
                 paper_cell(line, block.metric),
