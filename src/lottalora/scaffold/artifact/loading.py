@@ -1,6 +1,7 @@
 """Loading an artifact: rebuild its model on the meta device, compare; only then allocate."""
 
 import copy
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -160,10 +161,17 @@ def _fill(model: nn.Module, artifact: Artifact) -> nn.Module:
     _cast(model, state)
     _cast_left_out(model, made, artifact.header.buffers)
     records = {dotted(name, "identity"): layer.identity for name, layer in layers.items()}
-    model.load_state_dict(state | records)
+    model.load_state_dict(_with_versions(model, state | records))
     for matrix in artifact.header.matrices:
         _check_fingerprint(matrix, layers[matrix.name].fingerprint())
     return model
+
+
+def _with_versions(model: nn.Module, state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """The state with the versions of its modules; without them, some convert it as one of their first."""
+    versioned = OrderedDict(state)
+    versioned._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]  # the versions
+    return versioned
 
 
 def _cast(model: nn.Module, state: dict[str, Tensor]) -> None:
