@@ -22,6 +22,7 @@ from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
 from lottalora.scaffold.layers.compose import composed_weights
 from lottalora.scaffold.layers.composed_weight import Layout
+from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 SCAFFOLD = Scaffold(rank=2, seed=3, B_init="kaiming")
 
@@ -97,6 +98,16 @@ def test_module_computes_as_its_class_does_with_the_composed_weights(name):
             state[f"{path}.{attribute}".lstrip(".")] = getattr(module, attribute).detach()
     plain.load_state_dict(state)
     torch.testing.assert_close(first(net(*x)), first(plain(*x)))
+
+
+@pytest.mark.parametrize("make", [nn.Conv1d, nn.ConvTranspose1d])
+def test_parametrized_kernel_is_one_matrix_as_the_kernel_is(make):
+    plain, normed = make(6, 4, 3), nn.utils.parametrizations.weight_norm(make(6, 4, 3))
+    shapes = []
+    for net, pattern in ((plain, "weight"), (normed, "*.original1")):
+        wrap(holder := nn.Sequential(net), SCAFFOLD, compose=[f"0.{pattern}"])
+        shapes.append([tuple(layer.W_seed.shape) for layer in scaffold_layers(holder).values()])
+    assert shapes[0] == shapes[1] == [(4, 18)]
 
 
 @pytest.mark.parametrize("name", CASES)

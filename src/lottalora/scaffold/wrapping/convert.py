@@ -75,7 +75,7 @@ def _convert(
     Composed weights are added to `composed` and not to their modules yet, since a module may have several.
     """
     first, shape = matrix.owners[0], tuple(matrix.value.shape)
-    layout = Layout.of(first.module, matrix.value) if way == "compose" else None
+    layout = Layout.of(first.reader, matrix.value) if way == "compose" else None
     source = None if scaffold.family == LEARNED else _source(first, layout, scaffold, streams)
     if source is None:
         dense = as_matrix(first.module) if layout is None else layout.to_matrix(matrix.value)

@@ -7,7 +7,9 @@ from dataclasses import field
 import torch
 from torch import Tensor
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 from lottalora.scaffold.layers.attention import SplitAttention
 from lottalora.scaffold.layers.kinds import kind_of
@@ -23,11 +25,13 @@ class Owner:
         layer: the module's dotted name.
         module: the module.
         attribute: the parameter's name in the module.
+        reader: the module whose weight it is: `module`, or the convolution that has it parametrized.
     """
 
     layer: str
     module: nn.Module
     attribute: str
+    reader: nn.Module
 
     @property
     def kind(self) -> str | None:
@@ -91,8 +95,18 @@ def find_matrices(model: nn.Module) -> list[Matrix]:
             matrix = found.setdefault(key, Matrix(value, parameter))
             matrix.names += names
             if not any(o.module is module and o.attribute == attribute for o in matrix.owners):
-                matrix.owners.append(Owner(layer, module, attribute))
+                reader = _reader(model, layer, module, value)
+                matrix.owners.append(Owner(layer, module, attribute, reader))
     return list(found.values())
+
+
+def _reader(model: nn.Module, layer: str, module: nn.Module, value: Tensor) -> nn.Module:
+    """The convolution whose parametrized kernel a module holds, in the kernel's shape; else the module."""
+    if not isinstance(module, ParametrizationList):
+        return module
+    parametrized = model.get_submodule(".".join(layer.split(".")[:-2]))  # LAYER.parametrizations.weight
+    is_kernel = isinstance(parametrized, _ConvNd) and value.shape[2:] == torch.Size(parametrized.kernel_size)
+    return parametrized if is_kernel else module
 
 
 def _weights(model: nn.Module) -> set[int]:
