@@ -32,8 +32,6 @@ from lottalora.scaffold.fused.cost import Form
 from lottalora.scaffold.fused.function import Fused
 from lottalora.scaffold.fused.how import How
 
-PAIR = "A and B come together"
-
 
 def linear(
     x: Tensor,
@@ -115,5 +113,5 @@ def compose(W: Tensor, beta: Tensor | None, A: Tensor | None, B: Tensor | None, 
     W = W if beta is None else beta * W
     if A is None:
         return W
-    assert B is not None, PAIR
+    assert B is not None, "A and B come together"
     return torch.addmm(W, B.to(W.dtype), A.to(W.dtype), alpha=scale)

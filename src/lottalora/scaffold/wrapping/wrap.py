@@ -43,8 +43,6 @@ from lottalora.scaffold.wrapping.vectors import freeze_vectors
 from lottalora.scaffold.wrapping.vectors import vectors_to_freeze
 
 LAYERS = {"linear", "transposed", "convolution"}  # kinds with a layer of ours
-PACKED = ("in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-REPLACED = ("weight", "bias", *PACKED)  # parameters of a layer that becomes one of ours
 
 
 def wrap(
