@@ -25,6 +25,7 @@ from lottalora.report.paper_cells import Cell
 from lottalora.report.protocol import keeps_protocol
 from lottalora.report.score_text import line_text
 from lottalora.report.score_text import lost_text
+from lottalora.report.score_text import named_text
 from lottalora.report.score_text import precision_text
 from lottalora.report.scores import scores_by_seed
 from lottalora.report.scores import scores_of
@@ -133,7 +134,7 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
         return Finding("diverged", "no run has a finite score", "differs")
     if len(found) == 1:
         sample = [score * metric.scale for score in scores_of(found[0])]
-        text = line_text(found[0], metric) + precision_text(found[0])
+        text = named_text(found[0], metric)
         return Finding(text, *verdict(sample, cell, metric))
     sample = [score * metric.scale for score in over_sizes(found, cell.line["condition"])]
     if not sample:

@@ -13,6 +13,11 @@ def line_text(line: Line, metric: Metric) -> str:
     return runs_text(scores_of(line), metric, line.scores.diverged)
 
 
+def named_text(line: Line, metric: Metric) -> str:
+    """The same, with the precision where it is another one than the recipe's."""
+    return line_text(line, metric) + precision_text(line)
+
+
 def runs_text(scores: list[float], metric: Metric, diverged: int = 0) -> str:
     """Mean ± sample standard deviation from three runs on; below that the runs themselves."""
     made, lost = interval(scores), lost_text(diverged)

@@ -8,7 +8,7 @@ from lottalora.report.docs.markers import fills
 from lottalora.report.paper_lines import paper_block
 from lottalora.report.paper_lines import protocol_lines
 from lottalora.report.score_text import line_text
-from lottalora.report.score_text import precision_text
+from lottalora.report.score_text import named_text
 from lottalora.report.tables import paper_cell
 from lottalora.report.tables import percent
 from lottalora.report.tables import share
@@ -33,7 +33,7 @@ def headline(blocks: list[Block]) -> str:
             unit = block.metric.unit or block.metric.name
             name = f"{benchmark.title}, {unit}" if place == 0 else ""
             said = "full training" if line.rank is None else f"scaffold, r = {line.rank}"
-            ours = line_text(line, block.metric) + precision_text(line)
+            ours = named_text(line, block.metric)
             paper = paper_cell(line, block.metric)
             lines.append([name, said, share(line.percent_of_full), ours, percent(100 * line.recovery), paper])
     return table_text(head, lines, numbers=(2, 3, 4, 5))
@@ -63,7 +63,7 @@ def table(blocks: list[Block], model: str, data: str, size: str) -> str:
                 line.label,
                 "" if line.rank is None else str(line.rank),
                 share(line.percent_of_full),
-                line_text(line, block.metric) + precision_text(line),
+                named_text(line, block.metric),
                 percent(100 * line.recovery),
                 line_text(arm, block.metric).partition(" (")[0] if arm else "",
                 paper_cell(line, block.metric),
