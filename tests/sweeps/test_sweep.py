@@ -147,6 +147,18 @@ def test_plan_takes_the_measured_epoch_of_a_recipe_where_there_are_no_rows(tmp_p
     assert planned["hours_of_work"] == pytest.approx(2 * 5 * 138 / 3600, rel=0.01)
 
 
+def test_plan_takes_no_time_from_runs_in_another_precision(tmp_path):
+    words = ["model=resnet", "data=cifar10", "mode=baseline", "seed=1"]
+    kept = Path("results/rows/resnet_cifar10/plain20/baseline_s42-46fc2318f08f.json")
+    (tmp_path / kept).parent.mkdir(parents=True)
+    (tmp_path / kept).write_text((ROOT / kept).read_text())
+    assert asked(tmp_path, "plan", *words)["hours_from"] == {
+        "cost model, scaled to the recipe's measured epoch": 1
+    }
+    same = asked(tmp_path, "plan", *words, "trainer.precision=bf16-mixed")
+    assert same["hours_from"] == {"rows of the same model, size, data and epochs": 1}
+
+
 def test_plan_scales_with_the_pixels_and_the_tokens_asked_for(tmp_path):
     def hours(*words: str) -> float:
         return asked(tmp_path, "plan", *words)["hours_of_work"]

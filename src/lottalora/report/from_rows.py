@@ -30,11 +30,11 @@ from lottalora.report.grouping import line_key
 from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
 from lottalora.report.grouping import place_of
-from lottalora.report.grouping import precision_of
 from lottalora.report.grouping import recipe_of
 from lottalora.report.grouping import stand_in
 from lottalora.report.protocol import keeps_protocol
 from lottalora.results.rows import Row
+from lottalora.results.rows import precision_of
 
 # mode → condition as in paper.csv, where the two differ. no_scaffold is a test-time arm of scaffold.
 CONDITIONS = {

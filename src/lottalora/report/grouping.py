@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from lottalora.messages import flatten
 from lottalora.results.rows import Row
+from lottalora.results.rows import precision_of
 from lottalora.results.schema import chosen
 
 # What the config says of the scaffold and the row has keys of its own for.
@@ -78,12 +79,6 @@ def line_key(row: Row) -> str:
     same = [row[key] for key in ("mode", "init", "rank", "alpha")]
     options = scaffold_options(row) | resample_options(row)
     return json.dumps([*same, row["counts"]["trainable"], options], sort_keys=True)
-
-
-def precision_of(row: Row) -> str:
-    """What the steps were computed in, in Lightning's words; "" for float32; its config may say auto."""
-    last = row["device"].rpartition(", ")[2]
-    return last if last in ("bf16-mixed", "16-mixed") else ""
 
 
 def place_of(row: Row) -> str:

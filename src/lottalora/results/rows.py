@@ -228,3 +228,9 @@ def without_non_finite(value: Any) -> Any:  # noqa: ANN401  any JSON value, at a
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def precision_of(row: Row) -> str:
+    """What the steps were computed in, in Lightning's words; "" for float32; its config may say auto."""
+    last = row["device"].rpartition(", ")[2]
+    return last if last in ("bf16-mixed", "16-mixed") else ""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from lottalora.results.rows import Row
+from lottalora.results.rows import precision_of
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.cells import Composer
 
@@ -25,7 +26,12 @@ FLOPS = {"cpu": 5e10, "gpu": 2e13}  # FLOP/s of one core and of one GPU, float32
 WATTS = {"cpu": 15.0, "gpu": 700.0}  # of one busy core and of one GPU; assumed
 LENGTHS = ("tokens", "image_size", "max_length", "batch_size")  # settings of data that change its work
 DRAWN = ("seed", "family", "parameters", "alpha")  # of a scaffold; they change no count
-NEAR = ("model", "data", "sample")  # names of runs that differ in nothing but their size and training
+NEAR = (
+    "model",
+    "data",
+    "sample",
+    "precision",
+)  # names of runs that differ in nothing but their size and training
 START = 0.5  # seconds beside fit: start, data, test, row
 PROCESS = 450.0  # MB of a process that has imported torch and lightning
 FILES = 0.02  # MB of a row and its log
@@ -51,7 +57,8 @@ class Estimate:
     """
 
     def __init__(self, rows: Sequence[Row], composer: Composer, kind: str) -> None:
-        self.rows = [row for row in rows if kind_of(row) == kind and not row["diverged"]]
+        of_kind = [row for row in rows if kind_of(row) == kind and not row["diverged"]]
+        self.rows = [row | {"precision": precision_of(row)} for row in of_kind]
         self.composer = composer
         self.kind = kind
         self.counted: dict[str, dict] = {}  # what is built and composed serves all seeds and families
@@ -76,7 +83,7 @@ class Estimate:
 
     def seconds(self, cell: Cell, counts: dict) -> tuple[float | None, str]:
         """From rows of the same kind of run; scaled from rows of the same model and data; or modelled."""
-        for keys in (("mode", "epochs"), ("epochs",)):
+        for keys in (("precision", "mode", "epochs"), ("precision", "epochs")):
             found = self.median("seconds", self.alike(cell, *keys))
             if found is not None:
                 return found, "rows of the same model, size, data and epochs"
@@ -92,7 +99,7 @@ class Estimate:
 
     def scale_of(self, cell: Cell) -> float | None:
         """How many times longer than the model says rows of the same model and data took, or None."""
-        near = tuple(cell.identity[name] for name in NEAR)
+        near = tuple(self.run_of(cell)[name] for name in NEAR)
         if near not in self.scales:
             rows = [row for row in self.rows if tuple(row[name] for name in NEAR) == near]
             ratios = [row["seconds"] / of_row for row in rows if (of_row := self.model_of(row))]
@@ -113,8 +120,15 @@ class Estimate:
             self.grouped[names] = defaultdict(list)
             for row in self.rows:
                 self.grouped[names][work_of(row, row["config"]["data"], names)].append(row)
-        wanted = work_of(cell.identity | {"epochs": cell.epochs}, cell.plain["data"], names)
+        wanted = work_of(self.run_of(cell), cell.plain["data"], names)
         return self.grouped[names].get(wanted, [])
+
+    def run_of(self, cell: Cell) -> dict:
+        """What names the cell's run, with its epochs and the precision of its steps."""
+        precision = cell.plain.get("steps", {}).get("precision", "32-true")
+        if precision == "auto":
+            precision = "bf16-mixed" if self.kind == "gpu" else "32-true"
+        return cell.identity | {"epochs": cell.epochs, "precision": precision.removeprefix("32-true")}
 
     def median(self, key: str, rows: Sequence[Row]) -> float | None:
         values = [row[key] for row in rows if row[key] is not None]
