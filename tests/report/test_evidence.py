@@ -224,8 +224,8 @@ def test_costs_of_table_9_are_those_of_the_file_that_the_benchmark_wrote():
     assert table_9("peak_gpu_gb", "900M", scaffold=True) == pytest.approx(16.896, abs=1e-3)
 
 
-def family_runs(families, sizes=("tiny", "small", "medium"), seeds=(42,)):
-    """A run of each: a family scores 0.001 above the one before, a size 0.01, a seed 0.001."""
+def family_runs(families, sizes=("tiny", "small", "medium"), seeds=(42,), apart=0.001):
+    """A run of each: a family scores `apart` above the one before, a size 0.01, a seed 0.001."""
     return [
         make_row(
             init=family,
@@ -233,7 +233,7 @@ def family_runs(families, sizes=("tiny", "small", "medium"), seeds=(42,)):
             alpha=4,
             size=size,
             seed=seed,
-            score=0.858 + (place + seed) / 1000 + step / 100,
+            score=0.858 + place * apart + seed / 1000 + step / 100,
         )
         for place, family in enumerate(families)
         for step, size in enumerate(sizes)
@@ -258,6 +258,15 @@ def test_table_3_is_the_mean_and_the_range_over_families_of_their_means_over_siz
     assert find(mean, other_seed).kind == "part"
     assert find(mean, family_runs(FAMILIES, seeds=(42, 43, 44))).kind == "differs"
     assert find(mean, []).kind == "open"
+
+
+def test_the_margin_of_a_spread_over_families_is_half_of_the_papers():
+    spread = next(each for each in cells() if each.line["metric"].endswith(SPREAD) and each.rank == 4)
+    assert spread.paper == 0.14
+    kinds = [
+        find(spread, family_runs(FAMILIES, apart=wide / 100 / 21)).kind for wide in (0.08, 0.20, 0.06, 0.22)
+    ]
+    assert kinds == ["untested_within", "untested_within", "untested_outside", "untested_outside"]
 
 
 def test_the_families_of_table_3_are_those_of_its_sweeps():
