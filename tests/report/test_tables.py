@@ -7,11 +7,11 @@ from rich.console import Console
 from lottalora.report.csv_text import rows_csv
 from lottalora.report.docs.tables import headline
 from lottalora.report.from_rows import blocks_of
+from lottalora.report.number_text import share
 from lottalora.report.screen import show
 from lottalora.report.tables import headings
 from lottalora.report.tables import markdown
 from lottalora.report.tables import recovery_csv
-from lottalora.report.tables import share
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
 

@@ -3,11 +3,15 @@
 from collections.abc import Iterable
 
 from lottalora.analysis.metrics import Metric
-from lottalora.analysis.statistics import Interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
 from lottalora.report.csv_text import is_nan
+from lottalora.report.number_text import margin_text
+from lottalora.report.number_text import percent
+from lottalora.report.number_text import share
+from lottalora.report.number_text import signed
+from lottalora.report.number_text import with_interval
 
 LOST = "†"
 LEFT = 2  # the first columns are words, the others numbers
@@ -108,11 +112,6 @@ def notes(block: Block) -> list[str]:
     return said
 
 
-def margin_text(metric: Metric) -> str:
-    """Format the metric's margin with its unit."""
-    return f"{metric.agrees:g} points" if metric.unit == "%" else f"{metric.agrees:g} {metric.unit}".strip()
-
-
 def wide_margin(block: Block) -> str:
     """A sentence where the margin spans more than lies between the arms, so that all of them agree; or ""."""
     arms = [line for line in block.lines if line.condition in ("full", "scaffold") and line.paper]
@@ -174,37 +173,11 @@ def csv_line(block: Block, line: Line) -> dict:
     )
 
 
-def with_interval(scores: Interval, metric: Metric) -> str:
-    """mean ± std [low, high], as far as n allows."""
-    spread = "" if is_nan(scores.std) else f" ± {metric.text(scores.std)}"
-    return f"{metric.text(scores.mean)}{spread}{limits(scores, metric)}"
-
-
-def limits(scores: Interval, metric: Metric) -> str:
-    """Format an interval, "" if there is none."""
-    return "" if is_nan(scores.low) else f" [{metric.text(scores.low)}, {metric.text(scores.high)}]"
-
-
 def paper_cell(line: Line, metric: Metric) -> str:
     """Format the paper's number; * marks an average over sizes."""
     if line.paper is None:
         return "–"
     return metric.text(line.paper.mean) + ("*" if line.paper.all_sizes else "")
-
-
-def percent(value: float) -> str:
-    """Format a percentage, – for NaN."""
-    return "–" if is_nan(value) else f"{value:.1f}"
-
-
-def share(value: float) -> str:
-    """A share of parameters in percent, with three digits however small it is, and whole ones from 100 on."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
-
-
-def signed(value: float, metric: Metric) -> str:
-    """Format a difference with its sign, – for NaN."""
-    return "–" if is_nan(value) else f"{value * metric.scale:+.{metric.decimals}f}".replace("-", "−")
 
 
 def markdown_text(text: str) -> str:

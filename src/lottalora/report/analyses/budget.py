@@ -13,6 +13,9 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
 from lottalora.report.names import block_names
+from lottalora.report.number_text import percent
+from lottalora.report.number_text import share
+from lottalora.report.number_text import with_interval
 from lottalora.report.pictures.curve_words import said_of
 from lottalora.report.pictures.curves import leading_init
 from lottalora.report.pictures.curves import shown
@@ -23,9 +26,6 @@ from lottalora.report.pictures.picture import Panel
 from lottalora.report.pictures.picture import Pen
 from lottalora.report.pictures.picture import Picture
 from lottalora.report.pictures.rank_curves import axis_label
-from lottalora.report.tables import percent
-from lottalora.report.tables import share
-from lottalora.report.tables import with_interval
 
 HEADINGS = [*ARM, "n", "trained, all", "of these in the body", "% of full", "score", "recovery, %"]
 NOTES = [

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from lottalora.analysis.equivalence import Equivalence
 from lottalora.analysis.equivalence import paired_equivalence
-from lottalora.analysis.metrics import Metric
 from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.analysis.statistics import FEWEST
@@ -22,6 +21,10 @@ from lottalora.report.arms import arm_cells
 from lottalora.report.arms import line_name
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.number_text import limits
+from lottalora.report.number_text import margin_text
+from lottalora.report.number_text import p_text
+from lottalora.report.number_text import signed
 from lottalora.report.pictures.picture import Picture
 from lottalora.report.pictures.spread import Spread
 from lottalora.report.pictures.spread import spread_pictures
@@ -31,7 +34,6 @@ BESIDE_FULL = [
     "pairs", "arm − full", "95 % interval", "d", "t-test p", "p, Holm", "Wilcoxon p", "TOST p", "verdict",
     "power", "n for 80 %",
 ]  # fmt: skip
-LEAST_SHOWN = 0.001  # of a p-value
 
 
 @dataclass(frozen=True)
@@ -244,30 +246,3 @@ def number_line(block: Block, line: Line, found: Comparison | None) -> dict:
 def count(found: Interval) -> str:
     """Return n, with the number of diverged runs."""
     return f"{found.n} (+{found.diverged} diverged)" if found.diverged else str(found.n)
-
-
-def limits(found: Interval, metric: Metric) -> str:
-    """Format an interval, – if there is none."""
-    return "–" if math.isnan(found.low) else f"[{metric.text(found.low)}, {metric.text(found.high)}]"
-
-
-def signed(value: float, metric: Metric) -> str:
-    """Format a difference with its sign, – for NaN."""
-    return "–" if math.isnan(value) else f"{value * metric.scale:+.{metric.decimals}f}"
-
-
-def p_text(p: float) -> str:
-    """Format a p-value, – for NaN."""
-    if math.isnan(p):
-        return "–"
-    return f"< {LEAST_SHOWN}" if p < LEAST_SHOWN else f"{p:.3f}"
-
-
-def margin_text(metric: Metric) -> str:
-    """Format the metric's margin with its unit."""
-    return f"{metric.agrees:g}{unit(metric)}"
-
-
-def unit(metric: Metric) -> str:
-    """Return the metric's unit behind a space."""
-    return f" {metric.unit}" if metric.unit else ""

@@ -9,12 +9,12 @@ from lottalora.report.blocks import Line
 from lottalora.report.docs.find import find
 from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markers import fills
+from lottalora.report.number_text import percent
+from lottalora.report.number_text import share
+from lottalora.report.number_text import signed
 from lottalora.report.paper_lines import protocol_lines
 from lottalora.report.score_text import line_text
 from lottalora.report.score_text import runs_text
-from lottalora.report.tables import percent
-from lottalora.report.tables import share
-from lottalora.report.tables import signed
 
 
 @fills

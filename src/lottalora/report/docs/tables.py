@@ -5,14 +5,14 @@ from lottalora.report.blocks import Block
 from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
+from lottalora.report.number_text import percent
+from lottalora.report.number_text import share
+from lottalora.report.number_text import signed
 from lottalora.report.paper_lines import paper_block
 from lottalora.report.paper_lines import protocol_lines
 from lottalora.report.score_text import line_text
 from lottalora.report.score_text import named_text
 from lottalora.report.tables import paper_cell
-from lottalora.report.tables import percent
-from lottalora.report.tables import share
-from lottalora.report.tables import signed
 
 
 @fills

@@ -14,6 +14,11 @@ from lottalora.report.docs.stories import story_of
 from lottalora.report.main_blocks import by_benchmark
 from lottalora.report.main_blocks import is_shortened
 from lottalora.report.main_blocks import main_block
+from lottalora.report.number_text import margin_text
+from lottalora.report.number_text import percent
+from lottalora.report.number_text import share
+from lottalora.report.number_text import signed
+from lottalora.report.number_text import with_interval
 from lottalora.report.page.section import Part
 from lottalora.report.page.section import Section
 from lottalora.report.page.section import Shown
@@ -24,15 +29,10 @@ from lottalora.report.tables import LEFT
 from lottalora.report.tables import cells
 from lottalora.report.tables import difference_heading
 from lottalora.report.tables import headings
-from lottalora.report.tables import margin_text
 from lottalora.report.tables import notes
 from lottalora.report.tables import paper_cell
 from lottalora.report.tables import part_and_label
-from lottalora.report.tables import percent
-from lottalora.report.tables import share
-from lottalora.report.tables import signed
 from lottalora.report.tables import wide_margin
-from lottalora.report.tables import with_interval
 
 FEWEST = 3  # runs, from which on a spread is stated
 

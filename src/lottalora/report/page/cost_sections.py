@@ -5,10 +5,10 @@ from lottalora.analysis.statistics import interval
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.main_blocks import main_blocks
+from lottalora.report.number_text import share
 from lottalora.report.page.section import Part
 from lottalora.report.page.section import Section
 from lottalora.report.page.section import Shown
-from lottalora.report.tables import share
 
 SAID = (
     "Seconds and memory are of these runs as they happened, on shared machines and several at a time: "

@@ -6,12 +6,12 @@ from lottalora.report.blocks import LABELS
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.main_blocks import is_shortened
+from lottalora.report.number_text import with_interval
 from lottalora.report.pictures.curves import Curve
 from lottalora.report.pictures.palette import GREY
 from lottalora.report.pictures.palette import INK
 from lottalora.report.pictures.palette import colour_of
 from lottalora.report.pictures.picture import Mark
-from lottalora.report.tables import with_interval
 
 FULL = "full"
 THEIRS = "paper"
