@@ -16,9 +16,17 @@ def in_dtype(part: Tensor, dtype: torch.dtype) -> Tensor:
 
 def add_product(into: Tensor, factor: float | Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
     """factor · into + scale · left · right, in the memory of `into`; a factor on a device is not read."""
-    if isinstance(factor, Tensor):
+    if isinstance(factor, Tensor) or compiles_factors(into.dtype):
         return into.mul_(factor).addmm_(left, right, alpha=scale)
     return into.addmm_(left, right, beta=factor, alpha=scale)
+
+
+def compiles_factors(dtype: torch.dtype) -> bool:
+    """Whether a product of two matrices is compiled anew for each new factor, as oneDNN's are in half precision.
+
+    That takes 3 ms and half a megabyte, so a factor that is trained is no argument of the product there.
+    """
+    return dtype.itemsize < 4
 
 
 def factor_of(beta: Tensor | None, like: Tensor) -> float | Tensor:

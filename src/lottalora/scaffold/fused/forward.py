@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lottalora.scaffold.fused.arithmetic import add_product
+from lottalora.scaffold.fused.arithmetic import compiles_factors
 from lottalora.scaffold.fused.arithmetic import factor_of
 from lottalora.scaffold.fused.arithmetic import flat
 from lottalora.scaffold.fused.arithmetic import in_dtype
@@ -38,7 +39,7 @@ def output(
         Wx = F.linear(x, W)
         h = factor * Wx if bias is None else torch.add(bias, factor * Wx)
     elif how.form is Form.COMPOSE and not keep_Wx:
-        h = F.linear(x, add_product(factor * W, 1.0, B, A, how.scale), bias)
+        h = F.linear(x, (factor * W).addmm_(B, A, alpha=how.scale), bias)
     elif keep_Wx or isinstance(factor, Tensor):
         Wx = F.linear(x, W)
         t = F.linear(_masked(x, len(W), how), A)  # (n, r)
@@ -78,6 +79,9 @@ def _accumulated_rows(
 ) -> tuple[Tensor, Tensor]:
     """The same of some rows, in the memory of h and t if that is given; W, A and B come transposed."""
     t = torch.mm(dropped(x, mask), A, out=t)
+    if compiles_factors(x.dtype):
+        h = add_product(torch.mm(x, W, out=h), factor, t, B, how.scale)
+        return (h if bias is None else h.add_(bias)), t
     if bias is None:
         return torch.mm(t, B, out=h).addmm_(x, W, beta=how.scale, alpha=factor), t
     return torch.addmm(bias, t, B, alpha=how.scale, out=h).addmm_(x, W, alpha=factor), t
