@@ -1,8 +1,10 @@
 """What our rows say of each number of the paper: ours beside it, and the verdict."""
 
+import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from statistics import fmean
 
 from lottalora.analysis.cost import shipped_mib
@@ -20,7 +22,7 @@ from lottalora.report.over_families import SWEEPS
 from lottalora.report.over_families import Families
 from lottalora.report.over_families import families_of
 from lottalora.report.over_families import family_means
-from lottalora.report.over_families import over_families
+from lottalora.report.over_families import spread_of
 from lottalora.report.paper_cells import OF_PLACE
 from lottalora.report.paper_cells import Cell
 from lottalora.report.protocol import keeps_protocol
@@ -34,7 +36,7 @@ from lottalora.report.scores import scores_of
 MIB = 1.0  # the margin of shipped sizes
 COSTS = ("peak_gpu_gb", "throughput_ratio_to_full")  # Table 9's metrics
 SHARE = 0.1  # of the paper's number: their margin
-SHARE_OF_SPREAD = 0.5  # likewise for a spread over families, which accuracy's margin would be wider than
+SHARE_OF_SPREAD = 0.5  # likewise for a spread over families
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Finding:
     verdict: str
     kind: str  # one of KINDS
     as_runs: str = ""  # the same if the paper's runs are taken to spread as ours; "" where nothing is tested
+    p: float = math.nan  # that there is no difference, two-sided; NaN where nothing is tested
+    sample: tuple[float, ...] = ()  # what the test compares with the paper's number
 
 
 KINDS = {
@@ -53,8 +57,8 @@ KINDS = {
     "undecided": "undecided: neither was shown",
     "untested_within": "too few runs for a test (n < 3), within the margin",
     "untested_outside": "too few runs for a test (n < 3), outside the margin",
-    "within": "within the margin, counted or measured once",
-    "outside": "outside the margin, counted or measured once",
+    "within": "within the margin, one number without a test",
+    "outside": "outside the margin, one number without a test",
     "part": "an average of which a part is missing",
     "other": "another data set or a shortened recipe",
     "open": "not run",
@@ -136,15 +140,14 @@ def compared(cell: Cell, found: list[Line]) -> Finding:
         return Finding("diverged", "no run has a finite score", "differs")
     if len(found) == 1:
         sample = [score * metric.scale for score in scores_of(found[0])]
-        text = named_text(found[0], metric)
-        return Finding(text, *verdict(sample, cell, metric))
+        return judged(named_text(found[0], metric), sample, cell, metric)
     sample = [score * metric.scale for score in over_sizes(found, cell.line["condition"])]
     if not sample:
         return Finding("–", f"no seed is common to all sizes; more by `{cell.typed}`", "part")
     lost = lost_text(sum(line.scores.diverged for line in found))
     precisions = "".join(dict.fromkeys(map(precision_text, found)))
     text = f"{fmean(sample):.{metric.decimals}f} (over sizes, n = {len(sample)} each{lost}){precisions}"
-    return Finding(text, *verdict(sample, cell, metric))
+    return judged(text, sample, cell, metric)
 
 
 def compared_over_families(cell: Cell, families: Families) -> Finding:
@@ -159,10 +162,16 @@ def compared_over_families(cell: Cell, families: Families) -> Finding:
     means = family_means(runs, cell.sizes)
     if not means:
         return Finding("–", f"no seed is common to all families; more by {sweep}", "part")
-    sample = [metric.scale * over_families(each, cell.line["metric"]) for each in means]
-    mean = f"{fmean(sample):.{metric.decimals}f}"
-    text = f"{mean} ({len(FAMILIES)} families, over sizes, n = {len(sample)} each)"
-    return Finding(text, *verdict(sample, cell, metric))
+    of_what = f"({len(FAMILIES)} families, over sizes, n = {len(means)} each)"
+    if cell.line["metric"].endswith(SPREAD):
+        margin = SHARE_OF_SPREAD * cell.paper
+        found = beside(
+            cell, metric.scale * spread_of(means), margin=margin, digits=2, how="one number, untested"
+        )
+        return replace(found, ours=f"{found.ours} {of_what}")
+    sample = [metric.scale * fmean(each) for each in means]
+    text = f"{fmean(sample):.{metric.decimals}f} {of_what}"
+    return judged(text, sample, cell, metric)
 
 
 def over_sizes(lines: Sequence[Line], condition: str) -> list[float]:
@@ -177,21 +186,23 @@ def over_sizes(lines: Sequence[Line], condition: str) -> list[float]:
 EXTREMES = {"scaffold_min": min, "scaffold_max": max}
 
 
-def verdict(sample: Sequence[float], cell: Cell, metric: Metric) -> tuple[str, str, str]:
-    """What our scores say of the paper's number by the cell's margin: words, kind and `as_runs`.
+def judged(ours: str, sample: Sequence[float], cell: Cell, metric: Metric) -> Finding:
+    """What our scores, `ours` as text, say of the paper's number by the margin `metric.agrees`.
 
     From three runs on an equivalence test (TOST) against the paper's mean, with its deviation if it has one.
     """
     test, as_runs = (tested(sample, cell, metric, exact=exact) for exact in (True, False))
     apart, side = abs(test.difference), "above" if test.difference > 0 else "below"
-    within = apart <= margin_of(cell, metric)
+    within = apart <= metric.agrees
     said = f"{apart:.{metric.decimals}f} {side}"
     if len(sample) < FEWEST:
         held = "within the margin" if within else f"outside the margin, {said}"
-        return f"{held}, n = {len(sample)}, untested", "untested_within" if within else "untested_outside", ""
+        kind = "untested_within" if within else "untested_outside"
+        return Finding(ours, f"{held}, n = {len(sample)}, untested", kind)
     kind = TESTED.get(test.verdict, "undecided")
     words = f"{kind}, {said}" + (", within the margin" if kind == "differs" and within else "")
-    return words, kind, TESTED.get(as_runs.verdict, "undecided")
+    as_runs_kind = TESTED.get(as_runs.verdict, "undecided")
+    return Finding(ours, words, kind, as_runs_kind, test.difference_p, tuple(sample))
 
 
 TESTED = {"agrees": "agrees", "above": "differs", "below": "differs"}  # verdict of the test → kind
@@ -201,12 +212,7 @@ def tested(sample: Sequence[float], cell: Cell, metric: Metric, *, exact: bool) 
     """The test of a sample against the paper's number; `exact` as of `published_equivalence`."""
     std, seeds = cell.line["std"], cell.line["seeds"]
     published = {"std": float(std or "nan"), "n": int(seeds) if seeds else None}
-    return published_equivalence(sample, cell.paper, margin_of(cell, metric), **published, exact=exact)
-
-
-def margin_of(cell: Cell, metric: Metric) -> float:
-    """Within which our number matches the paper's, in the paper's unit."""
-    return SHARE_OF_SPREAD * cell.paper if cell.line["metric"].endswith(SPREAD) else metric.agrees
+    return published_equivalence(sample, cell.paper, metric.agrees, **published, exact=exact)
 
 
 def why_not(cell: Cell, block: Block) -> str:

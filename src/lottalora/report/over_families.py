@@ -56,6 +56,12 @@ def families_of(blocks: Sequence[Block]) -> Families:
     return Families(found)
 
 
-def over_families(means: Sequence[float], metric: str) -> float:
-    """The number that a metric of Table 3 is of the families' means: their mean, or greatest less least."""
-    return max(means) - min(means) if metric.endswith(SPREAD) else fmean(means)
+def mean_of(means: Sequence[Sequence[float]]) -> float:
+    """The mean over seeds and families."""
+    return fmean(map(fmean, means))
+
+
+def spread_of(means: Sequence[Sequence[float]]) -> float:
+    """From the worst family to the best, of their means over the seeds; what one seed has would be wider."""
+    over_seeds = [fmean(each) for each in zip(*means, strict=True)]
+    return max(over_seeds) - min(over_seeds)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from lottalora.analysis.statistics import LEVEL
 from lottalora.report.blocks import Block
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
@@ -48,6 +49,22 @@ def evidence_as_runs(blocks: list[Block]) -> str:
     found = evidence_of(blocks)
     kinds = Counter(found.find(cell).as_runs for cell in cells())
     return f"{kinds['agrees']} agree, {kinds['differs']} differ and {kinds['undecided']} are undecided"
+
+
+@fills
+def evidence_dependence(blocks: list[Block]) -> str:
+    """On how many samples the tests rest, and what is left of them if their number is corrected for."""
+    found = evidence_of(blocks)
+    tested = [finding for cell in cells() if (finding := found.find(cell)).as_runs]
+    differ, agree = ([each for each in tested if each.kind == kind] for kind in ("differs", "agrees"))
+    samples, apart = (len({each.sample for each in some}) for some in (tested, differ))
+    corrected = sum(each.p * len(tested) < LEVEL for each in differ)
+    nonzero = sum(each.p < LEVEL for each in agree)
+    return (
+        f"the {len(tested)} tests are of {samples} samples of runs, the {len(differ)} that find a difference "
+        f"of {apart}. After Bonferroni's correction {corrected} of these {len(differ)} are left; and of the "
+        f"{len(agree)} that agree, {nonzero} differ too, by less than the margin"
+    )
 
 
 @fills

@@ -8,11 +8,10 @@ from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markdown import table_text
 from lottalora.report.docs.markers import fills
 from lottalora.report.over_families import FAMILIES
-from lottalora.report.over_families import MEAN
-from lottalora.report.over_families import SPREAD
 from lottalora.report.over_families import families_of
 from lottalora.report.over_families import family_means
-from lottalora.report.over_families import over_families as of_families
+from lottalora.report.over_families import mean_of
+from lottalora.report.over_families import spread_of
 from lottalora.report.paper_cells import MNIST_SIZES
 from lottalora.report.score_text import line_text
 from lottalora.scaffold.families.family import SCALINGS
@@ -42,9 +41,8 @@ def families(blocks: list[Block], model: str, data: str, size: str, ranks: str) 
 @fills
 def over_families(blocks: list[Block], rank: str, what: str) -> str:
     """The `mean` over families and sizes on MNIST, or the `spread` of families: `over_families 8 mean`."""
-    means = mnist_families(blocks, int(rank))
-    ending = {"mean": MEAN, "spread": SPREAD}[what]
-    return f"{100 * fmean(of_families(each, ending) for each in means):.2f}"
+    found = {"mean": mean_of, "spread": spread_of}[what](mnist_families(blocks, int(rank)))
+    return f"{100 * found:.2f}"
 
 
 @fills

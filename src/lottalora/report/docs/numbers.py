@@ -4,17 +4,21 @@ from collections.abc import Iterable
 from statistics import fmean
 from statistics import median
 
+from lottalora.analysis.paper import ALL_SIZES
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.docs.find import find
 from lottalora.report.docs.find import find_block
 from lottalora.report.docs.markers import fills
+from lottalora.report.evidence import evidence_of
 from lottalora.report.number_text import percent
 from lottalora.report.number_text import share
 from lottalora.report.number_text import signed
+from lottalora.report.paper_cells import cells
 from lottalora.report.paper_lines import protocol_lines
 from lottalora.report.score_text import line_text
 from lottalora.report.score_text import runs_text
+from lottalora.report.scores import scores_by_seed
 
 
 @fills
@@ -26,6 +30,17 @@ def score(
     unit = f" {block.metric.unit}" if block.metric.unit == "%" else ""
     values = line_text(line, block.metric)
     return values.replace(" (n", f"{unit} (n")
+
+
+@fills
+def over_sizes(blocks: list[Block], model: str, data: str, condition: str, rank: str) -> str:
+    """Our number beside one that the paper averages over sizes: `over_sizes mlp mnist no_scaffold 8`."""
+    asked = (model, data, ALL_SIZES, condition, int(rank))
+    for cell in cells():
+        if (cell.model, cell.data, cell.line["variant"], cell.condition, cell.rank) == asked:
+            ours = evidence_of(blocks).find(cell).ours
+            return ours.replace(" (over sizes, ", " % (" if cell.metric and cell.metric.unit == "%" else " (")
+    raise ValueError(f"the paper has no number of {model} on {data} over sizes for {condition}, rank {rank}.")
 
 
 @fills
@@ -42,6 +57,14 @@ def difference(blocks: list[Block], model: str, data: str, size: str, condition:
     """Our mean minus the paper's number."""
     block, line = find(blocks, model, data, size, condition, rank)
     return signed(line.difference, block.metric)
+
+
+@fills
+def beside_full(blocks: list[Block], model: str, data: str, size: str, condition: str, rank: str) -> str:
+    """Our mean minus full training's, over their common seeds."""
+    block, line = find(blocks, model, data, size, condition, rank)
+    ours, full = scores_by_seed(line), scores_by_seed(find(blocks, model, data, size, "full", "-")[1])
+    return signed(fmean(ours[seed] - full[seed] for seed in ours.keys() & full.keys()), block.metric)
 
 
 @fills

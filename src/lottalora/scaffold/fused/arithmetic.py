@@ -22,7 +22,7 @@ def add_product(into: Tensor, factor: float | Tensor, left: Tensor, right: Tenso
 
 
 def compiles_factors(dtype: torch.dtype) -> bool:
-    """Whether a product of two matrices is compiled anew for each new factor, as oneDNN's are in half precision.
+    """Whether a product is compiled anew for each new factor, as oneDNN's are in half precision.
 
     That takes 3 ms and half a megabyte, so a factor that is trained is no argument of the product there.
     """
