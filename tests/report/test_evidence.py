@@ -296,7 +296,7 @@ def test_a_sentence_has_our_number_over_sizes_and_our_distance_from_full_trainin
         over_sizes(blocks_of(rows), "mlp", "mnist", "lora", "8")
     full = {42: 0.98, 43: 0.97, 44: 0.5}
     rows = scaffolds(0.96, 0.96) + [
-        make_row(mode="baseline", seed=seed, score=score) for seed, score in full.items()
+        make_row(mode="baseline", rank=None, seed=seed, score=score) for seed, score in full.items()
     ]
     assert beside_full(blocks_of(rows), "mlp", "mnist", "medium", "scaffold", "8") == "−1.50"
 
