@@ -75,6 +75,15 @@ def test_links_of_a_page_lead_to_files(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_files_that_a_page_names_exist(page):
+    named = re.findall(
+        r"`([a-z0-9_.][\w./-]*/[a-z0-9_.-]+\.(?:csv|py|sh|toml|yaml))`", page.read_text(encoding="utf-8")
+    )
+    folders = (ROOT, ROOT / "src/lottalora")
+    assert [path for path in named if not any((folder / path).exists() for folder in folders)] == []
+
+
 def test_spread_is_stated_from_three_runs_on_and_below_that_the_runs():
     two = [make_row(seed=seed, score=score) for seed, score in ((42, 0.96), (43, 0.97))]
     text = "<!-- rows: score mlp mnist medium scaffold 8 -->?<!-- /rows -->"
