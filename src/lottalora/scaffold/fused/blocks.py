@@ -5,7 +5,7 @@ from torch import Tensor
 
 ALL = slice(None)
 VALUES = 2**18  # of x and h in one block; measured on an AMD EPYC core with 512 KiB of cache of its own
-HALF_VALUES = 2**20  # the same in half precision, whose products are so fast that calls weigh more; measured too
+HALF_VALUES = 2**20  # in half precision, whose products are so fast that calls weigh more; measured there
 FEWEST = 256  # rows, below which a wide product slows down
 
 
@@ -19,15 +19,15 @@ def blocks_of(x: Tensor, out: int) -> list[slice]:
         out: the number of outputs.
     """
     n, columns = x.shape
-    rows = rows_of_a_block(out, columns, HALF_VALUES if x.dtype.itemsize < 4 else VALUES)
+    rows = rows_of_a_block(out, columns, half=x.dtype.itemsize < 4)
     if n < 2 * rows or x.device.type != "cpu":
         return [ALL]
     return [slice(first, first + rows) for first in range(0, n, rows)]
 
 
-def rows_of_a_block(out: int, columns: int, values: int = VALUES) -> int:
-    """How many rows a block has; fewer than twice as many are one block."""
-    return max(FEWEST, values // max(columns + out, 1))
+def rows_of_a_block(out: int, columns: int, *, half: bool = False) -> int:
+    """How many rows a block has, in half precision if asked; fewer than twice as many are one block."""
+    return max(FEWEST, (HALF_VALUES if half else VALUES) // max(columns + out, 1))
 
 
 def with_axes_of(x: Tensor, h: Tensor) -> Tensor:
