@@ -1,6 +1,7 @@
 """An ensemble's members are the runs that they would be alone."""
 
 import os
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,16 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lottalora.data.batches.images import ImageSplits
 from lottalora.data.digits import Digits
+from lottalora.data.lorenz import Lorenz
 from lottalora.data.mnist import MNIST
+from lottalora.models.cfc import CfC
 from lottalora.models.mlp import MLP
 from lottalora.models.resnet import ResNet
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.binary import Binary
 from lottalora.tasks.classification import Classification
+from lottalora.tasks.regression import Regression
 from lottalora.training.ensemble.fit import Ensemble
 from lottalora.training.ensemble.members import Run
 from lottalora.training.ensemble.members import generator_in
@@ -164,6 +168,57 @@ def test_a_checkpoint_holds_a_members_values_and_not_the_stack(data, tmp_path):
     task, _ = alone(CELLS[0], spec, splits, ONE_EPOCH, tmp_path / "alone")
     sizes = [(tmp_path / name / "best.ckpt").stat().st_size for name in ("0", "alone")]
     assert sizes[0] < 1.1 * sizes[1]
+
+
+def test_an_ensemble_of_one_batch_an_epoch_stops_when_asked_and_goes_on(tmp_path):
+    digits = Digits(batch_size=2000)
+    splits, settings = digits.read(), TrainerSettings(epochs=6, accelerator="cpu", checkpoint_every=0)
+
+    def ensemble(name: str) -> Ensemble:
+        runs = [
+            run_of(task_of(cell, digits.spec), cell[0], tmp_path / name / str(cell[0])) for cell in CELLS[:2]
+        ]
+        folder = tmp_path / name / "ensemble"
+        return Ensemble(runs, splits, settings, higher_is_better=True, folder=folder)
+
+    whole, first, second = ensemble("whole"), ensemble("parts"), ensemble("parts")
+    expected = whole.fit()
+    first.members[0].end_epoch = asked_in_epoch(2, first, first.members[0].end_epoch)
+    with pytest.raises(SystemExit) as stopped:
+        first.fit()
+    assert stopped.value.code == 75 and first.epoch == 3
+    results = second.fit()
+    assert [result.epochs for result in results] == [6, 6]
+    for ours, theirs, result, other in zip(second.members, whole.members, results, expected, strict=True):
+        assert result.validation_score == other.validation_score
+        assert repr(result.history) == repr(other.history)
+        ours, theirs = ours.task.state_dict(), theirs.task.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def asked_in_epoch(number: int, ensemble: Ensemble, end_epoch):
+    """The end of an epoch, in which the process is asked to stop."""
+
+    def end(score) -> None:
+        end_epoch(score)
+        if ensemble.epoch == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return end
+
+
+def test_nets_that_vmap_cannot_compute_are_refused_in_one_sentence(tmp_path):
+    lorenz = Lorenz(batch_size=50, sequences=True)
+
+    def cfc(seed: int) -> Regression:
+        torch.manual_seed(seed)
+        net = CfC(lorenz.spec.in_shape, 3, hidden=8, backbone=8, dropout=0.0)
+        return Regression(net, lorenz.spec, partial(AdamW, lr=1e-3), partial(CosineAnnealingLR, T_max=3))
+
+    runs = [run_of(cfc(seed), seed, tmp_path / str(seed)) for seed in (1, 2)]
+    ensemble = Ensemble(runs, lorenz.read(), ONE_EPOCH, higher_is_better=False, folder=tmp_path / "ensemble")
+    with pytest.raises(ValueError, match="cannot be computed for all members at once. Type ensemble=false"):
+        ensemble.fit()
 
 
 def test_nets_of_two_shapes_are_refused_by_the_name_of_the_parameter(data, tmp_path):

@@ -86,6 +86,13 @@ def test_answers_are_counted_for_each_scaffold_and_digit():
     assert task.test_score.compute().item() == pytest.approx((1 + 1 + 6) / 27)
 
 
+def test_answers_are_counted_where_the_net_is():
+    spec = data().spec
+    task = Gating(nn.Linear(4, 4), spec, None, None, groups=GROUPS, out_of_class=False)
+    assert task.to("meta").answers.is_meta
+    assert "answers" not in task.state_dict()
+
+
 @pytest.mark.parametrize("words", [["data=gated_mnist"], ["data=mnist", "mode=gated"]])
 def test_gated_data_and_mode_go_together(typed, words):
     with pytest.raises(ValueError, match="Type data=gated_mnist mode=gated."):

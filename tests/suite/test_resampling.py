@@ -1,5 +1,6 @@
 """Training over many scaffolds within a step: parts of batches, their scaffolds, and what is scored."""
 
+import copy
 import signal
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from lottalora.data.batches.batch import Sequences
+from lottalora.data.batches.parts import Parts
 from lottalora.data.batches.parts import pieces
 from lottalora.data.batches.parts import whole
 from lottalora.data.digits import Digits
@@ -102,6 +104,21 @@ def test_pieces_keep_their_examples_together_and_lose_none():
 def test_batch_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match="A batch of 3 examples cannot be cut into 4 parts"):
         pieces((torch.zeros(3, 2), torch.zeros(3)), 4)
+
+
+def test_a_graph_is_no_list_of_examples_and_is_not_cut():
+    nodes, bonds, labels = torch.zeros(9, 2), torch.zeros(2, 12), torch.zeros(4)
+    with pytest.raises(ValueError, match="no list of examples that could be cut. Type mode=resample_batch"):
+        pieces(((nodes, bonds), labels), 2)
+
+
+def test_parts_have_what_a_task_reads_of_its_batches():
+    whole_batches = Digits(batch_size=200).read().train_batches(1)
+    whole_batches.labels = torch.arange(3)
+    parts = Parts(whole_batches, lambda batch: [batch] * 2, 2)
+    assert torch.equal(parts.labels, torch.arange(3))
+    assert copy.copy(parts).count == 2  # a copy asks for its attributes before it has any
+    assert not hasattr(parts, "nothing")
 
 
 def test_parts_go_on_from_the_beginning_of_a_batch():

@@ -24,6 +24,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lottalora.data.batches.batch import parts_of
+from lottalora.data.batches.batch import row_count
 from lottalora.data.batches.order import Batches
 from lottalora.data.batches.order import seed_from
 from lottalora.data.splits import Splits
@@ -160,20 +162,6 @@ def share_of(batch: object, process: int, processes: int) -> Share:
     counted = process < rows.pop()
     own = slice(process, None, processes) if counted else slice(1)
     return Share(of_each(batch, lambda tensor: tensor[own]), counted)
-
-
-def parts_of(batch: object) -> list[object]:
-    """Return the leaves of nested tuples."""
-    if isinstance(batch, tuple | list):
-        return [each for part in batch for each in parts_of(part)]
-    return [batch]
-
-
-def row_count(part: object) -> int:
-    """Return the length of a tensor's first axis; 0 for anything without one."""
-    if not isinstance(part, Tensor) or part.layout != torch.strided or part.dim() == 0:
-        return 0
-    return len(part)
 
 
 def of_each(batch: object, function: Callable[[Tensor], Tensor]) -> object:

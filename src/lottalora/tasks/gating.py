@@ -50,7 +50,8 @@ class Gating(Classification):
         self.groups = [list(group) for group in groups]
         self.out_of_class = out_of_class
         self.held: dict[int, list[Tensor]] = {}  # the k scaffolds, see `resample`
-        self.answers = torch.zeros(len(groups), DIGITS, spec.out_dim, dtype=torch.long)  # of the test part
+        answers = torch.zeros(len(groups), DIGITS, spec.out_dim, dtype=torch.long)  # of the test part
+        self.register_buffer("answers", answers, persistent=False)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict:
         step = self.asked_of_all(batch, self.validation_score)

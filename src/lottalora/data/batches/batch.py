@@ -1,7 +1,8 @@
-"""Batches that are more than one tensor."""
+"""Batches that are more than one tensor, and what they are made of."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -36,3 +37,17 @@ class Texts(NamedTuple):
 
     tokens: Tensor
     lengths: Tensor
+
+
+def parts_of(batch: object) -> list[object]:
+    """Return the leaves of nested tuples."""
+    if isinstance(batch, tuple | list):
+        return [each for part in batch for each in parts_of(part)]
+    return [batch]
+
+
+def row_count(part: object) -> int:
+    """Return the length of a tensor's first axis; 0 for anything without one."""
+    if not isinstance(part, Tensor) or part.layout != torch.strided or part.dim() == 0:
+        return 0
+    return len(part)

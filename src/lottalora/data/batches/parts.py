@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lottalora.data.batches.batch import parts_of
+from lottalora.data.batches.batch import row_count
 from lottalora.data.batches.order import Batches
 from lottalora.data.batches.order import Order
 
@@ -39,6 +41,12 @@ class Parts:
     def sampler(self) -> Order:
         return self.batches.sampler
 
+    def __getattr__(self, name: str) -> object:
+        """What else a task reads of its batches, such as `labels`."""
+        if name == "batches":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.batches, name)
+
     def __len__(self) -> int:
         return self.count * len(self.batches)
 
@@ -62,8 +70,15 @@ def pieces(batch: Any, count: int) -> list[Any]:  # noqa: ANN401  tensors, or tu
     """k pieces of a batch, as equal as can be, in its order.
 
     Raises:
-        ValueError: the batch has fewer examples than there are pieces, or is no tensor or tuple of tensors.
+        ValueError: the batch has fewer examples than there are pieces, or does not have one row for each
+            example in all its tensors, as a graph does not.
     """
+    rows = {row_count(part) for part in parts_of(batch)}
+    if len(rows) != 1 or min(rows) == 0:
+        raise ValueError(
+            "A batch of these data is no list of examples that could be cut. Type mode=resample_batch, which "
+            "does not cut it."
+        )
     if isinstance(batch, Tensor):
         if len(batch) < count:
             raise ValueError(
@@ -71,10 +86,6 @@ def pieces(batch: Any, count: int) -> list[Any]:  # noqa: ANN401  tensors, or tu
                 "that leaves a larger last batch, or a smaller resample.scaffolds."
             )
         return list(torch.tensor_split(batch, count))
-    if not isinstance(batch, tuple):
-        raise ValueError(
-            f"Batches of type {type(batch).__name__} cannot be cut. Type mode=resample_batch, which does not."
-        )
     cut = zip(*(pieces(each, count) for each in batch), strict=True)
     make = type(batch)._make if hasattr(batch, "_make") else tuple
     return [make(part) for part in cut]

@@ -76,6 +76,8 @@ class Ensemble:
                 self.train_epoch()
                 self.validate()
                 self.epoch, self.first = self.epoch + 1, 0
+                if self.trains:
+                    self.keep(0)
         finally:
             self.resume.restore_handlers()
         return [self.result(member) for member in self.members]

@@ -67,7 +67,8 @@ class Stack:
             training: whether the nets train, with dropout.
 
         Raises:
-            ValueError: the net draws random numbers otherwise than by dropout.
+            ValueError: the net draws random numbers otherwise than by dropout, or cannot be computed for all
+                members at once.
         """
         self.template.train(training)
 
@@ -78,12 +79,16 @@ class Stack:
         try:
             return torch.vmap(one, in_dims=(0, 0, None if shared else 0))(self.state, self.members, batch)
         except RuntimeError as error:
-            if "randomness" not in str(error):
+            if "randomness" in str(error):
+                cause = (
+                    "draws random numbers otherwise than by torch's dropout, which an ensemble cannot repeat "
+                    "for each member"
+                )
+            elif "functorch" in str(error) or "data pointer" in str(error):
+                cause = "has a step that cannot be computed for all members at once"
+            else:
                 raise
-            raise ValueError(
-                "This net draws random numbers otherwise than by torch's dropout, which an ensemble cannot "
-                "repeat for each member. Type ensemble=false."
-            ) from error
+            raise ValueError(f"This net {cause}. Type ensemble=false.") from error
 
 
 class StepOf(nn.Module):
