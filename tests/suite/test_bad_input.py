@@ -151,6 +151,7 @@ def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words
         ("resample=3", "'resample=3' is for mode= to set. Leave it out, and type mode=NAME"),
         ("resample=epoch", "'resample=epoch' is for mode= to set"),
         ("scaffold=null", "'scaffold=null' is for mode= to set"),
+        ("model.widths=[hidden]", "would make mode=small another net under the same name"),
         ("sweeps=table17", "Type `python run.py -m sweeps=table17`"),
         ("sweeps=digits model=mlp data=digits mode=baseline", "sweeps=digits names many runs"),
         (

@@ -33,14 +33,20 @@ NOTHING = {f"adapter.{key}": value for key, value in DIGEST_DEFAULTS["scaffold"]
 
 
 def check_of_mode(typed: Iterable[str]) -> None:
-    """Refuse a typed section that the mode fills: `mode` would then name another run than it is.
+    """Refuse what the mode or the file of a model fills: the run would be another than it is called.
 
     Args:
         typed: the overrides, such as rank=8.
     """
     for override in typed:
-        if override.partition("=")[0] in OF_MODE:
+        key = override.partition("=")[0]
+        if key in OF_MODE:
             raise ValueError(f"{override!r} is for mode= to set. Leave it out, and type mode=NAME.")
+        if key == "model.widths":
+            raise ValueError(
+                f"{override!r} would make mode=small another net under the same name. Leave it out, or "
+                "change it in the model's file in conf/model."
+            )
 
 
 def check_mode(cfg: DictConfig, typed: Mapping[str, str]) -> None:
