@@ -13,11 +13,14 @@ from lottalora.models.mlp import MLP
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 from lottalora.tasks.classification import Classification
+from lottalora.tasks.schedules import PerStep
 from lottalora.training.fit import TrainerSettings
 from lottalora.training.fit import fit
 from lottalora.training.resampling import ResampleEachEpoch
 
 BATCHES = 12  # of an epoch
+EACH_EPOCH = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
+EACH_STEP = PerStep(warmup=0.1, shape="cosine")
 
 
 class Slices(Batches):
@@ -55,24 +58,25 @@ class KillAfter(Callback):
             raise Killed
 
 
-def train(folder, *, kill_after=None, accumulate=1):
+def train(folder, *, kill_after=None, accumulate=1, schedule=EACH_EPOCH):
     torch.manual_seed(3)
     net = MLP((1, 8, 8), 10, hidden=[32], dropout=0.1)
     wrap(net, Scaffold(rank=2, seed=1), keep=["head"])
-    schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2)
     task = Classification(net, Digits.spec, partial(torch.optim.AdamW, lr=0.01), schedule)
     plan = TrainerSettings(epochs=2, accelerator="cpu", accumulate=accumulate, checkpoint_every=0)
     callbacks = [ResampleEachEpoch(), *([KillAfter(kill_after)] if kill_after else [])]
     return task, fit(task, Splits(), plan, seed=0, higher_is_better=True, folder=folder, callbacks=callbacks)
 
 
+@pytest.mark.parametrize("schedule", [EACH_EPOCH, EACH_STEP], ids=["each_epoch", "each_step"])
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("after", [1, 7, BATCHES, BATCHES + 1, 2 * BATCHES - 1, 2 * BATCHES])
-def test_killed_after_any_batch_the_run_ends_with_the_same_bits(after, accumulate, tmp_path):
-    task, whole = train(tmp_path / "whole", accumulate=accumulate)
+def test_killed_after_any_batch_the_run_ends_with_the_same_bits(after, accumulate, schedule, tmp_path):
+    options = {"accumulate": accumulate, "schedule": schedule}
+    task, whole = train(tmp_path / "whole", **options)
     with pytest.raises(Killed):
-        train(tmp_path / "parts", kill_after=after, accumulate=accumulate)
-    resumed, parts = train(tmp_path / "parts", accumulate=accumulate)
+        train(tmp_path / "parts", kill_after=after, **options)
+    resumed, parts = train(tmp_path / "parts", **options)
     assert parts.validation_score == whole.validation_score
     assert repr(parts.history) == repr(whole.history)  # repr: NaN equals itself there
     assert len(whole.history["epoch"]) == 20

@@ -49,6 +49,7 @@ class Task(LightningModule, ABC):
     """
 
     decay = "all"  # what weight decay acts on, see `weight_decay.groups`; set by `training.fit`
+    steps = 0  # of the optimizer in the whole run; likewise
 
     def __init__(
         self, net: nn.Module, metric: Metric, optimizer: MakeOptimizer, schedule: MakeSchedule | PerStep
@@ -118,8 +119,9 @@ class Task(LightningModule, ABC):
         # therefore refuses, even where bf16 needs no scale. Now the scale is undone before both.
         optimizer._step_supports_amp_scaling = False
         if isinstance(self.make_schedule, PerStep):
-            steps = int(self.trainer.estimated_stepping_batches)
-            return [optimizer], [{"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}]
+            # Lightning's own count of the steps would set up its loader here, before a checkpoint says at which
+            # batch to go on, and that would then be ignored.
+            return [optimizer], [{"scheduler": self.make_schedule(optimizer, self.steps), "interval": "step"}]
         return [optimizer], [{"scheduler": self.make_schedule(optimizer), "interval": "epoch"}]
 
 

@@ -1,6 +1,7 @@
 """Train a task and score it at its best validation epoch."""
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -119,7 +120,9 @@ def fit(
         patience=settings.patience,
         min_delta=settings.min_delta,
     )
+    batches = splits.train_batches(seed)
     task.decay = settings.decay
+    task.steps = settings.epochs * math.ceil(len(batches) / settings.accumulate)
     beta_decay, resume, history = BetaDecay(), Resume(folder, every=settings.checkpoint_every), History(best)
     averages = [*task.averages(), *averages_of(settings.average, task.net)]
     callbacks = [*averages, history, resume, beta_decay, *callbacks, best]
@@ -128,7 +131,7 @@ def fit(
     trainer = trainer_of(settings, folder, callbacks, straight=straight)
     diverged = False
     try:
-        trainer.fit(task, splits.train_batches(seed), splits.validation_batches(), ckpt_path=usable(folder))
+        trainer.fit(task, batches, splits.validation_batches(), ckpt_path=usable(folder))
         load_best(task, best)
     except Diverged:
         diverged = True

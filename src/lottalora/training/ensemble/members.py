@@ -36,10 +36,6 @@ class Progress:
     should_stop: bool = False
     callback_metrics: dict[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def estimated_stepping_batches(self) -> int:
-        return self.max_epochs * self.num_training_batches
-
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -75,7 +71,7 @@ class Member:
         self.name = run.folder.name
         self.clip = settings.clip
         self.progress = Progress(max_epochs=settings.epochs, num_training_batches=batches)
-        self.task.decay = settings.decay
+        self.task.decay, self.task.steps = settings.decay, settings.epochs * batches
         self.task.trainer = self.progress
         (self.optimizer,), (schedule,) = self.task.configure_optimizers()
         self.schedule, self.interval = schedule["scheduler"], schedule["interval"]
