@@ -54,7 +54,7 @@ def test_arm_stands_beside_the_paper_and_full_training():
     assert paper["95 % interval"] == "[96.72, 96.92]"
     assert paper["verdict"] == "agrees"
     full = cells(found, 1, ["scaffold", "N(0, 0.1²)", "8"])
-    assert (full["pairs"], full["arm − full"], full["verdict"]) == ("5", "-1.66", "below")
+    assert (full["pairs"], full["arm − full"], full["verdict"]) == ("5", "−1.66", "below")
     assert cells(found, 1, ["scaffold", "N(0, 0.1²)", "32"])["verdict"] == "agrees"
 
 
