@@ -138,6 +138,13 @@ def test_a_changed_recipe_is_no_longer_the_papers_and_says_what_was_changed(type
     assert changes(cfg) == changed
 
 
+def test_an_alpha_as_large_as_the_rank_changes_nothing_where_none_is_asked_for(typed):
+    assert changes(typed("data=mnist", "rank=4", "alpha=4")) == {}
+    assert changes(typed("data=mnist", "rank=4", "alpha=2")) == {"scaffold.alpha": 2}
+    asked = typed("model=gpt", "data=wikitext103", "model.size=3M", "rank=4", "alpha=4")  # α = 16 there
+    assert changes(asked) == {"scaffold.alpha": 4}
+
+
 def test_a_changed_recipe_bears_the_name_that_is_typed(typed):
     assert identify(typed("data=mnist", "trainer.epochs=3", "recipe_name=short"))["recipe"] == "short"
 

@@ -150,4 +150,6 @@ def changes(cfg: DictConfig) -> dict:
         if isinstance(value, str) and isinstance(before := untouched.get(key), bool | int | float):
             wanted = "true or false" if isinstance(before, bool) else "a number"
             raise ValueError(f"{key} must be {wanted}, got {value!r}.")
+    if untouched.get("scaffold.alpha", 0) is None and ours.get("scaffold.alpha") == ours.get("scaffold.rank"):
+        ours["scaffold.alpha"] = None  # which means α = r
     return {key: value for key, value in ours.items() if key not in untouched or untouched[key] != value}
