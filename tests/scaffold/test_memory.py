@@ -19,18 +19,7 @@ class Held(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "free_blocks",
-            "fast_blocks",
-            "maps",
-            "mapped",
-            "most",
-            "fast",
-            "used",
-            "free",
-            "top",
-        )
+        for name in "arena free_blocks fast_blocks maps mapped most fast used free top".split()
     ]
 
 

@@ -26,12 +26,7 @@ FLOPS = {"cpu": 5e10, "gpu": 2e13}  # FLOP/s of one core and of one GPU, float32
 WATTS = {"cpu": 15.0, "gpu": 700.0}  # of one busy core and of one GPU; assumed
 LENGTHS = ("tokens", "image_size", "max_length", "batch_size")  # settings of data that change its work
 DRAWN = ("seed", "family", "parameters", "alpha")  # of a scaffold; they change no count
-NEAR = (
-    "model",
-    "data",
-    "sample",
-    "precision",
-)  # names of runs that differ in nothing but their size and training
+NEAR = ("model", "data", "sample", "precision")  # of runs that differ in their size and training alone
 START = 0.5  # seconds beside fit: start, data, test, row
 PROCESS = 450.0  # MB of a process that has imported torch and lightning
 FILES = 0.02  # MB of a row and its log
