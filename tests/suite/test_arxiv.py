@@ -15,12 +15,13 @@ from lottalora.data.arxiv import ARCHIVE
 from lottalora.data.arxiv import FEATURES
 from lottalora.data.arxiv import OFFICIAL
 from lottalora.data.arxiv import Arxiv
-from lottalora.data.arxiv import check_features
-from lottalora.data.arxiv import kind_of_features
+from lottalora.data.arxiv import check_official
 from lottalora.data.arxiv import made_papers
 from lottalora.data.batches.graph import Adjacency
 from lottalora.data.batches.graph import Nodes
+from lottalora.data.fingerprint import fingerprint
 from lottalora.data.sources.ogb import Table
+from lottalora.data.sources.structural_features import structural_features
 from lottalora.models.gcn import GCN
 from lottalora.results import rows
 from lottalora.scaffold import Scaffold
@@ -110,40 +111,42 @@ def test_the_fingerprint_follows_every_array(monkeypatch):
         assert Arxiv(root="nowhere", sample=True).read().fingerprint() != first
 
 
-def structural(parsed: dict) -> np.ndarray:
-    """Features whose first two columns are the degrees of the graph."""
-    features = parsed["features"].copy()
-    for column, ends in enumerate((parsed["edges"][1], parsed["edges"][0])):
-        features[:, column] = 0.2 * np.log1p(np.bincount(ends, minlength=len(features)))
-    return features
-
-
-def official(parsed: dict) -> np.ndarray:
-    features = parsed["features"].copy()
+def test_other_features_never_stand_under_ogbs_name():
+    features = made_papers()["features"]
+    with pytest.raises(ValueError, match="node-feat.csv.gz holds other features than OGB's own"):
+        check_official(features, Path("node-feat.csv.gz"))
     features[:3, [0, 1, 2, -3, -2, -1]] = OFFICIAL
-    return features
+    check_official(features, Path("node-feat.csv.gz"))
 
 
-@pytest.mark.parametrize(
-    ("make", "kind"), [(structural, "structural"), (official, "official"), (lambda p: p["features"], None)]
-)
-def test_features_are_known_by_their_values(make, kind):
+def test_structural_features_are_the_equation():
+    edges = np.array([[0, 1, 2, 0, 0, 3], [1, 2, 0, 1, 3, 0]])  # 0 → 1 twice, 0 and 3 both ways; 4 none
+    A = np.zeros((5, 5))
+    A[edges[0], edges[1]] = A[edges[1], edges[0]] = 1
+    signs = 2.0 * np.random.RandomState(0).randint(0, 2, (5, 6), dtype=np.int8) - 1
+    expected = np.linalg.matrix_power(A / np.maximum(A.sum(axis=1, keepdims=True), 1), 4) @ signs
+    expected[:4] /= np.linalg.norm(expected[:4], axis=1, keepdims=True)
+    made = structural_features(edges, 5, 8)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made[:, 2:], expected, rtol=0, atol=1e-6)
+    degrees = [[2, 3], [2, 1], [1, 1], [1, 1], [0, 0]]
+    np.testing.assert_allclose(np.expm1(made[:, :2] / 0.2), degrees, atol=1e-3)
+
+
+def test_structural_features_are_the_same_bits_everywhere():
     parsed = made_papers()
-    assert kind_of_features(make(parsed), parsed["edges"]) == kind
+    made = structural_features(parsed["edges"], 600, FEATURES)
+    assert fingerprint([made])[:16] == "4400672d0514f906"
 
 
-@pytest.mark.parametrize(
-    ("make", "asked", "words"),
-    [
-        (structural, "official", "holds the structural stand-in .* Type data.features=structural"),
-        (official, "structural", "holds OGB's own features, .* Type data.features=official"),
-        (lambda p: p["features"], "official", "holds neither OGB's own features nor the structural"),
-    ],
-)
-def test_features_never_stand_under_another_name(make, asked, words):
+def test_structural_features_ignore_those_of_the_file():
+    official, structural = (
+        Arxiv(root="nowhere", features=kind, sample=True).read() for kind in ("official", "structural")
+    )
+    assert official.fingerprint() != structural.fingerprint()
     parsed = made_papers()
-    with pytest.raises(ValueError, match=words):
-        check_features(parsed | {"features": make(parsed)}, asked, Path("node-feat.csv.gz"))
+    features = torch.from_numpy(structural_features(parsed["edges"], 600, FEATURES))
+    assert torch.equal(structural.smoothed, structural.adjacency.smooth(features))
 
 
 @pytest.mark.parametrize(
@@ -253,4 +256,4 @@ class TestRealPapers:
         parsed = ARCHIVE.read(ROOT, arxiv.VERSION, arxiv.parse)
         assert [len(parsed[part]) for part in ("train", "valid", "test")] == [90_941, 29_799, 48_603]
         assert np.bincount(parsed["labels"]).max() == 27_321
-        assert kind_of_features(parsed["features"], parsed["edges"]) is not None
+        assert structural_features(parsed["edges"], arxiv.PAPERS, FEATURES).shape == (arxiv.PAPERS, FEATURES)

@@ -1,6 +1,5 @@
 """`lottalora doctor` and the commands' names, in processes of their own."""
 
-import gzip
 import json
 import os
 import subprocess
@@ -94,21 +93,26 @@ def test_doctor_knows_the_learned_weights_of_the_config():
     ]
 
 
-@pytest.mark.parametrize(("features", "state"), [("structural", "note"), ("official", "ok")])
-def test_doctor_tells_the_stand_in_for_the_features_of_arxiv(tmp_path, features, state):
+@pytest.mark.parametrize(
+    ("columns", "state", "words"),
+    [
+        (arxiv.FEATURES, "ok", ""),
+        (arxiv.FEATURES, "note", "other features than OGB's own"),
+        (2, "note", "begins with 3 rows of 2 numbers, not 3 of 128"),
+    ],
+)
+def test_doctor_tells_other_features_of_arxiv_from_ogbs(tmp_path, columns, state, words):
     folder = tmp_path / "data" / "ogb" / "ogbn_arxiv"
     for name in arxiv.ARCHIVE.names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(gzip.compress(b"0,1\n2,1\n"))
-    rows = np.zeros((3, arxiv.FEATURES))
-    cited, citing = [0, 2, 0], [1, 0, 1]
-    rows[:, :2] = 0.2 * np.log1p(np.transpose([cited, citing]))
-    if features == "official":
+        (folder / name).write_bytes(b"1")
+    rows = np.zeros((3, columns))
+    if state == "ok":
         rows[:, [0, 1, 2, -3, -2, -1]] = arxiv.OFFICIAL
-    np.savetxt(folder / "raw" / "node-feat.csv.gz", rows, fmt="%.4f", delimiter=",")
+    np.savetxt(folder / arxiv.FEATURE_FILE, rows, fmt="%.4f", delimiter=",")
     (line,) = [line for line in doctor(tmp_path).stdout.splitlines() if "data arxiv" in line]
     assert line.startswith(state)
-    assert ("type data.features=structural" in line) == (features == "structural")
+    assert words in line
 
 
 def test_doctor_calls_an_empty_lottalora_data_broken(tmp_path):

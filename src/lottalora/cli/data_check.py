@@ -67,24 +67,21 @@ def graphs(root: Path) -> Iterator[Check]:
 
 
 def features(folder: Path) -> Check:
-    """Whether Arxiv's features are OGB's own; the stand-in is named with what it is used by."""
+    """Whether Arxiv's features are OGB's own, which data.features=structural does without."""
     from lottalora.data import arxiv
 
     name = "data arxiv"
     try:
-        kind = arxiv.kind_in(folder)
+        official = arxiv.official_in(folder)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         return Check(name=name, state="note", found=str(error), remedy="delete it and bring it anew")
-    if kind == "official":
+    if official:
         return Check(name=name, state="ok", found=str(folder))
-    what = arxiv.KINDS[kind] if kind else "features of no known kind"
-    found = f"{folder} has {what}, and the default is data.features=official"
-    remedy = "delete raw/node-feat.csv.gz and bring it anew"
     return Check(
         name=name,
         state="note",
-        found=found,
-        remedy=f"type data.features={kind}, or {remedy}" if kind else remedy,
+        found=f"{folder / arxiv.FEATURE_FILE} holds other features than OGB's own, which are the default",
+        remedy="type data.features=structural, or delete that file and bring it anew",
     )
 
 

@@ -20,6 +20,7 @@ from lottalora.data.sources.ogb import Table
 from lottalora.data.sources.ogb import digest_of
 from lottalora.data.sources.ogb import read_parts
 from lottalora.data.sources.parsed import Arrays
+from lottalora.data.sources.structural_features import structural_features
 from lottalora.data.spec import DataSpec
 from lottalora.data.spec import checked_sample
 
@@ -32,7 +33,8 @@ ARCHIVE = Archive(
     tables=("edge", "node-feat", "node-label", "num-node-list", "num-edge-list"),
     split="time",
 )
-KINDS = {"official": "OGB's own features", "structural": "the structural stand-in for OGB's features"}
+KINDS = ("official", "structural")
+FEATURE_FILE = "raw/node-feat.csv.gz"
 # First and last three features of the first three papers, as printed in many places; averaged word vectors.
 OFFICIAL = [
     [-0.0579, -0.0525, -0.0726, 0.1734, -0.1728, -0.1401],
@@ -45,9 +47,9 @@ class Arxiv:
     """The subject of computer-science papers, 40 of them, from features and citations: 169,343 papers, split
     by year into 90,941 / 29,799 / 48,603. Citations count in both directions.
 
-    The features are OGB's own, averaged word vectors of title and abstract, or a stand-in that is made from
-    the graph alone. Each is recognised by its values, and refused under the other's name: scores with the
-    stand-in are comparable with each other, never with published ones.
+    The features are OGB's own, averaged word vectors of title and abstract, which are recognised by their
+    values, or are made here from the citations alone (`structural_features`). Scores with these are
+    comparable with each other, never with published ones.
 
     Source: Hu et al. 2020, https://arxiv.org/abs/2005.00687, https://ogb.stanford.edu/docs/nodeprop
 
@@ -78,8 +80,10 @@ class Arxiv:
         """The three parts. Nothing is read, looked for or downloaded before this call."""
         retain_freed_memory()  # the tensors of an epoch have 173 MB each
         parsed = made_papers() if self.sample else ARCHIVE.read(self.root, VERSION, parse)
-        if not self.sample:
-            check_features(parsed, self.features, self.root / ARCHIVE.folder / "raw" / "node-feat.csv.gz")
+        if self.features == "structural":
+            parsed["features"] = structural_features(parsed["edges"], len(parsed["labels"]), FEATURES)
+        elif not self.sample:
+            check_official(parsed["features"], self.root / ARCHIVE.folder / FEATURE_FILE)
         return GraphSplits.of(parsed)
 
 
@@ -165,41 +169,31 @@ def parse(tables: dict[str, Table]) -> Arrays:
     }
 
 
-def check_features(parsed: Arrays, asked: str, path: Path) -> None:
-    """Refuse features that are not those asked for; a ValueError that says which they are."""
-    found = kind_of_features(parsed["features"], parsed["edges"])
-    if found is None:
+def check_official(features: np.ndarray, path: Path) -> None:
+    """Refuse features that are not OGB's own; a ValueError says so."""
+    if not are_official(features):
         raise ValueError(
-            f"{path} holds neither {KINDS['official']} nor {KINDS['structural']}: the first rows are not "
-            "the published ones. Delete it and run again to download it anew."
-        )
-    if found != asked:
-        raise ValueError(
-            f"{path} holds {KINDS[found]}, and data.features={asked} asks for {KINDS[asked]}. "
-            f"Type data.features={found}."
+            f"{path} holds other features than OGB's own: the first rows are not the published ones. Delete "
+            "it and run again to download it anew, or type data.features=structural for features that are "
+            "made from the citations."
         )
 
 
-def kind_of_features(features: np.ndarray, edges: np.ndarray) -> str | None:
-    """official: the published values. structural: the first two columns are the logarithms of how often a
-    paper is cited and cites, times 0.2, which no average of word vectors is. None: neither."""
-    rounding = 6e-5  # of four decimals
-    if np.allclose(features[:3][:, [0, 1, 2, -3, -2, -1]], OFFICIAL, rtol=0, atol=rounding):
-        return "official"
-    degrees = [np.bincount(ends, minlength=len(features))[: len(features)] for ends in (edges[1], edges[0])]
-    if np.allclose(features[:, :2], 0.2 * np.log1p(np.stack(degrees, axis=1)), rtol=0, atol=rounding):
-        return "structural"
-    return None
+def are_official(features: np.ndarray) -> bool:
+    """Whether the first papers have the published values, to the four decimals in which they are printed."""
+    return np.allclose(features[:3][:, [0, 1, 2, -3, -2, -1]], OFFICIAL, rtol=0, atol=6e-5)
 
 
-def kind_in(folder: Path) -> str | None:
-    """As `kind_of_features`, from the first papers of the files; a ValueError names one that is damaged."""
+def official_in(folder: Path) -> bool:
+    """As `are_official`, from the first papers of the file; a ValueError names one that is damaged."""
     import pandas
 
-    path = folder / "raw" / "edge.csv.gz"
-    edges = Table(path, path.read_bytes()).read(np.int64, columns=2).T
-    first = pandas.read_csv(folder / "raw" / "node-feat.csv.gz", header=None, nrows=3, dtype=np.float32)
-    return kind_of_features(first.to_numpy(), edges)
+    path = folder / FEATURE_FILE
+    first = pandas.read_csv(path, header=None, nrows=3, dtype=np.float32).to_numpy()
+    if first.shape != (3, FEATURES):
+        rows, columns = first.shape
+        raise ValueError(f"{path} begins with {rows} rows of {columns} numbers, not 3 of {FEATURES}.")
+    return are_official(first)
 
 
 def made_papers() -> Arrays:
