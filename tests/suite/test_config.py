@@ -149,6 +149,11 @@ def test_a_changed_recipe_bears_the_name_that_is_typed(typed):
     assert identify(typed("data=mnist", "trainer.epochs=3", "recipe_name=short"))["recipe"] == "short"
 
 
+def test_an_alpha_that_equals_the_rank_is_the_same_run_as_none(typed):
+    untyped, equal, other = (digest(typed("rank=4", *words)) for words in ((), ("alpha=4",), ("alpha=2",)))
+    assert untyped == equal != other
+
+
 def test_a_baseline_has_no_rank_alpha_init_or_backbone_seed(typed):
     identity = identify(typed("mode=baseline", "rank=4"))
     assert (identity["rank"], identity["alpha"], identity["init"], identity["backbone_seed"]) == (
