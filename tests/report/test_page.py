@@ -102,14 +102,15 @@ def test_runs_that_differ_in_their_seeds_are_listed_from_one_config(monkeypatch,
 
 
 def test_configs_that_hardly_differ_are_told_by_their_changes():
-    configs = [(1, 2, 3, 4, 5), (1, 2, 9, 4, 5), (7, 8), (6, 7, 8, 9, 1), (6, 7, 8, 9, 2)]
+    configs = [(1, 2, 3, 4, 5), (1, 2, 9, 4, 5), (7, 8), (6, 7, 8, 9, 1), (6, 7, 8, 9, 2), (1, 2, 3, 4, 6)]
     told = run_list.as_changes(configs)
     assert told == [
-        [1, 2, 3, 4, 5],
-        {"of": 0, "at": {2: 9}},
-        [7, 8],
-        [6, 7, 8, 9, 1],
-        {"of": 3, "at": {4: 2}},
+        {"whole": [1, 2, 3, 4, 5]},
+        [0, 2, 9],
+        {"whole": [7, 8]},
+        {"whole": [6, 7, 8, 9, 1]},
+        [3, 4, 2],
+        [0, 4, 6],
     ]
 
 
@@ -179,9 +180,10 @@ def test_mark_says_its_value_under_a_pointer_and_a_series_hides(browser):
     browser.run(f"document.querySelector('#mlp-mnist .said').{touch}")
     assert "full training: 98.38 %, n = 1" in browser.run("document.getElementById('tip').textContent")
     assert not browser.run("document.getElementById('tip').hidden")
-    press = "document.querySelector('#mlp-mnist .legend button').click()"
+    button = "document.querySelector('#mlp-mnist .legend button')"
+    press = f"{button}.click()"
     seen = (
-        "[...document.querySelectorAll('#mlp-mnist .panel [data-series=scaffold]')]"
+        f"[...document.querySelectorAll(`#mlp-mnist .panel [data-series='${{{button}.dataset.series}}']`)]"
         ".filter(mark => mark.getBoundingClientRect().width).length"
     )
     before = browser.run(seen)

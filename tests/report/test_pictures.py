@@ -175,6 +175,38 @@ def test_all_families_are_drawn_in_one_colour_a_rank():
     assert all(len(colour) == 1 for colour in found.values())
 
 
+def test_another_reading_of_a_family_is_one_of_its_own_parameters_and_no_other_option():
+    def changed(key, **scaffold):
+        told = {"recipe": {"name": "paper"}, "scaffold": {"parameters": {"std": 0.1}} | scaffold}
+        return make_row(recipe="modified", changed={f"scaffold.{key}": 0.2}, config=told)
+
+    plain = [make_row(init=init) for init in ("normal_0.1", "normal", "binary")]
+    for others, drawn_too in (([changed("parameters.std")], True), ([changed("train_beta")], False)):
+        picture = families_picture(block_of([*plain, *others]), "x")
+        assert ("another reading of its parameters" in labels(picture)) == drawn_too
+
+
+def test_variations_of_a_single_run_have_no_curve_where_there_are_many_arms():
+    def variations(count, seeds):
+        return [
+            make_row(seed=seed, config={"scaffold": {"dropout": place / 100}})
+            for place in range(1, count + 1)
+            for seed in seeds
+        ]
+
+    few, single, double = (
+        rank_picture(block_of([*rank_sweep(), *rows]), "x")
+        for rows in (variations(5, [1]), variations(20, [1]), variations(20, [1, 2]))
+    )
+    assert [sum("dropout" in label for label in labels(each)) for each in (few, single, double)] == [
+        10,
+        0,
+        40,
+    ]
+    assert "Variations of a single run have no curve; the table has them" in single.caption
+    assert not any("no curve" in each.caption for each in (few, double))
+
+
 def test_two_families_make_no_picture():
     assert families_picture(block_of([make_row(), make_row(init="normal")]), "x") is None
 
@@ -193,7 +225,8 @@ def test_beta_is_never_pooled_over_ranks_or_alpha():
 def test_beta_stays_points_below_five_runs(runs, boxes):
     rows = [make_row(seed=seed, beta={"layers.0": 0.9 + seed / 100}) for seed in range(runs)]
     pen = drawn(beta_picture(block_of(rows), "x").panels[0])
-    assert sum("median" in said for said in words(pen)) == boxes
+    assert sum(line.get_linewidth() == 5 for line in pen.axes.lines) == boxes
+    assert any("0.900 (seed 0), 0.910 (seed 1)" in said for said in words(pen))
 
 
 def test_headline_has_the_nine_and_both_scores_of_halfcheetah():

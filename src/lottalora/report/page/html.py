@@ -26,6 +26,7 @@ from lottalora.report.page.sections import sections_of
 from lottalora.report.page.svg import panels_svg
 from lottalora.report.page.svg import with_shared_styles
 from lottalora.report.page.svg import with_short_ids
+from lottalora.report.page.svg import with_short_series
 from lottalora.report.pictures.headline import bests
 from lottalora.report.pictures.headline import headline_picture
 from lottalora.report.pictures.headline import verdict_of
@@ -116,7 +117,8 @@ class Drawing:
     def fill(self, text: str) -> str:
         """The text with the panels as SVG in their places."""
         drawn, rules = with_shared_styles(with_short_ids(panels_svg(self.panels)))
-        return re.sub("\0([0-9]+)\0", lambda place: drawn[int(place[1])], text.replace(self.RULES, rules))
+        whole = re.sub("\0([0-9]+)\0", lambda place: drawn[int(place[1])], text.replace(self.RULES, rules))
+        return with_short_series(whole)
 
 
 def template(drawing: Drawing) -> Template:

@@ -133,7 +133,10 @@ function link(label, address) {
 
 function configOf(number) {
   const told = payload.configs[number];
-  return Array.isArray(told) ? told : Object.assign([...payload.configs[told.of]], told.at);
+  if (told.whole) return told.whole;
+  const config = [...payload.configs[told[0]].whole];
+  for (let at = 1; at < told.length; at += 2) config[told[at]] = told[at + 1];
+  return config;
 }
 
 function unfolded(run, id) {

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -84,17 +85,24 @@ def with_places(column: list) -> tuple[list | None, list]:
 
 
 def as_changes(configs: list[tuple[int, ...]]) -> list[list[int] | dict]:
-    """Lists of places; {"of": number of an earlier list, "at": {index: place}} for one much like it."""
-    told, whole = [], {}  # length → number and list of the last one told as a whole
+    """{"whole": places}, or [number of an earlier list much like it, index, place, index, place, …]."""
+    told: list[list[int] | dict] = []
+    whole: dict[int, list[int]] = {}  # numbers of the lists that are told as a whole, by length
     for number, config in enumerate(configs):
-        of, like = whole.get(len(config), (number, ()))
-        at = {index: mine for index, (mine, its) in enumerate(zip(config, like, strict=False)) if mine != its}
-        if like and len(at) < len(config) / 4:
-            told.append({"of": of, "at": at})
+        earlier = whole.setdefault(len(config), [])
+        changed = [(differing(config, configs[of]), of) for of in earlier]
+        at, of = min(changed, key=lambda change: len(change[0]), default=({}, None))
+        if of is not None and len(at) < len(config) / 4:
+            told.append([of, *chain.from_iterable(at.items())])
         else:
-            whole[len(config)] = number, config
-            told.append(list(config))
+            earlier.append(number)
+            told.append({"whole": list(config)})
     return told
+
+
+def differing(config: tuple[int, ...], other: tuple[int, ...]) -> dict[int, int]:
+    """Index → place, where two lists of one length differ."""
+    return {index: mine for index, (mine, its) in enumerate(zip(config, other, strict=True)) if mine != its}
 
 
 def marked(line: Line) -> list[tuple[bool, Row]]:

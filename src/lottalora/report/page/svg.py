@@ -36,6 +36,7 @@ TENTHS = re.compile(r' ([xy])="(-?\d+\.\d)\d+"')  # a mark's place, to a tenth o
 GROUPS = re.compile(r"<g\b[^>]*(?<!/)>|</g>")
 IDS = re.compile(r'(?<=["#])[mp][0-9a-f]{10}(?=[")])')
 MARK = re.compile(r'<g id="(mark\d+)">')
+SERIES = re.compile(r'(?<= data-series=")[^"]*')
 FEWEST = 8  # panels that are worth a process
 
 
@@ -106,6 +107,12 @@ def with_short_ids(drawings: Sequence[str]) -> list[str]:
     ]
 
 
+def with_short_series(text: str) -> str:
+    """The page with its series, by which a legend finds its marks, counted in place of named in full."""
+    names: dict[str, str] = {}
+    return SERIES.sub(lambda found: names.setdefault(found[0], str(len(names))), text)
+
+
 def without_bare_groups(text: str) -> str:
     """Groups that say nothing of what is in them go; what is in them stays."""
     stays: list[bool] = []  # for each group that is open
@@ -122,5 +129,7 @@ def without_bare_groups(text: str) -> str:
 def opening(pen: Pen, name: str) -> str:
     """Return the opening tag of a mark, with the words that it shows when pointed at."""
     series, words = pen.said[name]
-    title = f"<title>{html.escape(words, quote=False)}</title>" if words else ""
-    return f'<g class="mark{" said" if words else ""}" data-series="{html.escape(series)}">{title}'
+    said, title = (
+        (' class="said"', f"<title>{html.escape(words, quote=False)}</title>") if words else ("", "")
+    )
+    return f'<g{said} data-series="{html.escape(series)}">{title}'

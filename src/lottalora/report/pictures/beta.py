@@ -8,6 +8,8 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
 from lottalora.report.main_blocks import is_shortened
+from lottalora.report.pictures.curves import MANY as MANY_ARMS
+from lottalora.report.pictures.curves import has_single_runs
 from lottalora.report.pictures.curves import leading_init
 from lottalora.report.pictures.palette import GREY
 from lottalora.report.pictures.palette import INK
@@ -54,6 +56,8 @@ def arms_of(block: Block) -> list[Arm]:
                     by_layer.setdefault(layer, []).append((run["seed"], value))
         if by_layer:
             arms.append(Arm(line, by_layer))
+    if len(arms) > MANY_ARMS:
+        arms = [arm for arm in arms if not has_single_runs([arm.line])]
     return sorted(arms, key=lambda arm: (bool(arm.line.options), arm.line.rank))
 
 
@@ -113,9 +117,8 @@ def draw_layer(
     if len(betas) >= ENOUGH:
         low, middle, high = quantiles(betas, n=4, method="inclusive")
         box = pen.axes.plot([low, high], [y, y], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
-        pen.note(
-            box[0], arm.name, f"{layer}, {arm.name}: median {middle:.3f}, quartiles {low:.3f} and {high:.3f}"
-        )
+        quartiles = f"{layer}, {arm.name}: median {middle:.3f}, quartiles {low:.3f} and {high:.3f}"
+        pen.note(box[0], arm.name, quartiles if len(betas) > FEW else "")  # else the points say their values
     if len(betas) > FEW:
         return
     face = PAPER if arm.line.options else colour

@@ -8,6 +8,7 @@ from lottalora.report.blocks import Line
 from lottalora.report.main_blocks import is_shortened
 from lottalora.report.number_text import with_interval
 from lottalora.report.pictures.curves import Curve
+from lottalora.report.pictures.curves import arms_of
 from lottalora.report.pictures.palette import GREY
 from lottalora.report.pictures.palette import INK
 from lottalora.report.pictures.palette import colour_of
@@ -48,6 +49,8 @@ def caption(block: Block, curves: list[Curve]) -> str:
         said.append("Diamonds: the paper, at this size and rank; at the right edge its full training")
     if any(line.paper and line.paper.all_sizes for line in lines):
         said.append("The paper's controls are means over its sizes")
+    if len(arms_of(block)) > len(curves):
+        said.append("Variations of a single run have no curve; the table has them")
     if is_shortened(block):
         said.insert(0, f"Hollow and grey, since not the paper's protocol: {block.recipe_text}")
     return ". ".join(said) + "."

@@ -8,6 +8,7 @@ from lottalora.report.blocks import LABELS
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
+from lottalora.report.grouping import FIRST_READING
 from lottalora.report.pictures.curve_words import runs_text
 from lottalora.report.pictures.curve_words import said_of
 from lottalora.report.pictures.curves import leading_init
@@ -31,6 +32,7 @@ COLUMN = 50  # pixels of a column of printed scores
 FEWEST = 3  # families that make a picture
 FAR = 6.0  # median absolute deviations from the median, beyond which a family falls out
 ROOMY = 1.6  # an axis may grow by this factor for the sake of what falls out
+READINGS = {parameter for parameter, _, _ in FIRST_READING.values()}  # that an older row may leave unsaid
 OTHER = "another reading of its parameters"
 
 
@@ -40,7 +42,7 @@ def families_picture(block: Block, name: str) -> Picture | None:
     families = sorted_families(block, lines)
     if len(families) < FEWEST:
         return None
-    others = [line for line in scaffold_lines(block) if line.options and line.init in families]
+    others = [line for line in scaffold_lines(block) if line.init in families and is_another_reading(line)]
     ranks = sorted({line.rank for line in lines})
     height = 30 + 46 + ROW * len(families)
 
@@ -65,6 +67,13 @@ def scaffold_lines(block: Block) -> list[Line]:
     """Arms with a random scaffold and plain adapters."""
     lines = [line for line in block.lines if line.condition == "scaffold" and line.rank and not line.adapter]
     return [line for line in lines if not math.isnan(line.scores.mean)]
+
+
+def is_another_reading(line: Line) -> bool:
+    """Whether a line left its family's own in parameters of the family alone, such as std or scaling."""
+    keys = [option.partition("=")[0] for option in line.options.split(", ")]
+    parameters = READINGS | (line.runs[0]["config"].get("scaffold") or {}).get("parameters", {}).keys()
+    return bool(line.options) and parameters.issuperset(keys)
 
 
 def family_lines(block: Block) -> list[Line]:
