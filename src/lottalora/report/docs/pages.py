@@ -18,6 +18,7 @@ from lottalora.report.blocks import Block
 from lottalora.report.docs import evidence  # noqa: F401 - adds its blocks to MAKERS
 from lottalora.report.docs import families  # noqa: F401 - likewise
 from lottalora.report.docs import numbers  # noqa: F401 - likewise
+from lottalora.report.docs import readings  # noqa: F401 - likewise
 from lottalora.report.docs import shortened  # noqa: F401 - likewise
 from lottalora.report.docs import stories  # noqa: F401 - likewise
 from lottalora.report.docs import tables  # noqa: F401 - likewise
