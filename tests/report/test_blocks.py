@@ -55,6 +55,103 @@ def test_modified_rows_share_a_block_only_with_the_same_changes():
     assert sorted(line.scores.n for line in lines_of(rows)) == [1, 2]
 
 
+def config_of(lr=1e-3, version=1, epochs=20, **others):
+    """A whole config, as a real row holds it."""
+    model = {
+        "size": "medium",
+        "sizes": {"medium": {"hidden": [64]}},
+        "net": {"dropout": 0.1},
+        "keep": ["head"],
+    }
+    return {
+        "model": model | {"freeze": []},
+        "data": {"batch_size": 128},
+        "task": {"_target_": "task"},
+        "optimizer": {"lr": lr},
+        "schedule": {"T_max": epochs},
+        "recipe": {"name": "paper", "version": version},
+        "trainer": {"epochs": epochs},
+        "scaffold": {"family": "normal", "parameters": {"std": 0.1}},
+        "init": {"family": "normal", "parameters": {"std": 0.1}},
+    } | others
+
+
+@pytest.mark.parametrize("edited", [{"lr": 1e-4}, {"version": 2}])
+def test_a_recipe_that_was_edited_has_a_block_of_its_own_though_its_rows_changed_nothing(edited):
+    rows = [make_row(seed=seed, config=config_of()) for seed in (1, 2)]
+    rows += [make_baseline(config=config_of(scaffold=None)), make_row(seed=3, config=config_of(**edited))]
+    blocks = blocks_of(rows)
+    assert sorted(len(line.runs) for block in blocks for line in block.lines if line.rank) == [1, 1, 2, 2]
+    alone = next(block for block in blocks if block.baseline is None)
+    assert math.isnan(alone.lines[0].recovery)
+    assert len({block.title for block in blocks}) == 2
+    assert ("version 2" if "version" in edited else "learning rate 0.0001") in alone.title
+
+
+def test_a_run_is_measured_by_the_full_training_of_its_length():
+    short, long = (config_of(epochs=epochs) for epochs in (20, 40))
+    rows = [
+        make_row(config=short, score=0.4),
+        make_baseline(config=short | {"scaffold": None}, score=0.5),
+        make_baseline(config=long | {"scaffold": None}, score=0.8),
+        make_row(rank=4, config=config_of(epochs=30), score=0.4),
+    ]
+    found = {line.rank: line.recovery for line in lines_of(rows)}
+    assert found[8] == pytest.approx(0.8)
+    assert math.isnan(found[4])
+    only = [rows[0], rows[2]]  # one full training measures all, as a recipe may train a scaffold for longer
+    assert lines_of(only)[0].recovery == pytest.approx(0.5)
+
+
+def test_the_init_typed_beside_a_baseline_does_not_split_its_seeds():
+    inits = [{"family": family, "parameters": {}} for family in ("normal", "binary")]
+    rows = [
+        make_baseline(seed=seed, config=config_of(scaffold=None, init=init))
+        for seed, init in enumerate(inits)
+    ]
+    (full,) = lines_of(rows, "full")
+    assert full.scores.n == 2
+
+
+def test_one_distribution_is_one_line_by_whatever_name_it_was_typed():
+    rows = [
+        make_row(seed=seed, init=init, config=config_of())
+        for seed, init in ((1, "normal_0.1"), (2, "normal"))
+    ]
+    assert [line.scores.n for line in lines_of(rows)] == [2]
+
+
+@pytest.mark.parametrize("key", ["keep", "freeze"])
+def test_runs_that_leave_out_other_matrices_are_never_averaged(key):
+    def left_out(name):
+        config = config_of()
+        return config | {"model": config["model"] | {key: [name]}}
+
+    rows = [make_row(seed=seed, config=left_out(name)) for seed, name in ((1, "body.1"), (2, "body.4"))]
+    assert [line.scores.n for line in lines_of(rows)] == [1, 1]
+
+
+def test_runs_of_other_learned_weights_are_never_averaged():
+    rows = [
+        make_row(seed=seed, weights_fingerprint=digest) for seed, digest in ((1, "a"), (2, "b"), (3, "b"))
+    ]
+    assert sorted(line.scores.n for line in lines_of(rows)) == [1, 2]
+
+
+def test_a_name_typed_for_some_runs_does_not_part_them_from_the_full_training_of_the_same_changes():
+    same = {"changed": {"epochs": 1}, "config": config_of(epochs=1)}
+    rows = [make_row(recipe="short", **same), make_baseline(recipe="modified", **same)]
+    (block,) = blocks_of(rows)
+    assert block.recipe == "short"
+    assert block.baseline is not None
+
+
+def test_eight_and_eight_point_zero_are_one_alpha():
+    assert [line.scores.n for line in lines_of([make_row(seed=1, alpha=8), make_row(seed=2, alpha=8.0)])] == [
+        2
+    ]
+
+
 @pytest.mark.parametrize("other", [{"rank": 4}, {"init": "binary"}, {"alpha": 16.0}])
 def test_rows_of_other_scaffolds_are_never_averaged(other):
     assert [line.scores.n for line in lines_of([make_row(seed=1), make_row(seed=2, **other)])] == [1, 1]
@@ -62,7 +159,8 @@ def test_rows_of_other_scaffolds_are_never_averaged(other):
 
 def test_scaffold_options_that_differ_are_kept_apart_and_named():
     def config(std):
-        return {"init": {"family": "normal", "parameters": {"std": std}}, "scaffold": {"seed": std}}
+        init = {"family": "normal", "parameters": {"std": std}}
+        return {"init": init, "scaffold": init | {"seed": std}}
 
     found = lines_of([make_row(seed=1, config=config(0.1)), make_row(seed=2, config=config(0.2))])
     assert [line.options for line in found] == ["std=0.1", "std=0.2"]

@@ -11,6 +11,8 @@ from hydra.types import RunMode
 from lottalora.results import rows
 from lottalora.results.command import command_of
 from lottalora.results.command import overrides_of
+from lottalora.results.digest import digest_of
+from lottalora.results.digest import told_of
 from lottalora.sweeps.cells import Composer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +34,11 @@ def composer():
 def test_rows_are_committed_and_each_lies_where_rows_are_read():
     assert FILES
     assert set((RESULTS / "rows").glob("*/*/*.json")) == set(FILES)
+
+
+def test_digest_of_each_committed_row_follows_from_the_config_that_it_holds():
+    found, _ = rows.read_all(RESULTS)
+    assert [row["digest"] for row in found] == [digest_of(told_of(row["config"])) for row in found]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

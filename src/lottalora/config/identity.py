@@ -1,18 +1,16 @@
 """Identify a run: the digest of all that can change its score, its name, the changes to its recipe."""
 
-import hashlib
-import json
-from collections.abc import Collection
-
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
 from lottalora.messages import flatten
+from lottalora.results.digest import digest_of
+from lottalora.results.digest import told_of
+from lottalora.results.digest import without_root
 from lottalora.results.schema import DIGEST_DEFAULTS
 from lottalora.results.schema import SCHEMA
-from lottalora.results.schema import chosen
 
 # What a run is, as opposed to how its recipe trains it. Typing one of these leaves the recipe as it was.
 IDENTITY = {
@@ -23,13 +21,6 @@ IDENTITY = {
     "adapter.rslora", "adapter.A_init", "adapter.B_init", "adapter.dora", "adapter.residual",
     "adapter.layer_norm", "resample.scaffolds", "resample.fresh",
 }  # fmt: skip
-PLACES = ("root", "tokenizers")  # keys that say where files lie
-SPEED = ("recompute",)  # keys of a net that change its speed and memory, and no score
-DIGEST_TARGETS = {  # target → the name it had when the first rows were written, which their digests hold
-    "lottalora.tasks.schedules.PerStep": "lottalora.schedules.PerStep",
-    "lottalora.tasks.binary.balanced": "lottalora.tasks.screening.Screening",
-    "lottalora.data.batches.augmentation.Augmentation": "lottalora.data.augmentation.Augmentation",
-}
 
 
 def identify(cfg: DictConfig) -> dict:
@@ -72,48 +63,9 @@ def digest(cfg: DictConfig) -> str:
     return digest_of(digest_config(cfg))
 
 
-def digest_of(plain: dict) -> str:
-    """The digest of what `digest_config` returned; an α of null means the rank, as one that equals it."""
-    scaffold = plain["scaffold"]
-    if scaffold and scaffold["alpha"] == scaffold["rank"]:
-        plain = plain | {"scaffold": scaffold | {"alpha": None}}
-    text = json.dumps(plain, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def digest_config(cfg: DictConfig) -> dict:
-    """Everything that can change the score, resolved.
-
-    A baseline has no scaffold, so rank, α, init and backbone seed are not in it: one serves a whole sweep.
-    """
-    plain = with_first_names(OmegaConf.to_container(cfg, resolve=True))
-    model, scaffold, trainer = plain["model"], plain["scaffold"], plain["trainer"]
-    if scaffold:
-        scaffold = chosen(scaffold, "scaffold") | {"keep": model["keep"], "freeze": model["freeze"]}
-    steps = chosen({key: trainer[key] for key in DIGEST_DEFAULTS["trainer"]}, "trainer")
-    return {
-        "data": chosen(without_root(plain["data"]), "data"),
-        "model": without(without_root(model["net"] | model["sizes"][model["size"]]), SPEED),
-        "task": plain["task"],
-        "scaffold": scaffold,
-        "optimizer": plain["optimizer"],
-        "schedule": plain["schedule"],
-        "epochs": trainer["epochs"],
-        "seed": plain["seed"],
-        "recipe_version": plain["recipe"]["version"],
-        **({"steps": steps} if steps else {}),
-        **chosen({key: plain.get(key) for key in DIGEST_DEFAULTS["run"]}, "run"),
-    }
-
-
-def with_first_names(section: object) -> object:
-    """Replace each `_target_` of a plain config by the name that digests hold."""
-    if not isinstance(section, dict):
-        return section
-    return {
-        key: DIGEST_TARGETS.get(value, value) if key == "_target_" else with_first_names(value)
-        for key, value in section.items()
-    }
+    """Everything that can change the score, resolved."""
+    return told_of(OmegaConf.to_container(cfg, resolve=True))
 
 
 def portable(cfg: DictConfig) -> dict:
@@ -125,16 +77,6 @@ def portable(cfg: DictConfig) -> dict:
     model["net"] = without_root(model["net"])
     model["sizes"] = {name: without_root(size) for name, size in model["sizes"].items()}
     return plain
-
-
-def without_root(section: dict) -> dict:
-    """A section without the keys that say where its files lie."""
-    return without(section, PLACES)
-
-
-def without(section: dict, keys: Collection[str]) -> dict:
-    """Return the section less these keys."""
-    return {key: value for key, value in section.items() if key not in keys}
 
 
 def changes(cfg: DictConfig) -> dict:

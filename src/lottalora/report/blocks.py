@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from dataclasses import field
 
 from lottalora.analysis.benchmarks import pair_title
 from lottalora.analysis.equivalence import Equivalence
@@ -113,6 +114,7 @@ class Block:
     recipe: str
     changed: dict  # of the training; what was changed of the scaffold stands with its line
     precision: str  # of the steps; "" for float32
+    settings: dict  # what recipe and changes came to, flat
     metric: Metric
     higher_is_better: bool
     chance: float
@@ -120,6 +122,7 @@ class Block:
     fingerprint: str  # of the data
     lines: list[Line]
     own: bool  # False for a further score of rows that stand in another block
+    apart: dict = field(default_factory=dict)  # settings that tell it from another of its title
 
     @property
     def pair_title(self) -> str:
@@ -134,7 +137,7 @@ class Block:
 
     @property
     def recipe_text(self) -> str:
-        changes = changes_words(self.changed)
+        changes = changes_words(self.changed | self.apart)
         if self.precision and PRECISION not in self.changed:
             precision = setting_words(PRECISION, self.precision)
             changes = ", ".join(part for part in (changes, precision) if part)

@@ -1,5 +1,6 @@
 """Rows into blocks and lines."""
 
+import json
 import math
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -30,7 +31,8 @@ from lottalora.report.grouping import line_key
 from lottalora.report.grouping import newest
 from lottalora.report.grouping import options_of
 from lottalora.report.grouping import place_of
-from lottalora.report.grouping import recipe_of
+from lottalora.report.grouping import recipe_of_all
+from lottalora.report.grouping import settings_of
 from lottalora.report.grouping import stand_in
 from lottalora.report.protocol import keeps_protocol
 from lottalora.results.rows import Row
@@ -65,7 +67,31 @@ def blocks_of(rows: Iterable[Row], *, lost: Collection[str] = ()) -> list[Block]
         for own in measured
         for _, members in sorted(grouped(measured[own], block_key).items())
     ]
-    return sorted(blocks, key=lambda block: (block.model, block.data, distance_from_paper(block)))
+    return told_apart(sorted(blocks, key=block_order))
+
+
+def block_order(block: Block) -> tuple:
+    """Return the sort key of a block."""
+    size = block.size, block.metric.name, block.fingerprint, block.recipe, json.dumps(block.changed)
+    return block.model, block.data, distance_from_paper(block), not block.own, *size
+
+
+def told_apart(blocks: list[Block]) -> list[Block]:
+    """Blocks of one title get what they differ in into it, such as a setting of a recipe that was edited."""
+    of_title: dict[str, list[dict]] = {}
+    for block in blocks:
+        of_title.setdefault(block.title, []).append(block.settings)
+    return [
+        replace(block, apart=differing(block.settings, of_title[block.title]))
+        if len(of_title[block.title]) > 1
+        else block
+        for block in blocks
+    ]
+
+
+def differing(settings: dict, others: list[dict]) -> dict:
+    """The settings that one of the others has otherwise."""
+    return {key: value for key, value in settings.items() if any(other.get(key) != value for other in others)}
 
 
 def distance_from_paper(block: Block) -> int:
@@ -98,8 +124,7 @@ def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block
     """Make a block of rows that may be compared."""
     first = rows[0]
     cells = grouped(rows, line_key)
-    baseline = interval(row["score"] for row in newest(find_baseline(cells)))
-    lines = [line for cell in cells.values() for line in lines_of(cell, baseline, cells, own=own)]
+    lines = [line for cell in cells.values() for line in lines_of(cell, cells, own=own)]
     lines = [replace(line, lost=sum(row["commit"] in lost for row in line.runs)) for line in lines]
     return Block(
         model=first["model"],
@@ -107,9 +132,10 @@ def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block
         data=first["data"],
         stand_in=stand_in(first),
         held_out=held_out(first),
-        recipe=recipe_of(first),
+        recipe=recipe_of_all(rows),
         changed=changed_of_training(first),
         precision=precision_of(first),
+        settings=settings_of(first),
         metric=metric_of(first["metric"]),
         higher_is_better=first["higher_is_better"],
         chance=first["chance"],
@@ -120,9 +146,10 @@ def block_of(rows: list[Row], *, own: bool, lost: Collection[str] = ()) -> Block
     )
 
 
-def lines_of(cell: list[Row], baseline: Interval, cells: dict[str, list[Row]], *, own: bool) -> list[Line]:
+def lines_of(cell: list[Row], cells: dict[str, list[Row]], *, own: bool) -> list[Line]:
     """A line for the mode itself, and one for the test-time arm without the scaffold where rows have it."""
     mode = cell[0]["mode"]
+    baseline = interval(row["score"] for row in newest(find_baseline(cells, cell[0])))
     options = options_of(cell[0], cells)
     lines = [line_of(cell, CONDITIONS.get(mode, mode), baseline, options, own_rows=own)]
     if any("scaffold_removed" in row["arms"] for row in newest(cell)):
@@ -147,7 +174,9 @@ def line_of(cell: list[Row], condition: str, baseline: Interval, options: str, *
         options=options,
         scores=ours,
         recovery=recovery(ours.mean, baseline.mean, row["higher_is_better"]),
-        share_above_chance=share_above_chance(ours.mean, baseline.mean, row["chance"]),
+        share_above_chance=share_above_chance(
+            ours.mean, baseline.mean, row["chance"], row["higher_is_better"]
+        ),
         trainable=row["counts"]["trainable"],
         full=row["counts"]["full"],
         full_plus_adapters=row["counts"]["full_plus_adapters"],

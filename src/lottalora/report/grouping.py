@@ -1,10 +1,11 @@
 """Which rows may be averaged, and which may stand in one table.
 
 Nothing is averaged over anything but seeds. Rows share a block only if they share model, size, data and its
-fingerprint, sample, recipe with its changes, precision, metric and number of parameters; a line only if they
-also share mode, init, rank, α, number of trained parameters and every option of the scaffold. What a run
-changed of the scaffold alone, such as α, gives it a line and not a block of its own: the same full training
-is its measure.
+fingerprint, sample, recipe with its changes and the settings that these came to, precision, metric and number
+of parameters; a line only if they also share mode, rank, α, epochs, schedule, number of trained parameters,
+which matrices are kept and frozen, learned weights, and every option of the scaffold. What a run changed of
+the scaffold alone, such as α, gives it a line and not a block of its own: the same full training is its
+measure.
 """
 
 import json
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 
 from lottalora.messages import flatten
+from lottalora.results.digest import told_of_training
 from lottalora.results.rows import Row
 from lottalora.results.rows import precision_of
 from lottalora.results.schema import chosen
@@ -33,6 +35,7 @@ HELD_OUT = {
     "flowers102": "1,836 of 2,040 images",
 }
 PRECISION = "steps.precision"  # as `changed` of a row names it
+LENGTH = ("epochs", "schedule")
 RESAMPLED = {"resample_batch": 2, "resample_microbatch": 4}  # mode → k, as in its file and in Table 4
 # What the paper calls a condition.
 OF_THE_ADAPTER = ("A_init", "B_init", "dora", "layer_norm", "residual", "rslora")
@@ -49,8 +52,27 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Ro
 def block_key(row: Row) -> str:
     """Return what rows of one block have in common."""
     same = [row[key] for key in ("model", "data", "size", "sample", "metric", "data_fingerprint")]
-    same += [recipe_of(row), changed_of_training(row), precision_of(row), row["counts"]["full"]]
-    return json.dumps(same, sort_keys=True)
+    changed = changed_of_training(row)
+    same += ["" if changed else recipe_of(row), changed, precision_of(row), row["counts"]["full"]]
+    return json.dumps([*same, settings_of(row)], sort_keys=True)
+
+
+def settings_of(row: Row) -> dict:
+    """What the row's recipe came to, flat: a recipe's file may change, and `changed` is told relative to it.
+
+    Without epochs and schedule, of which a recipe may have others for a scaffold: they tell lines apart.
+    """
+    return {key: value for key, value in training_of(row).items() if key.partition(".")[0] not in LENGTH}
+
+
+def length_of(row: Row) -> dict:
+    """Epochs and schedule, flat."""
+    return {key: value for key, value in training_of(row).items() if key.partition(".")[0] in LENGTH}
+
+
+def training_of(row: Row) -> dict:
+    """The settings that a full training has too, flat; {} for a row that holds no whole config."""
+    return flatten(told_of_training(row["config"])) if "trainer" in row["config"] else {}
 
 
 def changed_of_training(row: Row) -> dict:
@@ -76,9 +98,22 @@ def recipe_of(row: Row) -> str:
 
 def line_key(row: Row) -> str:
     """Return what rows of one line have in common."""
-    same = [row[key] for key in ("mode", "init", "rank", "alpha")]
-    options = scaffold_options(row) | resample_options(row)
-    return json.dumps([*same, row["counts"]["trainable"], options], sort_keys=True)
+    alpha = row["alpha"] and float(row["alpha"])
+    same = [row["mode"], row["rank"], alpha, row["counts"]["trainable"], row.get("weights_fingerprint")]
+    options = scaffold_options(row) | resample_options(row) | left_out(row) | length_of(row)
+    init = "" if "scaffold.family" in options else row["init"]  # a name for family and parameters
+    return json.dumps([*same, init, options], sort_keys=True)
+
+
+def left_out(row: Row) -> dict:
+    """Which matrices have no adapter: kept and trained, or frozen. {} without a scaffold."""
+    model = row["config"].get("model", {})
+    return {key: model[key] for key in ("keep", "freeze") if row["config"].get("scaffold") and key in model}
+
+
+def recipe_of_all(rows: Iterable[Row]) -> str:
+    """The recipe of a block's rows: of several names the first that somebody gave."""
+    return min({recipe_of(row) for row in rows}, key=lambda name: (name == "modified", name))
 
 
 def place_of(row: Row) -> str:
@@ -114,9 +149,15 @@ def held_out(row: Row) -> str:
     return f"Trained on {HELD_OUT[row['data']]}; the others choose the epoch. The paper trains on all."
 
 
-def find_baseline(cells: dict[str, list[Row]]) -> list[Row]:
-    """Return the rows of full training; empty if there are none."""
-    return next((cell for cell in cells.values() if cell[0]["mode"] == "baseline"), [])
+def find_baseline(cells: dict[str, list[Row]], row: Row) -> list[Row]:
+    """The rows of the full training by which a row is measured; empty if there is none.
+
+    Of several, such as one of 20 epochs and one of 40, it is the one that was trained as long as the row.
+    """
+    found = [cell for cell in cells.values() if cell[0]["mode"] == "baseline"]
+    if len(found) > 1:
+        found = [cell for cell in found if length_of(cell[0]) == length_of(row)]
+    return found[0] if len(found) == 1 else []
 
 
 def newest(cell: list[Row]) -> list[Row]:
@@ -137,11 +178,15 @@ def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
     same = ("mode", "init", "rank", "alpha")
     twins = [cell[0] for cell in cells.values() if all(cell[0][key] == row[key] for key in same)]
     twins = [twin for twin in twins if adapter_of(twin) == adapter_of(row) and not own_options(twin)]
-    described = [scaffold_options(twin) | {"trainable": twin["counts"]["trainable"]} for twin in twins]
-    mine = scaffold_options(row) | {"trainable": row["counts"]["trainable"]}
+    described, mine = [all_options(twin) for twin in twins], all_options(row)
     differing = [key for key in mine if any(other.get(key) != mine[key] for other in described)]
     words = (f"{key.split('.')[-1]}={mine[key]}" for key in differing)
     return ", ".join(dict.fromkeys(words))  # a family's parameters stand under init and under scaffold
+
+
+def all_options(row: Row) -> dict:
+    """What may tell a row from another line's of its mode, init, rank and α."""
+    return scaffold_options(row) | {"trainable": row["counts"]["trainable"]} | length_of(row)
 
 
 def own_options(row: Row) -> dict:
@@ -183,10 +228,9 @@ def scaffold_options(row: Row) -> dict:
 
     What came later and stands at its first value is left out: older rows do not have it.
     """
-    options = chosen(row["config"].get("scaffold") or {}, "scaffold")
-    flat = flatten({"init": row["config"].get("init"), "scaffold": options})
+    flat = flatten({"scaffold": chosen(row["config"].get("scaffold") or {}, "scaffold")})
     for key, value in first_reading(row).items():
-        flat |= {f"init.parameters.{key}": value, f"scaffold.parameters.{key}": value}
+        flat[f"scaffold.parameters.{key}"] = value
     return {key: value for key, value in sorted(flat.items()) if key not in OF_THE_ROW and value != {}}
 
 

@@ -27,5 +27,12 @@ def plain_name(block: Block) -> str:
 
 def told_apart(block: Block) -> str:
     """Return a short hash that tells blocks of one name apart."""
-    apart = [block.changed, block.precision, block.full, block.fingerprint, block.metric.of_part]
+    apart = [
+        block.changed,
+        block.precision,
+        block.full,
+        block.fingerprint,
+        block.metric.of_part,
+        block.apart,
+    ]
     return hashlib.sha256(json.dumps(apart, sort_keys=True).encode()).hexdigest()[:6]

@@ -29,8 +29,6 @@ SETTINGS = {
     "dora": "DoRA",
     "dropout": "adapter dropout {}",
     "fresh=False": "fixed ones",
-    "freeze": "other layers frozen",
-    "keep": "other layers dense",
     "layer_norm": "LayerNorm",
     "residual": "residual",
     "ranks=first": "larger ranks in the first matrices",
@@ -73,6 +71,7 @@ SETTINGS = {
     "model.dropout": "dropout {}",
     "optimizer.lr": "learning rate {}",
     "optimizer.weight_decay": "weight decay {}",
+    "recipe_version": "version {}",
     "schedule.T_max": "cosine over {} epochs",
     "steps.accumulate": "gradients of {} batches added up",
     "steps.average=ema": "a moving average of the weights",
@@ -88,6 +87,7 @@ SETTINGS = {
     "steps.precision=bf16-mixed": "mixed precision (bfloat16)",
     "task.flip=False": "no flipped images at the test",
 }
+PATTERNS = {"keep": "dense", "freeze": "frozen"}  # setting → what its layers are
 # Lists of patterns hold commas of their own, so an option ends only where another KEY= begins.
 BETWEEN = re.compile(r", (?=[\w.]+=)")
 
@@ -116,11 +116,20 @@ def changes_words(changed: Mapping[str, object]) -> str:
 
 def setting_words(key: str, value: str) -> str:
     """Name one setting; one that SETTINGS does not know is its key with spaces."""
+    if key in PATTERNS:
+        return patterns_words(PATTERNS[key], re.findall("'([^']*)'", value))
     known = SETTINGS.get(f"{key}={value}") or SETTINGS.get(key)
     if known:
         return known.format(with_commas(value))
     name = key.rpartition(".")[2].replace("_", " ")
     return f"{name} = {with_commas(value)}" if value else name
+
+
+def patterns_words(place: str, patterns: list[str]) -> str:
+    """Name the layers that are kept or frozen: those of a single pattern by it, several as other layers."""
+    if len(patterns) == 1:
+        return f"{place}: {patterns[0].replace('*', ' ').replace('_', ' ').strip(' .')}"
+    return f"other layers {place}" if patterns else f"no layer {place}"
 
 
 def with_commas(value: str) -> str:

@@ -24,12 +24,12 @@ from lottalora.config.check import check
 from lottalora.config.ensemble import check_ensemble
 from lottalora.config.ensemble import common_settings
 from lottalora.config.identity import digest_config
-from lottalora.config.identity import digest_of
 from lottalora.config.identity import naming
 from lottalora.config.loader import copier
 from lottalora.config.loader import interpolations_parsed_once
 from lottalora.errors import in_one_line
 from lottalora.results import rows
+from lottalora.results.digest import digest_of
 from lottalora.sweeps.jobs import jobs_of
 
 SEED = re.compile("seed=(0|[1-9][0-9]*)")
