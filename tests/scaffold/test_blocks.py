@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -176,6 +177,28 @@ def test_a_copy_made_within_a_block_has_left_it(block, copied):
         for parameter in twin.parameters():
             parameter.zero_()
     assert not twin(x).any()
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("block", [nullcontext, without_scaffold])
+def test_a_copy_of_a_compiled_layer_computes_with_its_own_tensors(block, copied):
+    model, x = wrapped(), torch.randn(3, 8)
+    model[0].compile(backend="eager")
+    before = model(x)
+    with block(model):
+        twin = copied(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(twin(x), before) and not model(x).any()
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_layer_that_was_compiled_before_wrap_is_copied(copied):
+    layer, x = nn.Linear(8, 8), torch.randn(3, 8)
+    layer.compile(backend="eager")
+    wrap(layer, Scaffold(rank=2))
+    assert torch.equal(copied(layer)(x), layer(x))
 
 
 def negated(module, args, h):

@@ -87,7 +87,8 @@ class Frozen(Drawn):
     def __getstate__(self) -> dict[str, object]:
         """What a copy gets: this module as it is outside of all blocks."""
         left = outside(self)
-        return {**vars(left), "_untouched": is_untouched(left.W_seed)}  # a copy has other memory
+        state: dict[str, object] = nn.Module.__getstate__(left)  # without what `compile` made for this one
+        return {**state, "_untouched": is_untouched(left.W_seed)}  # a copy has other memory
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         untouched = state.pop("_untouched", False)

@@ -54,6 +54,7 @@ def outside(layer: "Frozen") -> "Frozen":
     twin = object.__new__(type(layer))
     own = {name: copy.copy(vars(layer)[name]) for name in HELD}  # these are changed in place
     vars(twin).update(vars(layer) | own)
+    vars(twin).pop("_compiled_call_impl", None)  # it calls the layer
     replaced: Replaced | None = vars(layer).get("replaced")
     if replaced is not None:  # it has the same hooks, for `merge`
         vars(twin)["replaced"] = replaced.holding({id(vars(layer)[name]): own[name] for name in HELD})

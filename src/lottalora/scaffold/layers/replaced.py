@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import nn
 
 TENSORS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-NOT_CARRIED = ("training", "forward", "replaced", *TENSORS)
+NOT_CARRIED = ("training", "forward", "replaced", "_compiled_call_impl", *TENSORS)
 Other = TypeVar("Other", bound=nn.Module)
 
 
