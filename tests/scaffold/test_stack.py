@@ -417,3 +417,53 @@ def test_output_can_be_written_into_as_that_of_a_plain_layer_can(shape, form, dr
         return [h, *gradients(net, h, given)]
 
     torch.testing.assert_close(result(inplace=True), result(inplace=False), rtol=0, atol=0)
+
+
+def without_gradients(net, h):
+    with torch.no_grad():
+        return net.k(h)
+
+
+def in_half_precision(net, h):
+    with torch.autocast("cpu", torch.bfloat16):
+        return net.k(h)
+
+
+def with_other_weights(net, h):
+    return torch.func.functional_call(net.k, {"B": net.k.B + 1}, h)
+
+
+def after(change):
+    def read(net, h):
+        with torch.no_grad():
+            change(net.k)
+        return net.k(h)
+
+    return read
+
+
+BETWEEN = {
+    "no_grad": without_gradients,
+    "autocast": in_half_precision,
+    "functional_call": with_other_weights,
+    "eval": after(lambda layer: layer.eval()),
+    "B": after(lambda layer: layer.B.add_(1)),
+    "A": after(lambda layer: layer.A.add_(1)),
+    "beta": after(lambda layer: layer.beta.add_(1)),
+    "bias": after(lambda layer: layer.bias.add_(1)),
+    "W_seed": after(lambda layer: layer.W_seed.add_(1)),
+    "another B": after(lambda layer: setattr(layer, "B", nn.Parameter(layer.B + 1))),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_happens_between_two_layers_counts_for_the_second(name, monkeypatch):
+    by(Form.ACCUMULATE, monkeypatch)
+    found = []
+    for mode in (fused_as("off"), nullcontext()):
+        net = made(dtype=torch.float32, dropout=0.5 if name == "eval" else 0.0)
+        with mode:
+            net(torch.ones(5, 6), lambda net, x: (net.q(x), found.append(BETWEEN[name](net, x)))[:1])  # noqa: B023
+    assert found[0].dtype is found[1].dtype and found[0].requires_grad is found[1].requires_grad
+    tolerance = {"rtol": 0.02, "atol": 0.001} if name == "autocast" else {}
+    torch.testing.assert_close(found[0], found[1], **tolerance)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch import nn
 
@@ -16,13 +17,21 @@ class Waiting(NamedTuple):
 
     Args:
         x: the input that it was computed from.
-        version: the number of writes to x at that time.
         h: the output.
+        state: what `state_of` said at that time.
     """
 
     x: Tensor
-    version: int
     h: Tensor
+    state: tuple[object, ...]
+
+
+def state_of(layer: nn.Module, x: Tensor) -> tuple[object, ...]:
+    """What the output of a layer depends on: its tensors, how often they and x were written to, and modes."""
+    tensors = (*layer._parameters.values(), *layer._buffers.values())
+    writes = [None if each is None or each.is_inference() else each._version for each in tensors]
+    modes = torch.is_grad_enabled(), torch.is_autocast_enabled(x.device.type), layer.training
+    return x._version, *modes, *map(id, tensors), *writes
 
 
 class Scope:
@@ -47,7 +56,7 @@ class Scope:
         group = self.group_of.pop(layer, None)  # once: a layer that is called again computes by itself
         waiting = self.waiting.pop(layer, None)
         if waiting is not None:
-            return waiting.h if waiting.x is x and waiting.version == x._version else None
+            return waiting.h if waiting.x is x and waiting.state == state_of(layer, x) else None
         if group is None or x.shape != self.shape or x.is_inference():
             return None
         others = tuple(each for each in group if each in self.group_of)  # that have not been called
@@ -56,7 +65,7 @@ class Scope:
             return None
         mine, *rest = h
         self.waiting |= {
-            other: Waiting(x, x._version, each) for other, each in zip(others, rest, strict=True)
+            other: Waiting(x, each, state_of(other, x)) for other, each in zip(others, rest, strict=True)
         }
         return mine
 

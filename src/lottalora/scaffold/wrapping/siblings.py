@@ -6,8 +6,9 @@ the layers that is called with an x computes the outputs of all (`layers.stack`)
 
 That is safe for these reasons:
 
-- A layer takes an output only for the very tensor that it was computed from, with no write to it since. For
-  any other x it computes its own, so what it returns is right whatever the module does.
+- A layer takes an output only for the very tensor that it was computed from, with no write to it since, and
+  only with the same weights and in the same mode (gradients, autocast, training). Else it computes its own,
+  so what it returns is right whatever the module does.
 - An output that is not asked for gets no gradient, and is dropped when the module's forward pass ends or
   fails.
 - A module holds nothing but its hooks, which are two functions of this file: it can be copied, pickled and
