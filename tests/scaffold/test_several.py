@@ -1,5 +1,7 @@
 """Many adapters on one scaffold: each computes what it computes alone, and W_seed is there once."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -257,3 +259,45 @@ def test_scaffolds_that_rows_cannot_have_are_refused():
     with pytest.raises(ValueError, match="redraw must be"), scaffolds_per_row(model, [-1]):
         pass
     assert model(torch.randn(3, 6)).shape == (3, 3)
+
+
+def test_training_changes_gain_and_shift_of_the_adapter_in_use_alone():
+    model, x = wrapped(layer_norm=True), torch.randn(4, 6)
+    adapters = Adapters(model, "a")
+    adapters.add_adapter("b", adapters.state("a"))
+    before = model(x)
+    adapters.set_adapter("b")
+    optimizer = torch.optim.SGD([p for name, p in model.named_parameters() if name[0] != "3"], 0.1)
+    (model(x) - 1).square().sum().backward()
+    optimizer.step()
+    assert not torch.allclose(model(x), before)
+    adapters.set_adapter("a")
+    assert torch.equal(model(x), before)
+
+
+def test_rows_with_their_own_adapters_have_its_dropout_in_training():
+    model = wrapped(dropout=0.5).train()
+    adapters, x = adapters_of(model, ("a", "b")), torch.randn(1, 6).expand(1000, 6)
+    with torch.no_grad(), adapters.per_row(["b"] * 1000):
+        h = model[0](x)
+        expected = model.eval()[0](x)
+    assert not torch.allclose(h[0], h[1])
+    torch.testing.assert_close(h.mean(0), expected[0], rtol=0.1, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    "time_first",
+    [nn.MultiheadAttention(6, 2), nn.TransformerEncoderLayer(6, 2, 8), nn.Transformer(6, 2, 1, 1)],
+)
+@pytest.mark.parametrize("keep", [[], [nn.MultiheadAttention]])
+def test_rows_of_a_model_whose_first_axis_counts_time_are_refused(time_first, keep):
+    model = nn.Sequential(nn.Linear(6, 6), copy.deepcopy(time_first))
+    wrap(model, Scaffold(rank=2), keep=keep)
+    adapters, x = Adapters(model, "a"), torch.randn(3, 6)
+    for block in (lambda: adapters.per_row(["a"] * 3), lambda: scaffolds_per_row(model, [0, 1, 2])):
+        if keep and isinstance(time_first, nn.MultiheadAttention):  # no layer of ours reads what it does
+            with block():
+                model[0](x)
+            continue
+        with pytest.raises(ValueError, match="has batch_first=False, so the first axis counts time"), block():
+            pass

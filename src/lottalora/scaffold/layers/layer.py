@@ -221,7 +221,15 @@ class LottaLayer(Frozen):
             h = h * self._renormalisation(self._matrix()).to(h.dtype).view(features)
         return self.finish(x, h, features)
 
-    def finish(self, x: Tensor, h: Tensor, features: tuple[int, ...], *, biased: bool = False) -> Tensor:
+    def finish(
+        self,
+        x: Tensor,
+        h: Tensor,
+        features: tuple[int, ...],
+        *,
+        biased: bool = False,
+        normalise: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Add b, unless h has it, the residual and the normalisation to h = W x.
 
         Args:
@@ -229,6 +237,7 @@ class LottaLayer(Frozen):
             h: W x, of the output's shape.
             features: the shape in which a vector (out,) broadcasts over h.
             biased: whether h has b already.
+            normalise: what to do instead of `norm`, where a row has a gain and a shift of its own.
 
         Returns:
             The output, in the dtype of h: under autocast that of the product, as in a dense layer.
@@ -239,7 +248,7 @@ class LottaLayer(Frozen):
             h = h + x.to(h.dtype)
         if self.norm is None:
             return h
-        normalised: Tensor = self.norm(h)
+        normalised: Tensor = self.norm(h) if normalise is None else normalise(h)
         return normalised.to(h.dtype)
 
     def _own_fn(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -21,6 +21,7 @@ from lottalora.scaffold.layers.in_block import refuse_other_forward
 from lottalora.scaffold.layers.in_block import stop_own_rows
 from lottalora.scaffold.layers.linear import LottaLinear
 from lottalora.scaffold.whole_model.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.examples_first import refuse_time_first
 
 
 @contextmanager
@@ -39,11 +40,12 @@ def scaffolds_per_row(model: nn.Module, numbers: Sequence[int]) -> Iterator[nn.M
 
     Raises:
         ValueError: a layer is no linear one, has DoRA's magnitudes, was given its W_seed, is in another block
-            of this kind, or has a `forward` that somebody set on it.
+            of this kind, or has a `forward` that somebody set on it; or an attention has batch_first=False.
 
     Source: the paper, Figure 3, where the scaffold says which digits one adapter is to name.
     """
     layers = {name: checked(name, layer) for name, layer in scaffold_layers(model).items()}
+    refuse_time_first(model)
     chosen = list(dict.fromkeys(numbers))
     place = torch.tensor([chosen.index(number) for number in numbers])
     block = Block("scaffolds_per_row", put_back)

@@ -21,9 +21,11 @@ from lottalora.scaffold.layers.in_block import stop_own_rows
 from lottalora.scaffold.layers.layer import LottaLayer
 from lottalora.scaffold.layers.linear import LottaLinear
 from lottalora.scaffold.whole_model.backbone import scaffold_layers
+from lottalora.scaffold.whole_model.examples_first import refuse_time_first
 from lottalora.scaffold.wrapping.matrices import dotted
 
-OWN = ("A", "B", "beta", "magnitude", "bias")  # what an adapter has of a layer, where it is trained
+NORM = ("norm.weight", "norm.bias")  # of the option layer_norm
+OWN = ("A", "B", "beta", "magnitude", "bias", *NORM)  # what an adapter has of a layer, where it is trained
 
 
 class Adapters:
@@ -31,8 +33,9 @@ class Adapters:
 
     .. math:: h_i = \beta_{a(i)} W_{seed}\, x_i + s\, B_{a(i)} A_{a(i)} x_i + b_{a(i)}
 
-    Heads, norms and embeddings belong to the model, so all adapters share them. The adapter in use is that of
-    `set_adapter`; training changes it in place. Begin a new optimizer after each switch.
+    Gain and shift of the option `layer_norm` belong to an adapter too. Heads, the model's own norms and
+    embeddings belong to the model, so all adapters share them. The adapter in use is that of `set_adapter`;
+    training changes it in place. Begin a new optimizer after each switch.
 
     Args:
         model: a model that `wrap` has wrapped. Its present adapter gets the name `name`.
@@ -133,9 +136,11 @@ class Adapters:
 
         Raises:
             ValueError: there is no such adapter, or a layer is no linear one or has an option of DoRA's kind;
-                or the net reads a layer's weight in place of calling the layer; or another block of this
-                kind, or of `scaffolds_per_row`, is open; or somebody has set a `forward` on a layer.
+                or the net reads a layer's weight in place of calling the layer, or has an attention with
+                batch_first=False; or another block of this kind, or of `scaffolds_per_row`, is open; or
+                somebody has set a `forward` on a layer.
         """
+        refuse_time_first(self.model)
         chosen = {name: self.state(name) for name in dict.fromkeys(names)}
         place = torch.tensor([list(chosen).index(name) for name in names])
         layers: dict[str, LottaLinear] = {}
@@ -166,7 +171,7 @@ class Adapters:
 
     def _own(self, key: str) -> dict[str, str]:
         """What an adapter has of a layer: the name in the layer → the name in the state."""
-        trained = dict(self._layers[key].named_parameters(recurse=False))
+        trained = dict(self._layers[key].named_parameters())
         return {name: dotted(key, name) for name in OWN if name in trained}
 
     def _parameters(self) -> dict[str, nn.Parameter]:
@@ -174,7 +179,7 @@ class Adapters:
         if merged is not None:
             raise ValueError(f"Layer {merged!r} was merged, so it has no adapter: call unmerge first.")
         return {
-            full: getattr(layer, name)
+            full: layer.get_parameter(name)
             for key, layer in self._layers.items()
             for name, full in self._own(key).items()
         }
@@ -186,18 +191,29 @@ def _by_row(layer: LottaLinear, own: Mapping[str, Tensor], place: Tensor, x: Ten
     if x.shape[0] != len(place):
         raise ValueError(f"The batch has {x.shape[0]} rows, and adapters are named for {len(place)}.")
     x = cast_as_autocast_does(x)
-    each = {name: tensors[place].to(x.dtype) for name, tensors in own.items()}  # (N, …)
+    each = {name: tensors[place] for name, tensors in own.items()}  # (N, …)
+    norm = {name: each.pop(name) for name in NORM if name in each}  # in its own dtype, as `finish` has it
+    each = {name: tensor.to(x.dtype) for name, tensor in each.items()}
     column = (-1, *[1] * (x.dim() - 1))
     h = F.linear(x, layer.W_seed.to(x.dtype))
     if "beta" in each:
         h = each["beta"].view(column) * h
     if "A" in each:
         flat = x.reshape(len(x), -1, x.shape[-1])  # (N, M, in)
+        flat = F.dropout(flat, layer.adapter.dropout, layer.training)
         update = flat @ each["A"].mT @ each["B"].mT  # (N, M, in) → (N, M, r) → (N, M, out)
         h = h + layer.adapter.scale * update.view(h.shape)
     if "bias" in each:
         h = h + each["bias"].view(len(x), *[1] * (x.dim() - 2), -1)
-    return layer.finish(x, h, (-1,), biased="bias" in each)
+    normalise = partial(_normalised, layer, norm) if norm else None
+    return layer.finish(x, h, (-1,), biased="bias" in each, normalise=normalise)
+
+
+def _normalised(layer: LottaLinear, own: Mapping[str, Tensor], h: Tensor) -> Tensor:
+    """LayerNorm of h, (N, *, out), with a gain and a shift for each row, (N, out)."""
+    assert isinstance(layer.norm, nn.LayerNorm), "that of a linear layer"
+    gain, shift = (own[name].view(len(h), *[1] * (h.dim() - 2), -1) for name in NORM)
+    return gain * F.layer_norm(h, layer.norm.normalized_shape, eps=layer.norm.eps) + shift
 
 
 def _refuse_reading() -> Tensor:
