@@ -22,6 +22,7 @@ from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
 from lottalora.scaffold.layers.compose import composed_weights
 from lottalora.scaffold.layers.composed_weight import Layout
+from lottalora.scaffold.layers.dense import exact_weight
 from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 SCAFFOLD = Scaffold(rank=2, seed=3, B_init="kaiming")
@@ -410,3 +411,25 @@ def test_model_compiles_without_a_graph_break(block):
     x = sequence()
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), net(x))
+
+
+@pytest.mark.parametrize("options", [{}, {"dora": True}])
+@pytest.mark.parametrize("make", [lambda: nn.Embedding(7, 4), lambda: nn.Embedding(7, 4, max_norm=0.5)])
+def test_rows_of_a_half_precision_table_have_its_dtype(make, options):
+    net = nn.Sequential(make(), nn.Linear(4, 4))
+    wrap(net, Scaffold(rank=2, **options), compose=["*"])
+    net.bfloat16()
+    assert net[0](index()).dtype is net(index()).dtype is torch.bfloat16
+
+
+def test_products_of_narrow_adapters_are_computed_as_wide_as_the_weight():
+    torch.manual_seed(0)
+    net = nn.ModuleList(
+        [nn.Linear(16, 16), nn.Conv2d(16, 16, 3), nn.Embedding(9, 16), nn.GRUCell(16, 5), Experts()]
+    )
+    wrap(net, Scaffold(rank=8, adapter_dtype="bfloat16", B_init="kaiming"), compose=["*"])
+    for layer in scaffold_layers(net).values():
+        expected = exact_weight(layer).float()
+        torch.testing.assert_close(layer.weight.detach() + 0, expected, rtol=1e-5, atol=1e-6)
+    rows = net[2](torch.arange(9))
+    torch.testing.assert_close(rows, net[2].weight + 0, rtol=1e-5, atol=1e-6)

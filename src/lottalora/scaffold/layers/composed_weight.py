@@ -20,6 +20,7 @@ from lottalora.scaffold.drawing.draw import Source
 from lottalora.scaffold.layers.identity import Identity
 from lottalora.scaffold.layers.kinds import is_transposed_convolution
 from lottalora.scaffold.layers.layer import LottaLayer
+from lottalora.scaffold.layers.layer import product
 from lottalora.scaffold.layers.lazy_weight import lazy_weight
 
 KERNELS = (_ConvNd, nn.Bilinear)  # their weight is one matrix, (out, all other axes)
@@ -170,7 +171,7 @@ class LottaWeight(LottaLayer):
             W = self.beta.to(W.dtype).view(E, 1, 1) * W
         if self.A is not None and self.B is not None:
             A, B = (x.unflatten(0, (E, -1)) for x in (self.A, self.B))  # (E, r, in), (E, out, r)
-            W = W + self.adapter.scale * (B @ A).to(W.dtype)
+            W = W + self.adapter.scale * product(B, A, W.dtype)
         return W.flatten(0, 1)
 
     def rows(
@@ -190,10 +191,11 @@ class LottaWeight(LottaLayer):
             h = self.beta.to(h.dtype) * h
         if self.A is not None and self.B is not None:
             B = F.embedding(index, self.B, padding, sparse=sparse)
-            h = h + self.adapter.scale * (B @ self.A).to(h.dtype)
+            h = h + self.adapter.scale * product(B, self.A, h.dtype)
         if self.magnitude is not None:
             length = h.detach().norm(dim=-1).clamp_min(torch.finfo(h.dtype).tiny)
-            h = h * (F.embedding(index, self.magnitude[:, None], padding)[..., 0] / length)[..., None]
+            magnitude = F.embedding(index, self.magnitude[:, None], padding)[..., 0].to(h.dtype)
+            h = h * (magnitude / length)[..., None]
         if by_frequency:
             counts = self._counts(index)[..., None].to(torch.promote_types(h.dtype, torch.float32))
             h = with_gradient_times(h, (1 / counts).to(h.dtype))

@@ -195,7 +195,7 @@ class LottaLayer(Frozen):
         W = W if beta is None else beta.to(W.dtype) * W
         if A is None or B is None:
             return W
-        return W + self.adapter.scale * (B @ A).to(W.dtype)
+        return W + self.adapter.scale * product(B, A, W.dtype)
 
     def _renormalisation(self, W: Tensor) -> Tensor:
         """DoRA's m / ‖W‖, (out,); 1 for a row of zeros, which has no direction yet."""
@@ -278,3 +278,9 @@ class LottaLayer(Frozen):
         text = f"{columns} → {out}, rank {self.adapter.rank}, scale {self.adapter.scale:g}, {family}"
         text += "" if self.fused == "auto" else f", fused={self.fused}"
         return text if self.taken is None else f"{text}, by {self.taken.value}"
+
+
+def product(B: Tensor, A: Tensor, dtype: torch.dtype) -> Tensor:
+    """B A, (…, out, in), in a dtype; it is computed in the wider one of that and the adapter's."""
+    wider = torch.promote_types(dtype, A.dtype)
+    return (B.to(wider) @ A.to(wider)).to(dtype)
