@@ -1,9 +1,11 @@
 """What wrap would change by accident it refuses by name, and it leaves the model as it was."""
 
 import copy
+import functools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
@@ -295,6 +297,31 @@ def as_an_attribute(net):
     vars(net["c"])["other"] = net["b"].out_proj.weight
 
 
+def as_a_buffer(net):
+    net["c"].register_buffer("w", net["a"].weight.detach(), persistent=False)
+
+
+def as_a_transposed_view(net):
+    net.turned = net["a"].weight.detach().t()
+
+
+def as_a_row(net):
+    net["c"].row = net["b"].in_proj_weight[3].detach()
+
+
+def in_a_partial(net):
+    net.project = functools.partial(F.linear, weight=net["a"].weight)
+
+
+def in_lists_of_lists(net):
+    net.groups = [("a", {"weights": [net["a"].weight]})]
+    net.groups.append(net.groups)
+
+
+def in_a_dict_of_views(net):
+    net.start = net.state_dict()
+
+
 HOLDING = {
     hooked: "a.weight has a hook on its gradient, and after wrap it has no gradient: remove the hook",
     hooked_after: "b.in_proj_bias has a hook on its gradient",
@@ -303,6 +330,12 @@ HOLDING = {
     in_a_list: "a.weight is also in c.weights: take it out before wrap, or name its layer in keep=",
     in_a_dict: "b.in_proj_weight is also in weights: ",
     as_an_attribute: "b.out_proj.weight is also in c.other: ",
+    as_a_buffer: "a.weight shares memory with c.w: take that out before wrap, or name its layer in keep=",
+    as_a_transposed_view: "a.weight shares memory with turned: ",
+    as_a_row: "b.in_proj_weight shares memory with c.row: ",
+    in_a_partial: "a.weight is also in project: ",
+    in_lists_of_lists: "a.weight is also in groups: ",
+    in_a_dict_of_views: "a.weight shares memory with start: ",
 }
 
 
@@ -313,7 +346,9 @@ def test_weight_that_something_else_holds_is_refused(hold, device):
     net = nn.ModuleDict(layers).to(device)
     hold(net)
     refused(net, HOLDING[hold])
-    wrap(net, Scaffold(rank=2), keep=[nn.MultiheadAttention, "a"] if "b." in HOLDING[hold] else ["a", "c"])
+    held = ["a", "b.*", "c"] if hold is in_a_dict_of_views else ["a", "c"]
+    net["d"] = nn.Linear(8, 8, device=device)
+    wrap(net, Scaffold(rank=2), keep=[nn.MultiheadAttention, "a"] if "b." in HOLDING[hold] else held)
 
 
 def test_parameters_that_lie_side_by_side_in_one_storage_are_wrapped():
@@ -323,6 +358,17 @@ def test_parameters_that_lie_side_by_side_in_one_storage_are_wrapped():
         p.data = part.view(p.shape)
     wrap(net, Scaffold(rank=2), compose=["*"])
     assert isinstance(net[1], LottaLinear)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_a_module_holds_besides_its_weights_does_not_keep_it_from_being_wrapped():
+    net = nn.ModuleList([nn.Linear(8, 8), nn.utils.spectral_norm(nn.Linear(8, 8)), nn.LSTM(8, 8)])
+    net.data = [list(range(100)) for _ in range(1000)]
+    net.index = torch.eye(8).to_sparse()
+    net.register_buffer("copied", net[0].weight.detach().clone())
+    net.forward_like = functools.partial(F.linear, weight=net[0].bias)
+    wrap(net, Scaffold(rank=2), compose=["*"])
+    assert isinstance(net[0], LottaLinear)
 
 
 @pytest.mark.parametrize("option", [{"dropout": 0.1}, {"layer_norm": True}], ids=["dropout", "layer_norm"])
