@@ -116,6 +116,21 @@ def test_file_keeps_the_ranks(tmp_path):
     assert torch.equal(loaded(x), model(x))
 
 
+def test_a_key_that_is_a_name_is_no_pattern():
+    model = nn.ModuleDict({"w[0]": nn.Linear(4, 4), "w0": nn.Linear(4, 4)})
+    account = wrap(model, Scaffold(rank=1, ranks={"w[0].weight": 3}))
+    assert {entry.name: entry.rank for entry in account.entries} == {"w[0].weight": 3, "w0.weight": 1}
+    model = nn.ModuleDict({"w[0]": nn.Linear(4, 4), "w0": nn.Linear(4, 4)})
+    with pytest.raises(ValueError, match=r"'w\[0\].weight' matches no adapted matrix"):
+        wrap(model, Scaffold(rank=1, ranks={"w[0].weight": 3}), keep=["w[0]"])
+
+
+def test_the_packed_name_of_an_attention_gives_its_projections_their_rank():
+    model = nn.Sequential(nn.MultiheadAttention(8, 2))
+    wrap(model, Scaffold(rank=1, ranks={"0.in_proj_weight": 3}))
+    assert list(ranks_of(model).values()) == [3, 3, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("ranks", "said"),
     [

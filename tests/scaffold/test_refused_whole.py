@@ -9,17 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
+from lottalora.scaffold import FAMILIES
+from lottalora.scaffold import Family
 from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import wrap
 
 
-def refused(net, message, **arguments):
+def refused(net, message, family="normal", **arguments):
     """Assert that wrap refuses a net in one line, and that no module or parameter is another one then."""
     classes = [type(module) for module in net.modules()]
     parameters = list(net.parameters())
     with pytest.raises(ValueError, match=message) as error:
-        wrap(net, Scaffold(rank=2), **arguments)
+        wrap(net, Scaffold(rank=2, family=family), **arguments)
     assert "\n" not in str(error.value)
     assert [type(module) for module in net.modules()] == classes
     assert all(one is other for one, other in zip(net.parameters(), parameters, strict=True))
@@ -358,6 +360,68 @@ def test_parameters_that_lie_side_by_side_in_one_storage_are_wrapped():
         p.data = part.view(p.shape)
     wrap(net, Scaffold(rank=2), compose=["*"])
     assert isinstance(net[1], LottaLinear)
+
+
+def with_a_bias(make, bias):
+    net = nn.Sequential(nn.MultiheadAttention(8, 2), make())
+    net[1].bias = bias
+    return net
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(8, 4), lambda: nn.Conv1d(8, 4, 1)])
+@pytest.mark.parametrize("how", [{}, {"freeze": ["1"]}])
+def test_layer_with_a_bias_of_another_length_is_refused_before_anything_is_changed(make, how):
+    net = with_a_bias(make, nn.Parameter(torch.zeros(1)))
+    refused(net, r"1.weight stands beside a bias of shape \(1,\), .* \(4,\): name it in keep=", **how)
+    wrap(net, Scaffold(rank=2), keep=["1"])
+
+
+def test_family_without_a_distribution_for_a_shape_is_refused_before_anything_is_changed(monkeypatch):
+    def square(shape):
+        return FAMILIES["normal"].distribution((shape[0], {shape[0]: shape[0]}[shape[1]]))
+
+    monkeypatch.setitem(FAMILIES, "square", Family("square", square, True))
+    net = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 4))
+    refused(
+        net, r"1.weight: init family 'square' has no distribution for the shape \(4, 8\)", family="square"
+    )
+    wrap(net, Scaffold(rank=2, family="square"), keep=["1"])
+
+
+class Named(nn.Linear):
+    """A layer with attributes and children of its own."""
+
+    def __init__(self, **own):
+        super().__init__(8, 8)
+        for name, value in own.items():
+            setattr(self, name, value)
+
+
+@pytest.mark.parametrize("name", ["fused", "norm", "source", "adapter", "A", "check", "transposed", "_lost"])
+@pytest.mark.parametrize("value", [lambda: False, lambda: nn.LayerNorm(8)], ids=["attribute", "child"])
+def test_layer_with_an_attribute_or_a_child_of_a_name_of_ours_is_refused_and_can_be_kept(name, value):
+    net = nn.Sequential(nn.Linear(8, 8), Named(**{name: value()}))
+    refused(net, f"1.weight is in a layer with an attribute '{name}', .*: name it in keep=")
+    wrap(net, Scaffold(rank=2), keep=["1"])
+    assert hasattr(net[1], name)
+
+
+@pytest.mark.parametrize("make", [nn.Linear, nn.Embedding, lambda *sizes: nn.Conv2d(*sizes, 1)])
+def test_every_attribute_of_a_layer_of_ours_is_refused_in_the_one_that_it_replaces(make):
+    net = nn.Sequential(make(8, 8), nn.Linear(8, 8))
+    before, freeze = vars(net[0]).keys(), [nn.Embedding] if make is nn.Embedding else []
+    wrap(net, Scaffold(rank=2), freeze=freeze)
+    for name in vars(net[0]).keys() - before:
+        other = nn.Sequential(make(8, 8), nn.Linear(8, 8))
+        setattr(other[0], name, "mine")
+        refused(other, f"an attribute '{name}'", freeze=freeze)
+
+
+def test_table_of_short_rows_that_a_layer_without_reads_is_refused_and_can_be_kept():
+    net = nn.ModuleList([nn.Embedding(8, 8, max_norm=0.5), nn.Linear(8, 8), nn.Linear(8, 8)])
+    net[1].weight = net[0].weight
+    refused(net, "0.weight is in an embedding with max_norm, .*: name it in keep=", compose=["*"])
+    wrap(net, Scaffold(rank=2), keep=["0"])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

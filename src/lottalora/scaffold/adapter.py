@@ -1,6 +1,7 @@
 """The settings of one layer's adapter (`Adapter`) and of a whole model's scaffold (`Scaffold`)."""
 
 import math
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ class Scaffold(Adapter):
         bias: whether the biases of adapted layers are "trained", or "frozen" at their present values. The
             paper's benchmarks differ in this.
         ranks: name or shell pattern → rank of the matrices that it matches, instead of `rank`; a name wins
-            over a pattern, and the first of several patterns counts. `share_ranks` makes one.
+            over a pattern, and the first of several patterns counts. A key that is the name of a matrix is
+            no pattern. `share_ranks` makes one.
 
     Raises:
         ValueError: a value outside its stated range, or an unknown family or parameter; the message lists the
@@ -151,10 +153,15 @@ class Scaffold(Adapter):
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
                 raise ValueError(f"ranks must be whole numbers, 1 or more, got {rank!r} for {pattern!r}.")
 
-    def of(self, names: Sequence[str]) -> "Scaffold":
-        """The settings of the matrix of these names, which is more than one where it is tied."""
+    def of(self, names: Sequence[str], known: Collection[str] = ()) -> "Scaffold":
+        """The settings of one matrix.
+
+        Args:
+            names: of the matrix, which has more than one where it is tied.
+            known: the names of all matrices: a key of `ranks` that is one of them is no shell pattern.
+        """
         pattern = next((name for name in names if name in self.ranks), None)
         if pattern is None:
-            matching = (each for each in self.ranks if any(fnmatchcase(name, each) for name in names))
-            pattern = next(matching, None)
+            patterns = (each for each in self.ranks if each not in known)
+            pattern = next((each for each in patterns if any(fnmatchcase(n, each) for n in names)), None)
         return self if pattern is None else replace(self, rank=self.ranks[pattern])

@@ -1,5 +1,6 @@
 """Converting the owners of every matrix, as its place says: to layers of ours, or to composed weights."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -42,10 +43,10 @@ def convert_all(
     model: nn.Module,
     place_of: dict[str, str],
     way_of: dict[str, str | None],
-    scaffold: Scaffold,
+    scaffold_of: Mapping[str, Scaffold],
     drawn: bool,
 ) -> list[Entry]:
-    """Convert the owners of every matrix according to its place, and return the entries."""
+    """Convert the owners of every matrix according to its place and settings, and return the entries."""
     streams = stream_names(model)
     entries: list[Entry] = []
     composed: Composed = {}
@@ -54,7 +55,7 @@ def convert_all(
         if place == "keep":
             entries.append(kept(matrix))
         else:
-            own = scaffold.of(matrix.names)
+            own = scaffold_of[matrix.name]
             entries.append(_convert(matrix, place, way, own, drawn, composed, streams))
     for owner, weights in composed.values():
         compose_weights(owner, weights)

@@ -63,7 +63,7 @@ def _bytes_of(tensor: Tensor) -> tuple[int, int]:
 
 
 def _held(model: nn.Module, replaced: dict[str, nn.Parameter]) -> Iterator[tuple[str, str]]:
-    """The replaced parameters that a module holds once more: a buffer, an attribute, or a view of one in it."""
+    """The replaced parameters of which a buffer or an attribute is one, holds one, or is a view."""
     names = {id(parameter): name for name, parameter in replaced.items()}
     spans = _spans(replaced)
     seen: set[int] = set()  # containers

@@ -2,6 +2,8 @@
 
 import difflib
 import fnmatch
+from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +38,11 @@ def refuse_what_is_no_model(model: object, scaffold: object) -> None:
 
 
 def refuse_what_cannot_be(
-    matrices: list[Matrix], place_of: dict[str, str], way_of: dict[str, str | None], scaffold: Scaffold
+    matrices: list[Matrix],
+    place_of: dict[str, str],
+    way_of: dict[str, str | None],
+    scaffold: Scaffold,
+    scaffold_of: Mapping[str, Scaffold],
 ) -> None:
     """Refuse to wrap a model if a matrix would stay dense by accident or nothing would be adapted.
 
@@ -45,6 +51,7 @@ def refuse_what_cannot_be(
         place_of: "keep", "freeze" or "adapt", by the matrix's name.
         way_of: how the matrix can be adapted or frozen, by its name; None if it cannot.
         scaffold: the settings.
+        scaffold_of: the settings of a matrix, by its name.
 
     Raises:
         ValueError: a matrix that is not kept cannot be adapted or frozen, is empty or of another dtype, or
@@ -67,7 +74,7 @@ def refuse_what_cannot_be(
         raise ValueError("No weight is left to adapt: keep= covers all of them.")
     for matrix in matrices:
         in_a_layer = way_of[matrix.name] != "compose" or "linear" in matrix.kinds  # one that is tied to it
-        option = _real_option(matrix, scaffold.of(matrix.names))
+        option = _real_option(matrix, scaffold_of[matrix.name])
         if option and in_a_layer and place_of[matrix.name] == "adapt":
             dtype = str(matrix.value.dtype).removeprefix("torch.")
             raise ValueError(
@@ -80,19 +87,20 @@ def refuse_what_cannot_be(
         )
 
 
-def refuse_unused_ranks(adapted: Sequence[Sequence[str]], scaffold: Scaffold) -> None:
+def refuse_unused_ranks(adapted: Sequence[Sequence[str]], scaffold: Scaffold, known: Collection[str]) -> None:
     """Refuse a key of `scaffold.ranks` that no adapted matrix has.
 
     Args:
         adapted: all names of each adapted matrix.
         scaffold: the settings.
+        known: the names of all matrices.
 
     Raises:
         ValueError: a key matches none.
     """
     names = [name for each in adapted for name in each]
     for pattern in scaffold.ranks:
-        if pattern not in names and not fnmatch.filter(names, pattern):
+        if pattern not in names and (pattern in known or not fnmatch.filter(names, pattern)):
             near = difflib.get_close_matches(pattern, names, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"ranks: {pattern!r} matches no adapted matrix.{meant}")

@@ -31,6 +31,7 @@ from lottalora.scaffold.wrapping.refuse import refuse_parallel
 from lottalora.scaffold.wrapping.refuse import refuse_unused_ranks
 from lottalora.scaffold.wrapping.refuse import refuse_what_cannot_be
 from lottalora.scaffold.wrapping.refuse import refuse_what_is_no_model
+from lottalora.scaffold.wrapping.refuse_layers import refuse_layers
 from lottalora.scaffold.wrapping.set_aside import change
 from lottalora.scaffold.wrapping.siblings import share_inputs
 from lottalora.scaffold.wrapping.splittable import attentions_to_split
@@ -99,9 +100,10 @@ def wrap(
         ValueError: an argument is of another kind; a matrix can be neither adapted nor frozen and is not
             kept; a pattern matches nothing; a weight is named in both keep= and freeze=; a layer cannot have
             an option; the model is on a scaffold already, or in DDP or FSDP; something else holds a weight (a
-            hook, shared memory, a list of a module); a module cannot change its class, or a forward asks for
-            it; a layer's bias is pruned or parametrized; an attention cannot be split; or inference mode is
-            on.
+            hook, shared memory, a buffer, a list of a module); a module cannot change its class, or a forward
+            asks for it; a layer's bias is pruned, parametrized or of another length, or an attribute of it
+            has a name of ours; the family has no distribution for a shape; an attention cannot be split; or
+            inference mode is on.
     """
     refuse_what_is_no_model(model, scaffold)
     if torch.is_inference_mode_enabled():
@@ -117,11 +119,14 @@ def wrap(
     places = Places(model, matrices, keep, freeze, compose)
     place_of = {m.name: "keep" if m.fixed else places.of(m.names) for m in matrices}
     way_of = {m.name: _way(m, place_of[m.name], places.composes(m.names)) for m in matrices}
-    refuse_what_cannot_be(matrices, place_of, way_of, scaffold)
-    refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold)
+    known = {name for m in matrices for name in m.names}
+    scaffold_of = {m.name: scaffold.of(m.names, known) for m in matrices}
+    refuse_what_cannot_be(matrices, place_of, way_of, scaffold, scaffold_of)
+    refuse_unused_ranks([m.names for m in matrices if place_of[m.name] == "adapt"], scaffold, known)
     attentions = attentions_to_split(matrices, place_of, way_of)
     refuse_what_cannot_be_split(model, attentions)
     refuse_computed_biases(matrices, place_of)
+    refuse_layers(matrices, place_of, way_of, scaffold)
     to_freeze = vectors_to_freeze(model, places, attentions)
     refuse_other_holders(model, _replaced(matrices, place_of, attentions))
     changes = list(new_classes(matrices, place_of, way_of))
@@ -131,7 +136,7 @@ def wrap(
     full = sum(p.numel() for p in model.parameters())
     for attention in attentions.values():
         become(attention, SplitAttention(attention))
-    entries = convert_all(model, place_of, way_of, scaffold, drawn)
+    entries = convert_all(model, place_of, way_of, scaffold_of, drawn)
     model.register_load_state_dict_pre_hook(check_state)
     vectors = freeze_vectors(model, to_freeze)
     _leave_fused_paths(model)
