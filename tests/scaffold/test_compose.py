@@ -433,3 +433,25 @@ def test_products_of_narrow_adapters_are_computed_as_wide_as_the_weight():
         torch.testing.assert_close(layer.weight.detach() + 0, expected, rtol=1e-5, atol=1e-6)
     rows = net[2](torch.arange(9))
     torch.testing.assert_close(rows, net[2].weight + 0, rtol=1e-5, atol=1e-6)
+
+
+class InTurn(nn.Module):
+    """Calls all its children, and has a weight of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.w = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        for child in self.children():
+            x = child(x)
+        return x @ self.w.T
+
+
+def test_forward_that_calls_the_composed_weight_as_a_child_is_told_so():
+    net = InTurn()
+    wrap(net, SCAFFOLD, compose=["*"])
+    with pytest.raises(ValueError, match=r"a forward that calls all of self.children\(\) calls it too"):
+        net(torch.randn(2, 4))
+    wrap(net := InTurn(), SCAFFOLD, keep=["w"])
+    assert net(torch.randn(2, 4)).shape == (2, 4)

@@ -512,3 +512,17 @@ def test_attributes_of_foreign_modules_are_no_forms():
     assert paths_taken(net) == {"none": 3}
     assert net.fused == net[1].fused == net[2].fused == ["0"]
     assert "[" not in account.table(net)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_seed_of_a_mask_is_drawn_on_the_cpu_whatever_the_default_device(layers):
+    net = nn.MultiheadAttention(64, 2, batch_first=True) if layers == 2 else nn.Linear(64, 64)
+    wrap(net, Scaffold(rank=2, dropout=0.5))
+    x = torch.randn(2, 300, 64)
+    given = (x,) if layers == 1 else (x, x, x)
+    torch.manual_seed(3)
+    expected = net(*given)
+    torch.manual_seed(3)
+    with torch.device("meta"):
+        found = net(*given)
+    torch.testing.assert_close(found, expected)

@@ -3,6 +3,7 @@
 import copy
 import operator
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,9 @@ from lottalora.scaffold import wrap
 from lottalora.scaffold.layers.lazy_weight import LazyWeight
 
 
-def wrapped(net, **options):
+def wrapped(net, freeze=(), **options):
     torch.manual_seed(0)
-    wrap(net, Scaffold(**{"rank": 2, "seed": 1, **options}))
+    wrap(net, Scaffold(**{"rank": 2, "seed": 1, **options}), freeze=freeze)
     return net
 
 
@@ -228,6 +229,34 @@ def test_a_view_without_a_gradient_of_a_weight_with_one_refuses_writing():
     assert weight.requires_grad
     with pytest.raises(ValueError, match="would write into a weight that is composed"):
         torch.detach(weight).zero_()
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda W: W.register_hook(lambda gradient: None),
+        lambda W: W.register_post_accumulate_grad_hook(lambda W: None),
+        lambda W: W.retain_grad(),
+    ],
+)
+@pytest.mark.parametrize("layer", [lambda: nn.Linear(8, 8), lambda: nn.Embedding(8, 8)])
+def test_hook_on_the_gradient_of_a_composed_weight_is_refused_since_it_would_not_be_called(layer, hook):
+    net = nn.Sequential(layer(), nn.Linear(8, 8))
+    wrap(net, Scaffold(rank=2), compose=["*"])
+    with pytest.raises(
+        ValueError, match="of a weight that is composed .* has no effect, .*: call it on A, B"
+    ):
+        hook(net[0].weight)
+
+
+@pytest.mark.parametrize("read", [lambda W: W.detach().numpy(), lambda W: np.asarray(W.detach()[1:])])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_array_of_a_composed_weight_refuses_writing(read, frozen):
+    layer = wrapped(nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 4)), rank=1, freeze=["0"])[not frozen]
+    array = read(layer.weight)
+    assert array.any()
+    with pytest.raises(ValueError, match="read-only"):
+        array[:] = 0
 
 
 @pytest.mark.parametrize("layer", [lambda: nn.Linear(8, 8), lambda: nn.GRU(8, 8), lambda: nn.Embedding(8, 8)])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lottalora.scaffold import Scaffold
@@ -97,3 +98,57 @@ def test_a_nested_tensor_is_refused_by_name(model):
     nested = torch.nested.nested_tensor([torch.randn(2, 64), torch.randn(3, 64)])
     with pytest.raises(ValueError, match="takes no nested tensor"), torch.no_grad():
         model(nested)
+
+
+TRACED = {
+    "transposed": (lambda: nn.ConvTranspose1d(4, 4, 3), lambda: torch.randn(1, 4, 5)),
+    "bilinear": (lambda: Squared(), lambda: torch.randn(3, 4)),
+    "embedding": (lambda: nn.Embedding(5, 4), lambda: torch.tensor([1, 3])),
+}
+
+
+class Squared(nn.Bilinear):
+    """A bilinear layer of one input."""
+
+    def __init__(self):
+        super().__init__(4, 4, 2)
+
+    def forward(self, x):
+        return super().forward(x, x)
+
+
+def composed(name):
+    torch.manual_seed(0)
+    net, x = TRACED[name]
+    net = nn.Sequential(net())
+    wrap(net, Scaffold(rank=2, B_init="kaiming"), compose=["*"])
+    return net, x()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", TRACED)
+def test_traced_by_jit_a_composed_weight_follows_its_parts(name):
+    net, x = composed(name)
+    traced = torch.jit.trace(net, x)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1)
+    torch.testing.assert_close(traced(x), net(x))
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_forward_mode_derivatives_go_through_a_composed_weight(name):
+    net, x = composed(name)
+    net.double()
+    x = x.double() if x.is_floating_point() else x
+    primal = dict(net.named_parameters())
+    along = {key: torch.randn_like(p) for key, p in primal.items()}
+
+    def h(step):
+        moved = {key: p + step * along[key] for key, p in primal.items()}
+        return torch.func.functional_call(net, moved, (x,))
+
+    with forward_ad.dual_level():
+        dual = {key: forward_ad.make_dual(p, along[key]) for key, p in primal.items()}
+        found = forward_ad.unpack_dual(torch.func.functional_call(net, dual, (x,))).tangent
+    torch.testing.assert_close(found, (h(1e-5) - h(-1e-5)) / 2e-5, rtol=1e-5, atol=1e-8)

@@ -40,7 +40,7 @@ def _draw(like: Tensor, probability: float, generator: torch.Generator) -> Tenso
         kept = torch.empty(like.shape, device=like.device).bernoulli_(1 - probability, generator=generator)
         return kept.to(like.dtype)
     draws = round(math.log1p(-probability) / math.log1p(-1 / count))
-    return torch.randint(count, (draws,), generator=generator)
+    return torch.randint(count, (draws,), generator=generator, device=like.device)
 
 
 def joined(masks: Sequence[Tensor | None], blocks: Sequence[slice], like: Tensor) -> Tensor | None:

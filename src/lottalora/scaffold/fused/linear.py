@@ -68,7 +68,7 @@ def linear(
         own = compose(W, beta, A, B, scale).to(x.dtype)
         return F.linear(x, own, None if bias is None else bias.to(x.dtype))
     if A is not None and dropout:
-        how = How(form, scale / (1 - dropout), dropout, int(torch.randint(2**62, ())))
+        how = How(form, scale / (1 - dropout), dropout, int(torch.randint(2**62, (), device="cpu")))
     else:
         how = How(form, scale)
     if A is None and beta is None:  # PyTorch's own saves W alone, and only for dx

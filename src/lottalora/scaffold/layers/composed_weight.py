@@ -143,9 +143,13 @@ class LottaWeight(LottaLayer):
 
         Returns:
             The tensor in the layout's shape, or the rows, (*, in).
+
+        Raises:
+            ValueError: the index is no index, as where a forward of the owner calls all its children.
         """
         self.check(self._trained_or_frozen() if index is None else index)
         if index is not None:
+            _refuse_activations(index)
             return self.rows(index, padding, **options)
         return self._as_replaced(self._renormalised())
 
@@ -220,6 +224,15 @@ class LottaWeight(LottaLayer):
         super()._clear_padding()
         if self.padding_idx is not None and self.B is not None and not self.B.is_meta:
             self.B[self.padding_idx] = 0
+
+
+def _refuse_activations(index: Tensor) -> None:
+    if isinstance(index, Tensor) and (index.is_floating_point() or index.is_complex()):
+        raise ValueError(
+            "A composed weight was called with activations. It is a child of the module whose weight it is, "
+            "so a forward that calls all of self.children() calls it too: name the children there, or name "
+            "the weight in keep=."
+        )
 
 
 def with_gradient_times(h: Tensor, factor: Tensor) -> Tensor:

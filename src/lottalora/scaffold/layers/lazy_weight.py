@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
 from torch.utils._pytree import tree_leaves
 from torch.utils._pytree import tree_map_only
@@ -21,6 +23,7 @@ WRITING = {Tensor.__setitem__, getattr(Tensor, "data").__set__}  # noqa: B009  #
 VIEWS = {Tensor.detach, getattr(Tensor, "data").__get__}  # noqa: B009  # see above; to write, as a rule
 PLAIN = {Tensor, torch.nn.Parameter, int, float, bool, str, type(None)}  # arguments that hold no lazy weight
 OPERATORS = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")}  # W += …
+HOOKS = {Tensor.register_hook, Tensor.retain_grad, Tensor.register_post_accumulate_grad_hook}
 FREEZING = {Tensor.requires_grad_, getattr(Tensor, "requires_grad").__set__}  # noqa: B009  # see above
 
 
@@ -64,6 +67,7 @@ class LazyWeight(Tensor):
                 return LazyWeight(lazy, lazy.device, _without_gradient(lazy.compose))
             kwargs = kwargs or {}
             _refuse_writing(func, args, kwargs)
+            _refuse_hooks(func)
             composed: list[Tensor] = []
             args = tuple([_composed(each, composed) for each in args])
             kwargs = {name: _composed(each, composed) for name, each in kwargs.items()}
@@ -115,6 +119,9 @@ def _read_only(result: object, composed: Sequence[Tensor]) -> object:
     """
     if type(result) is Tensor and result.requires_grad:  # the usual case
         return result
+    if isinstance(result, np.ndarray):
+        result.setflags(write=False)  # it may share the memory of the values, where writing would be lost
+        return result
     own = {_memory(W) for W in composed} - {0}
 
     def read_only(view: Tensor) -> Tensor:
@@ -157,14 +164,27 @@ def _refuse_writing(func: Callable[..., object], args: tuple[Any, ...], kwargs: 
         )
 
 
+def _refuse_hooks(func: Callable[..., object]) -> None:
+    """Refuse hooks on the gradient of a lazy weight: the next read of it gives another tensor.
+
+    Raises:
+        ValueError: it is such a function.
+    """
+    if func in HOOKS:
+        raise ValueError(
+            f"{getattr(func, '__name__', 'A hook')} of a weight that is composed from W_seed, A, B and β has "
+            "no effect, since it is computed whenever it is read: call it on A, B or β of the layer."
+        )
+
+
 def lazy_weight(
     like: Tensor, device: torch.device, compose: Callable[[], Tensor], trained: Sequence[Tensor]
 ) -> Tensor:
     """Return a `LazyWeight` through which gradients reach `trained`, even from a custom autograd function.
 
     PyTorch's operations use the composed values and their graph. An `autograd.Function` uses the tensor
-    itself, so the tensor has its own node in the graph. Under a transform of `torch.func` the values are
-    composed at once.
+    itself, so the tensor has its own node in the graph. Under a transform of `torch.func`, forward-mode
+    derivatives or `torch.jit.trace` the values are composed at once.
 
     Args:
         like: a tensor of the weight's shape and dtype.
@@ -172,7 +192,11 @@ def lazy_weight(
         compose: () → the values, of the shape of `like`, with gradients.
         trained: the parameters that `compose` uses, of any shapes.
     """
-    if torch._C._are_functorch_transforms_active():
+    if (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    ):
         return compose()
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in trained):
         weight: Tensor = Composition.apply(  # type: ignore[no-untyped-call]  # torch's

@@ -81,7 +81,7 @@ def stacked(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None
         take(layer, Form.STACK)
     if form is Form.MERGE:
         return merged(ours, x)
-    seed = int(torch.randint(2**62, ())) if dropout else 0
+    seed = int(torch.randint(2**62, (), device="cpu")) if dropout else 0
     how = How(first.adapter.scale / (1 - dropout), dropout, seed)
     parts, biases = [part for layer in ours for part in _parts_of(layer)], [layer.bias for layer in ours]
     h: tuple[Tensor, ...] = Stacked.apply(x, how, *parts, *biases)  # type: ignore[no-untyped-call]  # torch's
