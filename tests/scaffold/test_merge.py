@@ -13,6 +13,7 @@ from lottalora.scaffold import LottaLinear
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import load_into
 from lottalora.scaffold import merge
+from lottalora.scaffold import resample
 from lottalora.scaffold import save
 from lottalora.scaffold import set_backbone_seed
 from lottalora.scaffold import unmerge
@@ -292,6 +293,26 @@ def test_equal_adapters_that_are_not_tied_stay_apart():
     wrap(net, Scaffold(rank=0, train_beta=False, family="zeros"))
     merge(net)
     assert net[0].weight is not net[1].weight
+
+
+def test_frozen_layers_of_models_that_were_wrapped_one_by_one_stay_apart():
+    parts = [nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2)]
+    for part in parts:
+        wrap(part, Scaffold(rank=1, seed=1), freeze=["0"])
+    net = nn.ModuleList([*parts, copy.deepcopy(parts[0])])
+    assert torch.equal(net[0][0].W_seed, net[1][0].W_seed)
+    merge(net)
+    assert len({id(part[0].weight) for part in net}) == 3
+
+
+@pytest.mark.parametrize("change", [lambda net: net.double(), lambda net: resample(net, 2)])
+def test_frozen_layers_that_are_tied_stay_tied(change):
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    wrap(net, Scaffold(rank=1), freeze=["0"])
+    change(net)
+    merge(net)
+    assert net[0].weight is net[1].weight
 
 
 def test_learned_weights_are_kept_and_ordinary_lora_is_merged():

@@ -70,12 +70,14 @@ def _exact(tensor: Tensor) -> Tensor:
 
 
 def _trained_parts(layer: Layer) -> object:
-    """What tied layers have in common: A, B, β and m; without them, the source or W_seed."""
+    """What tied layers have in common: A, B, β and m; without them, one draw of one `wrap`, or W_seed."""
     parts = [getattr(layer, name, None) for name in TRAINED]
     if any(part is not None for part in parts):
         return tuple(id(part) for part in parts)
-    source = layer.source
-    return layer.W_seed.data_ptr() if source is None else (source.seed, source.redraw, source.name)
+    source, wrapping = layer.source, layer.wrapping
+    if source is None or wrapping is None:
+        return layer.W_seed.data_ptr()
+    return id(wrapping), source.seed, source.redraw, source.name  # a name is drawn once in a `wrap`
 
 
 def _is_transposed(layer: Layer) -> bool:
