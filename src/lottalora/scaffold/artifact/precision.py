@@ -14,10 +14,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lottalora.scaffold.artifact.container import MAX_AXES
 from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.records import CompressedRecord
+from lottalora.scaffold.layers.layer import LottaLayer
 
 GROUP = 32  # numbers with one scale
 LARGEST = {"int8": 127, "int4": 7}  # code
@@ -26,6 +28,7 @@ PRECISIONS = ("fp32", *ROUNDED, *LARGEST)
 BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}
 SCALE = "scale/"  # what the names of tensors of scales begin with
 SMALLEST = torch.finfo(torch.bfloat16).tiny  # a scale below is 0: processors may read it as 0
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)  # whose gains may have several axes
 EXACT = ("beta", "magnitude")  # parameters that stay as they are, whatever their shape
 
 
@@ -36,13 +39,25 @@ def check_precision(precision: str) -> None:
 
 
 def compressible(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a precision is for: A, B, heads and embeddings; no bias, norm or β."""
-    everything = model.named_parameters(remove_duplicate=False)
+    """The parameters that a precision is for: A, B, heads and embeddings; no bias, norm or β.
+
+    What asks for no gradient is a constant, unless it is an adapter or nothing in the model asks for one.
+    """
+    held = {kind: _held_by(model, kind) for kind in (NORMS, LottaLayer)}
+    trains = any(parameter.requires_grad for parameter in model.parameters())
     return {
         name: parameter
-        for name, parameter in everything
+        for name, parameter in model.named_parameters(remove_duplicate=False)
         if parameter.dim() > 1 and parameter.numel() and name.rpartition(".")[2] not in EXACT
+        if id(parameter) not in held[NORMS]
+        if parameter.requires_grad or not trains or id(parameter) in held[LottaLayer]
     }
+
+
+def _held_by(model: nn.Module, kind: type | tuple[type, ...]) -> set[int]:
+    """The ids of the parameters that modules of a kind hold directly."""
+    modules = (module for module in model.modules() if isinstance(module, kind))
+    return {id(parameter) for module in modules for parameter in module.parameters(recurse=False)}
 
 
 def bytes_in(numbers: int, precision: str) -> int:
