@@ -568,6 +568,17 @@ def test_vectors_of_a_plain_state_are_loaded_without_a_warning_if_that_is_asked_
     assert torch.equal(net[0].bias, plain[0].bias)
 
 
+def test_average_of_records_is_refused_with_the_way_to_average_states():
+    states = [wrapped().state_dict() for _ in range(3)]
+    average = {key: sum(state[key] for state in states) / 3 for key in states[0]}
+    with pytest.raises(
+        ValueError, match=r"average floating-point tensors alone, and copy each '\*.identity'"
+    ):
+        wrapped().load_state_dict(average)
+    kept = {key: states[0][key] for key in average if key.endswith("identity")}
+    wrapped().load_state_dict(average | kept)
+
+
 def test_record_survives_a_cast_of_the_whole_state():
     state = {name: value.bfloat16() for name, value in wrapped().state_dict().items()}
     wrapped().load_state_dict(state)

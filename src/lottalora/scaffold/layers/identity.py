@@ -108,7 +108,10 @@ class Identity:
         Raises:
             ValueError: the record is truncated, was changed, or has another format.
         """
-        damaged = f"The scaffold's record of layer {layer!r} is damaged: take another copy of the checkpoint."
+        damaged = (
+            f"The scaffold's record of layer {layer!r} is damaged: take another copy of the checkpoint. To "
+            "average states, average floating-point tensors alone, and copy each '*.identity' of one of them."
+        )
         try:
             read = json.loads(record.detach().cpu().to(torch.uint8).numpy().tobytes())
             version = read["format"]
