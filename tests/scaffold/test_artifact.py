@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -371,6 +372,94 @@ def test_what_cannot_be_rebuilt_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="not made by one call of wrap"):
         save(by_hand, path, store=True)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"width": 2**25}, "width=33554432 of architecture 'net' is above 16,777,216, .*: call it seed"),
+        ({"sizes": {"seeds": [1, 2**30]}}, "seeds=1073741824 of architecture"),
+        ({"seed": 2**60}, "no plain value, .* below 2⁵³"),
+        ({"sizes": {0: 4}}, "no plain value, .* dicts with text as keys"),
+        ({"sizes": [{"a": {(): 4}}]}, "no plain value"),
+        ({0: 4}, "0=4 of architecture 'net' is no plain value"),
+    ],
+)
+def test_argument_that_no_loader_takes_is_not_saved(tmp_path, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        save(trained(), tmp_path / "a.safetensors", architecture=("net", arguments))
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_seed_of_a_builder_may_be_large(tmp_path):
+    given = []
+
+    def build(seed, data):
+        given.append((seed, data["split_seed"]))
+        return Net()
+
+    register_architecture("seeded", build)
+    net, arguments = trained(), {"seed": 20240601, "data": {"split_seed": 2**53 - 1}}
+    save(net, tmp_path / "a.safetensors", architecture=("seeded", arguments))
+    assert_same(net, load(tmp_path / "a.safetensors"))
+    assert set(given) == {(20240601, 2**53 - 1)}
+
+
+@pytest.mark.parametrize(
+    ("saving", "options", "words"),
+    [
+        (
+            {"metrics": {"n": 2**60}},
+            {},
+            "^metrics cannot be saved with n = 1152921504606846976: .* below 2⁵³",
+        ),
+        ({"metrics": {"n": float("inf")}}, {}, "^metrics cannot be saved with n = inf: .* finite"),
+        ({"metrics": {1: 0.5}}, {}, "^metrics cannot be saved under the name 1: a name is text"),
+        ({"provenance": {1: "x"}}, {}, "^provenance cannot be saved under the name 1"),
+        ({"provenance": {"commit": 1}}, {}, "^This model cannot be saved, .*: provenance of its header"),
+        ({}, {"alpha": 1e300}, "^settings of the scaffold cannot be saved with alpha = 1e.300"),
+        ({}, {"parameters": {"std": 1e20}}, "^parameters of the family cannot be saved with std = 1e.20"),
+    ],
+)
+def test_number_that_no_reader_takes_is_not_saved_and_nothing_is_called_damaged(
+    tmp_path, saving, options, words
+):
+    net = nn.Sequential(nn.Linear(4, 4))
+    wrap(net, Scaffold(rank=1, **options))
+    with pytest.raises(ValueError, match=words) as error:
+        save(net, tmp_path / "a.safetensors", **saving)
+    assert "damaged" not in str(error.value) and not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize("zstandard", [False, True])
+def test_tensor_of_the_name_of_the_metadata_is_not_saved(tmp_path, zstandard):
+    net = nn.Sequential(nn.Linear(4, 4))
+    net.register_buffer("__metadata__", torch.zeros(2))
+    wrap(net, Scaffold(rank=1))
+    with pytest.raises(ValueError, match="The model's state holds '__metadata__'"):
+        save(net, tmp_path / "a.safetensors", zstandard=zstandard)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_model_with_a_normed_weight_is_loaded_into(tmp_path):
+    def normed():
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+
+    net, other, x = normed(), normed(), torch.randn(3, 4)
+    wrap(net, Scaffold(rank=1), compose=["*"])
+    save(net, tmp_path / "a.safetensors")
+    load_into(other, tmp_path / "a.safetensors")
+    assert torch.equal(other(x), net(x))
+
+
+def test_model_that_cannot_be_copied_is_refused_in_one_line(tmp_path):
+    net, other = nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4))
+    wrap(net, Scaffold(rank=1))
+    save(net, tmp_path / "a.safetensors")
+    other.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"cannot be copied \(.*lock.*\). Take that attribute out"):
+        load_into(other, tmp_path / "a.safetensors")
+    assert type(other[0]) is nn.Linear
 
 
 # Refusals: loading

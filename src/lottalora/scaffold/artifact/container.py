@@ -198,9 +198,21 @@ def parse(text: str | bytes, what: str) -> object:
     return found
 
 
-def damaged(reason: str) -> ValueError:
+class Damaged(ValueError):
+    """The error for a file that was changed or cut.
+
+    Args:
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The artifact is damaged: {reason}. Take another copy of it.")
+        self.reason = reason
+
+
+def damaged(reason: str) -> Damaged:
     """The error for a file that was changed or cut."""
-    return ValueError(f"The artifact is damaged: {reason}. Take another copy of it.")
+    return Damaged(reason)
 
 
 def _header_length(first: bytes | bytearray, size: int) -> int:

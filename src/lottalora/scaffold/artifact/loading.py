@@ -5,7 +5,6 @@ from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.artifact.architectures import build
 from lottalora.scaffold.artifact.architectures import find_architecture
 from lottalora.scaffold.artifact.architectures import plain_call
+from lottalora.scaffold.artifact.arguments import refuse_large_numbers
 from lottalora.scaffold.artifact.comparing import compare
 from lottalora.scaffold.artifact.comparing import put_on_scaffold
 from lottalora.scaffold.artifact.container import damaged
@@ -32,7 +32,6 @@ from lottalora.scaffold.wrapping.matrices import dotted
 from lottalora.scaffold.wrapping.places import in_one_line
 
 LIMIT = 2**31  # numbers of all parameters together
-LARGEST_ARGUMENT = 2**24  # of a whole number among an architecture's arguments
 TOLERANCE = 1e-5  # of the largest output, between machines
 
 
@@ -55,7 +54,7 @@ def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
     if described is None:
         raise ValueError("This artifact names no architecture: call load_into(model, path) with its model.")
     architecture, arguments = find_architecture(described["name"]), described["arguments"]
-    _bound(arguments)
+    refuse_large_numbers(arguments)
     bounds = {"modules": 1000 + 64 * (len(artifact.state) + len(artifact.header.matrices)), "numbers": limit}
     with torch.device("meta"):
         twin = build(architecture, arguments, **bounds)
@@ -80,8 +79,8 @@ def load_into(model: nn.Module, path: Path | str) -> nn.Module:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or of another version, or the model has other matrices, is on a
-            scaffold or on the meta device. The model is unchanged then. Or a W_seed is not the one that was
-            saved.
+            scaffold or on the meta device, or cannot be copied. The model is unchanged then. Or a W_seed is
+            not the one that was saved.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"load_into takes a model and then a path, got {in_one_line(model)} first.")
@@ -119,21 +118,24 @@ def deviation(model: nn.Module, artifact: Artifact) -> float | None:
     return difference / (largest or 1.0)
 
 
-def _bound(value: Any) -> None:  # noqa: ANN401  plain data, at any depth
-    """Refuse whole numbers with which a builder could allocate without bound."""
-    if isinstance(value, int) and abs(value) > LARGEST_ARGUMENT:
-        raise ValueError(
-            f"An argument of the artifact's architecture is {value}; {LARGEST_ARGUMENT} is allowed."
-        )
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _bound(each)
-
-
 def _twin_of(model: nn.Module) -> nn.Module:
-    """A copy of a model with all tensors on the meta device."""
-    held = [*model.parameters(), *model.buffers()]
+    """A copy of a model with all tensors on the meta device.
+
+    Raises:
+        ValueError: the model cannot be copied.
+    """
+    attributes = (each for module in model.modules() for each in vars(module).values())
+    computed = [each for each in attributes if isinstance(each, Tensor) and not each.is_leaf]
+    held = [*model.parameters(), *model.buffers(), *computed]  # the last as by `nn.utils.weight_norm`
     memo: dict[int, object] = {id(each): _on_meta(each) for each in held}
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # what an attribute raises may be anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"load_into compares a copy of the model first, and this one cannot be copied ({reason}). Take "
+            "that attribute out until it is loaded, or give its class a __deepcopy__."
+        ) from error
 
 
 def _on_meta(tensor: Tensor) -> Tensor:

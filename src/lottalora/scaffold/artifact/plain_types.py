@@ -63,5 +63,5 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list):
         return all(_is_plain(each) for each in value)
     if isinstance(value, dict):
-        return all(_is_plain(each) for each in value.values())
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
     return value is None or isinstance(value, bool | str) or _is_small(value)

@@ -16,11 +16,12 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import find_architecture
 from lottalora.scaffold.artifact.architectures import plain_call
+from lottalora.scaffold.artifact.arguments import described
+from lottalora.scaffold.artifact.container import Damaged
 from lottalora.scaffold.artifact.container import to_path
 from lottalora.scaffold.artifact.container import write
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.header import settings_of
-from lottalora.scaffold.artifact.plain_types import is_a
 from lottalora.scaffold.artifact.precision import check_precision
 from lottalora.scaffold.artifact.precision import compressible
 from lottalora.scaffold.artifact.precision import encode
@@ -91,14 +92,19 @@ def save(
         ModuleNotFoundError: the package zstandard is asked for and missing.
         ValueError: the model was not made by `wrap`, is on the meta device or sharded, has pruned or
             parametrized adapters, or a W_seed that is not the draw of its source; W_seed was given and
-            `store` is False; the architecture is not registered; a value is no plain data; or the precision
-            is unknown or cannot hold a number.
+            `store` is False; the architecture is not registered, or has an argument that `load` refuses; a
+            value is no plain data, or a number 2⁵³ or more; or the precision is unknown or cannot hold a
+            number.
     """
     check_precision(precision)
     layers = scaffold_layers(model)
     wrapping = wrapping_of(layers)
     refuse_a_part(model, wrapping)
     refuse_what_cannot_be_saved(model, layers, store)
+    settings = settings_of(wrapping.scaffold)
+    named = {"metrics": metrics or {}, "provenance": provenance or {}, "settings of the scaffold": settings}
+    for what, values in (named | {"parameters of the family": settings["parameters"]}).items():
+        _refuse_numbers(what, values)
     tensors, tied = tensors_and_ties(model)
     matrices = [_record(name, layer, store) for name, layer in layers.items()]
     for matrix in matrices:
@@ -109,7 +115,7 @@ def save(
     with holding(model, decoded):
         tensors |= _probe(model, probe, call)
     header = Header(
-        scaffold=settings_of(wrapping.scaffold),
+        scaffold=settings,
         adapt=list(wrapping.adapt),
         keep=list(wrapping.keep),
         freeze=list(wrapping.freeze),
@@ -118,7 +124,7 @@ def save(
         tied=tied,
         compressed=compressed,
         buffers=dtypes_left_out(model, matrices),
-        architecture=_described(architecture),
+        architecture=described(architecture),
         probes=len(probe),
         metrics=dict(metrics or {}),
         licence=licence,
@@ -129,7 +135,12 @@ def save(
         tensors, frame = compress(tensors)
         header = replace(header, zstandard=frame)
     text = header.to_json()
-    Header.from_json(text)  # what cannot be read is not written
+    try:
+        Header.from_json(text)  # what cannot be read is not written
+    except Damaged as error:
+        raise ValueError(
+            f"This model cannot be saved, since no reader would take it: {error.reason}."
+        ) from None
     write(to_path(path), tensors, text, overwrite=overwrite)
 
 
@@ -176,17 +187,19 @@ def is_registered(family: str) -> bool:
     return getattr(FAMILIES[family].distribution, "__module__", "") != BUILT_IN
 
 
-def _described(architecture: tuple[str, Mapping[str, Any]] | None) -> dict[str, Any] | None:
-    if architecture is None:
-        return None
-    name, arguments = architecture
-    arguments = {key: list(each) if isinstance(each, tuple) else each for key, each in arguments.items()}
-    for key, value in arguments.items():
-        if not is_a(value, Any):
+def _refuse_numbers(what: str, values: Mapping[str, Any]) -> None:
+    """Refuse names that are no text, and numbers that no reader takes.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{what} cannot be saved under the name {name!r}: a name is text.")
+        if isinstance(value, int | float) and not abs(value) < 2**53:
             raise ValueError(
-                f"{key}={value!r} of architecture {name!r} is no plain value, so it cannot be saved."
+                f"{what} cannot be saved with {name} = {value!r}: an artifact holds finite numbers below 2⁵³."
             )
-    return {"name": name, "arguments": arguments}
 
 
 @torch.no_grad()

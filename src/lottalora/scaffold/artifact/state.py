@@ -11,6 +11,7 @@ from lottalora.scaffold.layers.frozen import Frozen
 from lottalora.scaffold.whole_model.backbone import beta_values
 from lottalora.scaffold.wrapping.matrices import dotted
 
+METADATA = "__metadata__"  # of safetensors, which has no tensor of that name
 W_SEED, PROBE = "W_seed/", "probe/"  # what the names of tensors that are no part of the state begin with
 
 
@@ -40,7 +41,7 @@ def tensors_and_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str
             tensors[name] = tensor.view(()) if name in betas else tensor
         else:
             tied[name] = original
-    taken = [name for name in tensors if name.startswith((W_SEED, PROBE, SCALE))]
+    taken = [name for name in tensors if name.startswith((W_SEED, PROBE, SCALE)) or name == METADATA]
     if taken:
         raise ValueError(f"The model's state holds {taken[0]!r}; names of that beginning are the format's.")
     return tensors, tied
