@@ -153,6 +153,30 @@ def test_numbers_too_small_for_a_scale_are_0(precision):
     assert not decode(record, parts).any()
 
 
+class Several(nn.Module):
+    """Norms of several axes, a constant table and a layer on a scaffold."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.norms = nn.ModuleList([nn.LayerNorm((3, 4)), nn.RMSNorm((3, 4))])
+        self.table = nn.Parameter(torch.randn(3, 4), requires_grad=False)
+
+
+def test_gains_of_norms_and_constants_stay_as_they_are(tmp_path):
+    model = Several()
+    wrap(model, Scaffold(rank=1), keep=["norms", "head"])
+    matrices = ["head.weight", "layer.A", "layer.B"]
+    assert sorted(compressible(model)) == matrices
+    model.head.requires_grad_(False)
+    model.layer.A.requires_grad_(False)
+    assert sorted(compressible(model)) == matrices[1:]
+    model.requires_grad_(False)  # nothing says what is a constant
+    assert sorted(compressible(model)) == [*matrices, "table"]
+    save(model, tmp_path / "a.safetensors", precision="int4")
+    assert [each.name for each in read(tmp_path / "a.safetensors").header.compressed] == [*matrices, "table"]
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_file_has_the_size_that_is_counted(net, tmp_path, precision):
     path = saved(net, tmp_path / "a.safetensors", precision)
