@@ -27,11 +27,14 @@ class Waiting(NamedTuple):
 
 
 def state_of(layer: nn.Module, x: Tensor) -> tuple[object, ...]:
-    """What the output of a layer depends on: its tensors, how often they and x were written to, and modes."""
-    tensors = (*layer._parameters.values(), *layer._buffers.values())
-    writes = [None if each is None or each.is_inference() else each._version for each in tensors]
-    modes = torch.is_grad_enabled(), torch.is_autocast_enabled(x.device.type), layer.training
-    return x._version, *modes, *map(id, tensors), *writes
+    """What the output of a layer on a CPU depends on: modes, its tensors, and writes to these and to x."""
+    tensors = [*layer._parameters.values(), *layer._buffers.values()]
+    try:
+        writes = [each is not None and each._version for each in tensors]
+    except RuntimeError:  # those of inference mode are not counted
+        return (object(),)
+    modes = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), layer.training
+    return *modes, x._version, writes, list(map(id, tensors))
 
 
 class Scope:
