@@ -78,8 +78,8 @@ def wrap(
 
     Afterwards `model.parameters()` are the trained parameters, and `model.state_dict()` does not contain
     W_seed. Modules are changed in place, so a root module, a module used twice and references held elsewhere
-    all see the change. On the meta device nothing is drawn until `materialize`. If wrap raises an error, the
-    model is unchanged.
+    all see the change. On the meta device nothing is drawn until `materialize`. A model that wrap refuses is
+    unchanged.
 
     Args:
         model: any module.
