@@ -7,7 +7,7 @@ from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 
-OPTIONS = ("place", "fresh", "freeze", "std")  # of a line, as it is written there
+OPTIONS = ("place", "fresh", "freeze", "std", "ranks")  # of a line, as it is written there
 OF_THE_BLOCK = ("recipe", "metric", "precision")
 SELECTORS = (*OF_THE_BLOCK, "init", "adapter", "alpha", *OPTIONS)  # KEY=VALUE words of a marker
 

@@ -22,7 +22,8 @@ from lottalora.results.rows import Row
 PRIVATE = ("paths.", "data.root")
 OF_A_RUN = ("seed", "backbone_seed", "scaffold.seed")
 OF_A_LINE = ("model", "size", "mode", "init", "rank", "alpha", "recipe", "metric")
-OF_A_ROW = ("seed", "digest", "finished")
+OF_A_ROW = ("seed", "digest")
+MINUTE = len("2026-01-02T03:04")
 DIGITS = 8  # of a score, which is a float32 number mostly
 
 
@@ -130,6 +131,7 @@ def entry(block: Block, row: Row, counted: bool, results: Path) -> dict:
     """What a run has for itself; what says nothing is left out."""
     path = rows.path_of(row, results)
     made = {key: row[key] for key in OF_A_ROW} | {
+        "finished": f"{row['finished'][:MINUTE]}Z",
         "score": shortened(row["score"]),
         "seconds": round(row["seconds"], 1),
         "removed": shortened(removed_score(row)),
