@@ -104,7 +104,7 @@ def fit_and_score(
     fitted = fit.fit(
         task, resampling.splits(splits), resampling.settings(fit.TrainerSettings.of(cfg.trainer)),
         seed=cfg.seed, higher_is_better=spec.higher_is_better, folder=folder,
-        callbacks=[*resampling.callbacks(), *watchers(watch)],
+        callbacks=[*resampling.callbacks(), *watchers(watch)], forced=cfg.force,
     )  # fmt: skip
     how = {"remove_scaffold": cfg.remove_scaffold, "precision": cfg.save.precision}
     return measure(task, splits, fitted, resampling=resampling, **how)

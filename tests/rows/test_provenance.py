@@ -4,10 +4,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from lottalora.report.from_rows import blocks_of
 from lottalora.report.tables import markdown
 from lottalora.results import provenance
+from lottalora.results import rows
 from lottalora.results.ancestry import lost_commits
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
@@ -106,3 +108,11 @@ def test_tables_mark_a_line_whose_code_is_lost():
     assert "| 1 |" in text
     assert "† made by code that is in no history here: 1 of the runs" in text
     assert "†" not in markdown(blocks_of(rows), "")
+
+
+def test_a_row_names_all_the_code_that_trained_it_where_a_run_went_on_with_other_code(tmp_path):
+    one, two = (provenance.provenance(torch.device("cpu"), "32-true", commits) for commits in ("a", "ab"))
+    assert one["commit"] == "a" and "commits" not in one
+    assert two["commit"] == "b" and two["commits"] == ["a", "b"]
+    path = rows.write(make_row(commit="b", commits=["a", "b"]), tmp_path)
+    assert rows.read(path)["commits"] == ["a", "b"]

@@ -103,6 +103,26 @@ def assert_same_rows(ours: list[dict], theirs: list[dict]) -> None:
         assert row["arms"].keys() == other["arms"].keys()
 
 
+def stopped(folder, pattern: str, *words) -> None:
+    """Start a command, and stop it as soon as it has left such a file."""
+    process = start(folder, *words, "trainer.checkpoint_every=0", "trainer.epochs=60")
+    end = time.monotonic() + 100
+    while not list(folder.glob(pattern)) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert not list(folder.glob("results/rows/*/*/*.json")), "it had ended before the signal came"
+
+
+def test_an_ensemble_leaves_alone_what_a_stopped_single_run_of_its_cell_needs(tmp_path):
+    stopped(tmp_path, "results/runs/*_s1-*/best.ckpt", "seed=1")
+    (best,) = tmp_path.glob("results/runs/mlp*/best.ckpt")
+    kept = best.read_bytes()
+    stopped(tmp_path, "results/runs/**/*_s2-*/best.ckpt", "-m", "seed=1,2", "ensemble=true")
+    assert best.read_bytes() == kept
+    assert len(list(tmp_path.glob("results/runs/ensemble-*/*/best.ckpt"))) == 2
+
+
 @pytest.mark.slow
 def test_a_stopped_ensemble_goes_on_and_leaves_the_rows_of_single_runs(tmp_path):
     words = ("-m", "seed=1,2", "optimizer.lr=0.001,1e30", "trainer.epochs=12")

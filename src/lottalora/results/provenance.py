@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import resource
+from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -23,19 +24,23 @@ PACKAGES = (
 )
 
 
-def provenance(device: torch.device, precision: str, *, processes: int = 1) -> dict:
+def provenance(
+    device: torch.device, precision: str, commits: Sequence[str] = (), *, processes: int = 1
+) -> dict:
     """Say where and with what a row was made.
 
     Args:
         device: of this process.
         precision: in Lightning's words.
+        commits: of the code that trained, one after another; the present one where nothing did.
         processes: of the run, on a device each.
     """
-    return {
+    several = {"commits": list(commits)} if len(commits) > 1 else {}
+    return several | {
         "peak_memory_mb": peak_memory_mb(device),
         "device": device_name(device, processes) + ("" if precision == "32-true" else f", {precision}"),
         "versions": versions(),
-        "commit": commit(),
+        "commit": commits[-1] if commits else commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

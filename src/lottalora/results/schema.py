@@ -63,6 +63,7 @@ class Row(TypedDict):
     data_fingerprint: str  # of the data that were used; rows with different ones are never compared
     config: dict  # the resolved config, plain
     finished: str  # UTC, ISO 8601
+    commits: NotRequired[list]  # where a run went on with other code: of all of it in turn; "" where unknown
     artifact: NotRequired[str]  # name of the file in RESULTS/artifacts, of a run with artifact=true
     weights: NotRequired[str]  # name of the file in RESULTS/weights, of a run with keep_weights=true
 

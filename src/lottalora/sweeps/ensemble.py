@@ -70,7 +70,7 @@ def train(asked: Sequence[Asked], folder: Path) -> None:
 
     first = asked[0].cfg
     data = instantiate(first.data)
-    built = [built_alone(each, data.spec) for each in asked]
+    built = [built_alone(each, data.spec, folder / each.folder.name) for each in asked]
     splits = data.read()
     ensemble = Ensemble(
         [run for run, _ in built],
@@ -78,6 +78,7 @@ def train(asked: Sequence[Asked], folder: Path) -> None:
         fit.TrainerSettings.of(first.trainer),
         higher_is_better=data.spec.higher_is_better,
         folder=folder,
+        forced=first.force,
     )
     fitted = ensemble.fit()
     for each, (run, account), result in zip(asked, built, fitted, strict=True):
@@ -86,7 +87,8 @@ def train(asked: Sequence[Asked], folder: Path) -> None:
         config = portable(each.cfg) | {"ensemble": len(asked)}
         row = row_of(each.identity, measured, data.spec.scoring(), stacked(account), config)
         path = rows.write(row, Path(first.paths.results))
-        remove(each.folder)
+        remove(each.folder)  # of a single run, which has stopped
+        remove(run.folder)
         rows.log_end(row, path, hint=False)
     remove(folder)
 
@@ -98,8 +100,12 @@ def stacked(account: Account) -> dict:
     return whole | {"entries": [entry | form for entry, form in zip(whole["entries"], forms, strict=True)]}
 
 
-def built_alone(asked: Asked, spec: DataSpec) -> tuple["Run", Account]:  # noqa: F821  imported late
-    """Set the member up as a single run begins: the same weights and the same random state."""
+def built_alone(asked: Asked, spec: DataSpec, folder: Path) -> tuple["Run", Account]:  # noqa: F821  imported late
+    """Set the member up as a single run begins: the same weights and the same random state.
+
+    Its best weights lie in a folder of its own within the ensemble's, since the single run of the same cell,
+    which may have stopped, has others.
+    """
     from lottalora.training.ensemble.members import Run
     from lottalora.training.ensemble.members import generator_in
 
@@ -108,4 +114,4 @@ def built_alone(asked: Asked, spec: DataSpec) -> tuple["Run", Account]:  # noqa:
     net, account = build.build(cfg, spec)
     task = instantiate(cfg.task, net, spec, instantiate(cfg.optimizer), instantiate(cfg.schedule))
     generator = generator_in(torch.get_rng_state())
-    return Run(task=task, seed=cfg.seed, generator=generator, folder=asked.folder), account
+    return Run(task=task, seed=cfg.seed, generator=generator, folder=folder), account

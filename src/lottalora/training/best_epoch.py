@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
+from torch import Tensor
 
 from lottalora.distributed.collectives import is_first
 from lottalora.results.atomic_write import write_whole
@@ -64,9 +65,38 @@ class Best(Callback):
 
     def load_state_dict(self, state: dict) -> None:
         self.scores = list(state["scores"])
-        kept = torch.load(self.path, map_location="cpu", weights_only=True) if self.path.exists() else {}
+        kept = self.read() if self.path.exists() else {}
         if kept.get("epoch", -1) >= len(self.scores):
             self.ahead = {"epoch": kept["epoch"], "score": kept["score"]}
+
+    def read(self) -> dict:
+        return torch.load(self.path, map_location="cpu", weights_only=True)
+
+    def belongs_to(self, scores: Sequence[float]) -> bool:
+        """Whether the file is of the training with these scores: of its best epoch, or of a later, better one
+        that a killed process came to after it had last written its state."""
+        if not scores:
+            return True
+        kept, best = self.read(), best_epoch(scores, higher_is_better=self.higher_is_better)
+        if kept.get("epoch", -1) < len(scores):
+            return (kept.get("epoch"), kept.get("score")) == (best, scores[best])
+        sign = 1 if self.higher_is_better else -1
+        return sign * kept["score"] > sign * scores[best]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the best epoch.
+
+        Raises:
+            ValueError: the file holds those of another training.
+        """
+        kept = self.read()
+        if self.scores and (kept.get("epoch"), kept.get("score")) != (self.epoch, self.scores[self.epoch]):
+            raise ValueError(
+                f"{self.path} holds epoch {kept.get('epoch')} with a score of {kept.get('score')}, and the "
+                f"best of this run is epoch {self.epoch} with {self.scores[self.epoch]}: another process has "
+                "written it. Repeat the command: the run starts anew."
+            )
+        return kept["state_dict"]
 
 
 def best_epoch(scores: Sequence[float], *, higher_is_better: bool) -> int:

@@ -12,17 +12,15 @@ import time
 from pathlib import Path
 from types import FrameType
 
-import torch
 from pytorch_lightning import Callback
 from pytorch_lightning import Trainer
 
-from lottalora.distributed.collectives import broadcast
 from lottalora.distributed.collectives import is_first
 from lottalora.errors import STOPPED
 from lottalora.results.atomic_write import write_whole
+from lottalora.results.provenance import commit
 from lottalora.tasks.base import Task
 from lottalora.training.best_epoch import BEST
-from lottalora.training.best_epoch import Best
 from lottalora.training.lightning_internals import checkpoint_state
 from lottalora.training.lightning_internals import is_accumulating
 from lottalora.training.lightning_internals import is_last_batch
@@ -33,6 +31,7 @@ from lottalora.training.state_bytes import as_bytes
 from lottalora.uncaught import STOPPED_BY_HAND
 
 RESUME = "resume.ckpt"
+UNKNOWN = ("",)  # the commits of a state that names none
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 log = logging.getLogger(__name__)
 
@@ -46,11 +45,18 @@ class Resume(Callback):
     whoever waits for it, as submitit does, once the state is written. What is written is the state after the
     last optimizer step; after an epoch's last step, or where the batches keep no state of their own (see
     `data.batches.order.Batches`), the state at the beginning of the epoch, which is held in memory.
+
+    Args:
+        folder: where the state lies.
+        every: seconds between two writings.
+        forced: whether this is a run with force=true, which goes on from no other run's state.
     """
 
-    def __init__(self, folder: Path, *, every: float) -> None:
+    def __init__(self, folder: Path, *, every: float, forced: bool = False) -> None:
         self.path = folder / RESUME
         self.every = every
+        self.forced = forced
+        self.commits = [commit()]
         self.written = self.began = time.perf_counter()
         self.earlier = 0.0  # seconds of fit before this process
         self.random: dict | None = None  # read from a checkpoint, not yet in force
@@ -70,10 +76,27 @@ class Resume(Callback):
         return self.earlier + time.perf_counter() - self.began
 
     def state_dict(self) -> dict:
-        return {"run": self.path.parent.name, "seconds": self.seconds, "random": random_state()}
+        return {"random": random_state(), **self.about()}
+
+    def about(self) -> dict:
+        """Which run this is, and which code has trained it so far."""
+        return {
+            "run": self.path.parent.name,
+            "seconds": self.seconds,
+            "commits": self.commits,
+            "forced": self.forced,
+            "job": os.environ.get("SLURM_JOB_ID"),
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        self.earlier, self.random = state["seconds"], state["random"]
+        self.random = state["random"]
+        self.go_on(state)
+
+    def go_on(self, about: dict) -> None:
+        """Take over the seconds and the commits of the processes before this one."""
+        self.earlier = about["seconds"]
+        before = list(about.get("commits", UNKNOWN))
+        self.commits = before if before[-1:] == self.commits else before + self.commits
 
     def on_train_start(self, *_: object) -> None:
         if self.random:
@@ -152,36 +175,6 @@ class Resume(Callback):
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
-
-
-def usable(folder: Path) -> Path | None:
-    """The checkpoint to go on from, if `folder` has one, in all processes of the run the same."""
-    return broadcast(checked(folder) if is_first() else None)
-
-
-def checked(folder: Path) -> Path | None:
-    """The checkpoint of `folder`; a damaged one is named and set aside."""
-    path = folder / RESUME
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["callbacks"][Best.__name__]["scores"]:
-            torch.load(folder / BEST, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        aside = path.with_suffix(".damaged")
-        os.replace(path, aside)
-        log.warning("%s or %s beside it cannot be read (%s): set aside as %s, the run starts anew.",
-                    path, BEST, type(error).__name__, aside.name)  # fmt: skip
-        return None
-    run = state["callbacks"][Resume.__name__]["run"]
-    if run != folder.name:
-        raise ValueError(
-            f"{path} is of another run, {run}, which had another config. Put it back, or delete it and "
-            "repeat the command: the run starts anew."
-        )
-    log.info("going on from %s", path)
-    return path
 
 
 def remove(folder: Path) -> None:

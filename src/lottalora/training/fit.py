@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lottalora.tasks.base import Task
 from lottalora.tasks.weight_decay import BetaDecay
 from lottalora.training.best_epoch import Best
 from lottalora.training.checkpoints import Resume
-from lottalora.training.checkpoints import usable
+from lottalora.training.going_on import usable
 from lottalora.training.history import Diverged
 from lottalora.training.history import History
 from lottalora.training.straight import Straight
@@ -90,6 +91,7 @@ class FitResult:
     seconds: float  # of fit, by the wall clock
     diverged: bool  # loss, validation score or β was not finite, and training ended there
     history: dict[str, list[float]]  # see lottalora.training.history
+    commits: Sequence[str] = ()  # of the code that trained, one after another; see `Resume`
 
 
 def fit(
@@ -101,6 +103,7 @@ def fit(
     higher_is_better: bool,
     folder: Path,
     callbacks: Sequence[Callback] = (),
+    forced: bool = False,
 ) -> FitResult:
     """Train, or go on where an earlier process stopped, and give the task its best weights.
 
@@ -112,6 +115,7 @@ def fit(
         higher_is_better: of the validation score.
         folder: where the weights of the best epoch stay, and lies what is needed to go on.
         callbacks: what else watches the training, or changes it at the borders of epochs.
+        forced: whether it starts anew where an earlier run has stopped that was not forced.
     """
     quieten()
     best = Best(
@@ -123,7 +127,8 @@ def fit(
     batches = splits.train_batches(seed)
     task.decay = settings.decay
     task.steps = settings.epochs * math.ceil(len(batches) / settings.accumulate)
-    beta_decay, resume, history = BetaDecay(), Resume(folder, every=settings.checkpoint_every), History(best)
+    resume = Resume(folder, every=settings.checkpoint_every, forced=forced)
+    beta_decay, history = BetaDecay(), History(best)
     averages = [*task.averages(), *averages_of(settings.average, task.net)]
     callbacks = [*averages, history, resume, beta_decay, *callbacks, best]
     drop_empty_hooks(callbacks)
@@ -131,11 +136,12 @@ def fit(
     trainer = trainer_of(settings, folder, callbacks, straight=straight)
     diverged = False
     try:
-        trainer.fit(task, batches, splits.validation_batches(), ckpt_path=usable(folder))
+        trainer.fit(task, batches, splits.validation_batches(), ckpt_path=usable(resume, best))
         load_best(task, best)
     except Diverged:
         diverged = True
-    return result_of(trainer, best, beta_decay, history, diverged=diverged, seconds=resume.seconds)
+    result = result_of(trainer, best, beta_decay, history, diverged=diverged, seconds=resume.seconds)
+    return replace(result, commits=resume.commits)
 
 
 def result_of(
@@ -192,7 +198,7 @@ def load_best(task: Task, best: Best) -> None:
     if not best.scores:
         best.keep(task)
     barrier()  # no process reads before the first has written
-    task.load_state_dict(torch.load(best.path, map_location="cpu", weights_only=True)["state_dict"])
+    task.load_state_dict(best.weights())
 
 
 def precision_of(settings: TrainerSettings) -> str:

@@ -60,7 +60,8 @@ def measure(
         "history": fitted.history,
     }
     trainer = fitted.trainer
-    return measured | provenance(trainer.strategy.root_device, trainer.precision, processes=world_size())
+    device, processes = trainer.strategy.root_device, world_size()
+    return measured | provenance(device, trainer.precision, fitted.commits, processes=processes)
 
 
 def score_all(task: Task, splits: Splits, fitted: FitResult, remove_scaffold: bool) -> dict:

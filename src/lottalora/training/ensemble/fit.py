@@ -1,7 +1,6 @@
 """Train the members of an ensemble side by side, and score each at its best validation epoch."""
 
 import logging
-import os
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,9 +11,11 @@ from torch.utils._pytree import tree_map
 
 from lottalora.data.batches.order import Batches
 from lottalora.data.splits import Splits
+from lottalora.training.best_epoch import Best
 from lottalora.training.checkpoints import Resume
 from lottalora.training.ensemble.members import Member
 from lottalora.training.ensemble.members import Run
+from lottalora.training.ensemble.members import is_diverged
 from lottalora.training.ensemble.stack import Stack
 from lottalora.training.fit import FitResult
 from lottalora.training.fit import TrainerSettings
@@ -22,6 +23,7 @@ from lottalora.training.fit import load_best
 from lottalora.training.fit import quieten
 from lottalora.training.fit import result_of
 from lottalora.training.fit import trainer_of
+from lottalora.training.going_on import state_or_anew
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Ensemble:
         settings: how long and by which steps, the same for all.
         higher_is_better: of the validation score.
         folder: of the ensemble, for what is needed to go on.
+        forced: whether it starts anew where an earlier ensemble has stopped that was not forced.
 
     Raises:
         ValueError: the members' nets differ in shape.
@@ -48,10 +51,11 @@ class Ensemble:
         *,
         higher_is_better: bool,
         folder: Path,
+        forced: bool = False,
     ) -> None:
         self.splits = splits
         self.settings = settings
-        self.resume = Resume(folder, every=settings.checkpoint_every)
+        self.resume = Resume(folder, every=settings.checkpoint_every, forced=forced)
         self.stack = Stack([run.task for run in runs], [run.generator for run in runs])
         self.batches = {run.seed: splits.train_batches(run.seed) for run in runs}
         self.count = len(next(iter(self.batches.values())))  # batches of an epoch
@@ -67,7 +71,7 @@ class Ensemble:
     def fit(self) -> list[FitResult]:
         """Train all, or go on where an earlier process stopped, and give each task its best weights."""
         quieten()
-        self.load(usable(self.resume.path))
+        self.load(state_or_anew(self.resume, [member.best for member in self.members], self.parts))
         for member in self.members:
             member.begin()
         self.resume.on_train_start()
@@ -138,7 +142,8 @@ class Ensemble:
             seconds=self.resume.seconds / len(self.members),
         )
         folder = member.best.path.parent
-        return replace(found, trainer=trainer_of(self.settings, folder, []))
+        trainer = trainer_of(self.settings, folder, [])
+        return replace(found, trainer=trainer, commits=self.resume.commits)
 
     def keep(self, number: int) -> None:
         """Write what is needed to go on with this batch, if it is time to; end the process if asked to."""
@@ -151,20 +156,28 @@ class Ensemble:
         return {
             "epoch": self.epoch,
             "batch": number,
-            "seconds": self.resume.seconds,
+            "resume": self.resume.about(),
             "members": {member.name: member.state_dict() for member in self.members},
         }
 
-    def load(self, state: dict | None) -> None:
-        """Go on from a state, if it has all members; others may have ended since it was written."""
-        if state is None:
-            return
+    def parts(self, state: dict) -> tuple[dict, Sequence[tuple[Best, list[float]]]] | None:
+        """What a state says of its run, and the scores of the members; None if it has not all of them.
+
+        Others may have ended since it was written.
+        """
         if any(member.name not in state["members"] for member in self.members):
             log.warning("%s has not all members: the ensemble starts anew", self.resume.path)
+            return None
+        states = [(member, state["members"][member.name]) for member in self.members]
+        needed = [(member.best, own["best"]["scores"]) for member, own in states if not is_diverged(own)]
+        return state["resume"], needed
+
+    def load(self, state: dict | None) -> None:
+        """Go on from a state."""
+        if state is None:
             return
-        log.info("going on from %s", self.resume.path)
         self.epoch, self.first = state["epoch"], state["batch"]
-        self.resume.earlier = state["seconds"]
+        self.resume.go_on(state["resume"])
         for member in self.members:
             member.load_state_dict(state["members"][member.name])
 
@@ -182,17 +195,3 @@ def stacked(batches: Sequence[object]) -> object:
             "Batches of these data differ in shape from seed to seed, so they cannot be stacked. Type one "
             "seed, or ensemble=false."
         ) from error
-
-
-def usable(path: Path) -> dict | None:
-    """The state to go on from, if there is one; a damaged one is named and set aside."""
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        aside = path.with_suffix(".damaged")
-        os.replace(path, aside)
-        log.warning("%s cannot be read (%s): set aside as %s, the ensemble starts anew.",
-                    path, type(error).__name__, aside.name)  # fmt: skip
-        return None

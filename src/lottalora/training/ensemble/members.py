@@ -150,6 +150,11 @@ class Member:
             getattr(self, name).load_state_dict(state[name])
 
 
+def is_diverged(state: dict[str, Any]) -> bool:
+    """Whether the member had diverged, by its part of a checkpoint."""
+    return state["progress"][-1]
+
+
 def check_task(task: Task) -> None:
     """Raise ValueError for a task that does more in training than its steps: nothing here would call it."""
     hooks = [name for name in HOOKS if getattr(type(task), name) is not getattr(LightningModule, name)]
