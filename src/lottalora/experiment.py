@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lottalora import build
+from lottalora.artifacts import learned
 from lottalora.artifacts import weights
 from lottalora.artifacts.files import is_done
 from lottalora.artifacts.runs import refuse_what_cannot_fit
@@ -68,6 +69,7 @@ def train(cfg: DictConfig, identity: dict) -> bool:
     logger = instantiate(cfg.logger) if cfg.logger._target_ and collectives.is_first() else None
     data = instantiate(cfg.data)
     net, account = build.build(cfg, data.spec)
+    identity = identity | learned.fingerprint(cfg)
     refuse_what_cannot_fit(net, cfg.save)
     start, splits, results = weights.start_of(net, cfg), data.read(), Path(cfg.paths.results)
     folder, group = rows.run_folder(identity, results), HydraConfig.get().runtime.choices.get("sweeps")

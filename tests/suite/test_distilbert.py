@@ -1,5 +1,7 @@
 """DistilBERT: what transformers computes under the same names, counts, and learned weights from a file."""
 
+import hashlib
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from lottalora.models.distilbert import DistilBert
 from lottalora.models.distilbert import attend
 from lottalora.models.distilbert import distilbert
 from lottalora.models.distilbert import load_learned
+from lottalora.results import rows
 
 SMALL = {"width": 32, "layers": 2, "heads": 4, "ffn": 64}
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0}
@@ -156,3 +159,22 @@ def test_missing_learned_weights_are_refused_in_one_line(command, tmp_path):
         f"error: The learned distilbert-base-uncased is not at {tmp_path}/weights/distilbert-base-uncased"
     )
     assert line.endswith("model.size=base starts at random and needs no file.")
+
+
+def test_a_run_that_is_done_with_other_learned_weights_is_refused_and_its_row_names_them(command, tmp_path):
+    size = {"width": 8, "layers": 1, "heads": 2, "ffn": 8}
+    for name in ("first", "second"):
+        (tmp_path / name / "mine").mkdir(parents=True)
+        saved(tmp_path / name / "mine", DistilBert((512, 30522), 2, **size, **PLAIN))
+    words = ["model=distilbert", "data=imdb", "data.sample=true", "data.max_length=32", "mode=lora", "rank=1"]
+    words += ["trainer.epochs=1", "model.sizes.base.weights=mine"]
+    words += [f"model.sizes.base.{key}={value}" for key, value in size.items()]
+    assert command(*words, "model.net.root=first").returncode == 0
+    (row,), _ = rows.read_all(tmp_path / "results")
+    content = (tmp_path / "first" / "mine" / "model.safetensors").read_bytes()
+    assert row["weights_fingerprint"] == hashlib.sha256(content).hexdigest()
+    for flags in ((), ("-m",)):
+        done = command(*flags, *words, "model.net.root=second")
+        assert done.returncode == 1
+        assert "is done, with other learned weights than second/mine/model.safetensors" in done.stderr
+        assert "Traceback" not in done.stderr

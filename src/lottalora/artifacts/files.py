@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from lottalora.artifacts.learned import check_same
 from lottalora.results import rows
 from lottalora.results.rows import Row
 
@@ -23,12 +24,15 @@ def is_done(cfg: DictConfig, digest: str) -> bool:
     Raises:
         FileNotFoundError: its row exists, and a file that the config asks for does not. A sweep goes on, and
             counts such runs.
+        ValueError: its row exists, from other learned weights.
     """
     results = Path(cfg.paths.results)
     path = None if cfg.force else rows.find(digest, results)
     if path is None:
         return False
-    lacking = missing(rows.read(path), [key for key in ENTRIES if cfg[key]], results)
+    row = rows.read(path)
+    check_same(row, cfg)
+    lacking = missing(row, [key for key in ENTRIES if cfg[key]], results)
     if lacking and HydraConfig.get().mode != RunMode.MULTIRUN:
         raise FileNotFoundError(
             f"The row exists without its {' and its '.join(lacking)}: {path}. "

@@ -64,6 +64,7 @@ class Row(TypedDict):
     config: dict  # the resolved config, plain
     finished: str  # UTC, ISO 8601
     commits: NotRequired[list]  # where a run went on with other code: of all of it in turn; "" where unknown
+    weights_fingerprint: NotRequired[str]  # SHA-256 of the file of learned weights that the run started from
     artifact: NotRequired[str]  # name of the file in RESULTS/artifacts, of a run with artifact=true
     weights: NotRequired[str]  # name of the file in RESULTS/weights, of a run with keep_weights=true
 

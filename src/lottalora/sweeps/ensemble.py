@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lottalora import build
+from lottalora.artifacts import learned
 from lottalora.config.identity import portable
 from lottalora.data.spec import DataSpec
 from lottalora.results import claims
@@ -85,7 +86,8 @@ def train(asked: Sequence[Asked], folder: Path) -> None:
         remove_scaffold = each.cfg.remove_scaffold
         measured = measure(run.task, splits, result, resampling=Resampling(), remove_scaffold=remove_scaffold)
         config = portable(each.cfg) | {"ensemble": len(asked)}
-        row = row_of(each.identity, measured, data.spec.scoring(), stacked(account), config)
+        identity = each.identity | learned.fingerprint(each.cfg)
+        row = row_of(identity, measured, data.spec.scoring(), stacked(account), config)
         path = rows.write(row, Path(first.paths.results))
         remove(each.folder)  # of a single run, which has stopped
         remove(run.folder)

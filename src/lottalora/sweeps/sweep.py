@@ -13,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from lottalora.artifacts import files
+from lottalora.artifacts import learned
 from lottalora.config.check import check_devices
 from lottalora.config.check import check_folders
 from lottalora.messages import counted
@@ -43,12 +44,14 @@ def run_sweep(
     check_devices(config.trainer.devices, sweep=True)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = jobs_of(overrides, loader, config)
-    cells = cells_of(Composer(loader, config), jobs)
+    composer = Composer(loader, config)
+    cells = cells_of(composer, jobs)
     todo = cells
     if not config.dry_run:
         check_launcher(config.hydra.launcher)
         check_writable(Path(config.hydra.sweep.dir))
-        todo = cells if config.force else unfinished(cells, Path(config.paths.results))
+        if not config.force:
+            todo = unfinished(cells, Path(config.paths.results), composer)
     log.info("%s", counts_text(jobs, cells, todo))
     if not config.dry_run and not config.force:
         count_missing(cells, config)
@@ -137,9 +140,16 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def unfinished(cells: Sequence[Cell], results: Path) -> list[Cell]:
-    """Those without a row. A damaged row is none: its run refuses it."""
+def unfinished(cells: Sequence[Cell], results: Path, composer: Composer) -> list[Cell]:
+    """Those without a row. A damaged row is none: its run refuses it.
+
+    Raises:
+        ValueError: a row is there, from other learned weights.
+    """
     done, _ = rows.read_done(results, {cell.digest for cell in cells})
+    for cell in cells:
+        if learned.KEY in done.get(cell.digest, {}):
+            learned.check_same(done[cell.digest], composer.config(cell.overrides)[0])
     return [cell for cell in cells if cell.digest not in done]
 
 
