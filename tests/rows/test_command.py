@@ -2,12 +2,14 @@
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lottalora.config.identity import changes
 from lottalora.config.identity import digest
 from lottalora.config.identity import identify
 from lottalora.config.identity import portable
 from lottalora.results.command import command_of
+from lottalora.results.command import literal
 from lottalora.results.command import overrides_of
 
 TYPED = [
@@ -47,3 +49,26 @@ def test_an_option_set_back_to_its_default_counts_as_a_change(typed):
     cfg = typed("model=distilbert", "data=imdb", "trainer.patience=null")
     assert HydraConfig.get().job.config_name == "config"
     assert changes(cfg) == {"steps.patience": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b",
+        "a b",
+        "a'b",
+        'a"b',
+        "a\\b",
+        "a\\'b",
+        "a\\\\'b",
+        "a\\",
+        "größe",
+        "1_000",
+        "null",
+        "x-1/y.z",
+        "a=b",
+    ],
+)
+def test_hydra_reads_a_literal_as_the_text_that_it_was_made_of(text):
+    override = OverridesParser.create().parse_override(f"key={literal(text)}")
+    assert (override.is_sweep_override(), override.value()) == (False, text)

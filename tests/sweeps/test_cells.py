@@ -16,6 +16,7 @@ from omegaconf import base
 from omegaconf import open_dict
 
 from lottalora import build
+from lottalora.config.grids import words_of
 from lottalora.config.identity import digest
 from lottalora.sweeps.cells import Composer
 from lottalora.sweeps.cells import cells_of_overrides
@@ -68,6 +69,36 @@ def test_typed_words_replace_the_same_key_of_each_grid(cells):
     found = cells("sweeps=digits", "seed=7", "model.size=tiny")
     assert {(cell.identity["seed"], cell.identity["size"]) for cell in found} == {(7, "tiny")}
     assert len(found) == 5
+
+
+@pytest.mark.parametrize(
+    "axis",
+    ["paths.results=a,b", "paths.data=a,b", "force=true,false", "dry_run=true,false", "ensemble=true,false"],
+)
+def test_what_holds_for_a_whole_sweep_is_no_axis(cells, axis):
+    with pytest.raises(ValueError, match=f"{axis!r} names several values, and .* has one for all runs"):
+        cells("data=digits", axis)
+    cells("data=digits", "paths.results='a,b'", "force=true")
+
+
+def test_a_grid_that_holds_what_is_of_the_whole_sweep_is_refused(cells):
+    with pytest.raises(ValueError, match=r"grids of a sweep hold force, .* Type force=VALUE"):
+        cells("hydra.sweeper.grids=[{data:digits,force:true}]")
+
+
+@pytest.mark.parametrize("grids", ["{rank:1}", "word", "[rank]", "[[1]]"])
+def test_grids_that_are_no_list_of_grids_are_refused_in_one_line(cells, grids):
+    with pytest.raises(
+        ValueError, match=r"hydra\.sweeper\.grids must be a list of grids, got .* Write grids:"
+    ):
+        cells("data=digits", f"hydra.sweeper.grids={grids}")
+
+
+def test_values_of_a_grid_are_what_yaml_reads():
+    grid = OmegaConf.create(
+        {"trainer.patience": None, "rank": "1,2", "adapter": {"dora": True}, "alpha": 0.5}
+    )
+    assert words_of(grid) == ["trainer.patience=null", "rank=1,2", "adapter={dora:true}", "alpha=0.5"]
 
 
 def test_omegaconf_is_as_before_after_cells_were_composed(cells, monkeypatch):

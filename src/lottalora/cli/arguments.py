@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from lottalora.messages import run_command
+from lottalora.results.command import literal
 
 
 def add_overrides(parser: argparse.ArgumentParser, *, none: str | None = None) -> None:
@@ -32,7 +33,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def overrides_of(asked: argparse.Namespace) -> list[str]:
     """Return the overrides, and --results as the override that it is."""
-    return [*asked.overrides, *([f"paths.results={asked.results}"] if asked.results else [])]
+    return [*asked.overrides, *([f"paths.results={literal(str(asked.results))}"] if asked.results else [])]
 
 
 def print_json(found: dict) -> None:

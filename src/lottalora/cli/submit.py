@@ -41,6 +41,7 @@ def run(asked: argparse.Namespace) -> int:
     overrides = overrides_of(asked)
     with sweep_of(overrides) as (cells, _, master):
         results, devices = Path(master.paths.results).resolve(), master.trainer.devices
+        force = master.force
         if master.ensemble:
             raise ValueError("Slurm runs each cell as a job of its own, without ensemble=true. Leave it out.")
     request = submit.Request(
@@ -55,8 +56,8 @@ def run(asked: argparse.Namespace) -> int:
         client.check_slurm()
         client.check_partition(asked.partition)
     queued = set() if asked.dry_run else set(client.queued(results / "slurm").values())
-    todo = submit.open_cells(cells, results, queued=queued)
-    done = len(rows.read_done(results, {cell.digest for cell in cells})[0])
+    todo = submit.open_cells(cells, results, queued=queued, force=force)
+    done = len(rows.read_done(results, {cell.digest for cell in cells} - {cell.digest for cell in todo})[0])
     busy = len(cells) - done - len(todo)
     counts = f"{counted(len(cells), 'run')}: {done} done, {busy} running or in the queue, {len(todo)} to send"
     if not todo:

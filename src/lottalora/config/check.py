@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from lottalora.config.check_values import check_choices
 from lottalora.config.check_values import check_numbers
 from lottalora.config.check_values import check_patterns
+from lottalora.config.grids import grids_of
 from lottalora.config.modes import check_mode
 from lottalora.config.modes import check_of_mode
 from lottalora.distributed.environment import launched
@@ -67,7 +68,7 @@ def check_no_sweep(typed: Sequence[str]) -> None:
     if name is None:
         return
     keys = {override.partition("=")[0] for override in typed}
-    if not any(grid.keys() <= keys for grid in HydraConfig.get().sweeper.grids or []):
+    if not any(grid.keys() <= keys for grid in grids_of(HydraConfig.get().sweeper.grids)):
         raise ValueError(
             f"sweeps={name} names many runs, and without -m there is one. "
             f"Type `{run_command()} -m {' '.join(typed)}`, or leave out sweeps= and name the run."

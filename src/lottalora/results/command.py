@@ -113,7 +113,12 @@ def literal(value: Any) -> str:  # noqa: ANN401  any JSON value
         return "{" + ",".join(f"{key}:{literal(each)}" for key, each in value.items()) + "}"
     if not isinstance(value, str) or is_plain(value):
         return str(value)
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f"'{quotes_escaped(value)}'"
+
+
+def quotes_escaped(text: str) -> str:
+    """The text with its single quotes escaped; of backslashes those that stand before one, or last."""
+    return re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
 
 
 def is_plain(text: str) -> bool:
@@ -121,5 +126,9 @@ def is_plain(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return bool(re.fullmatch(r"[\w./-]+", text)) and text.lower() not in ("true", "false", "null")
+        return bool(re.fullmatch(r"[\w./-]+", text, re.ASCII)) and text.lower() not in (
+            "true",
+            "false",
+            "null",
+        )
     return False

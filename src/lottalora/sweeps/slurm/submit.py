@@ -11,6 +11,7 @@ from pathlib import Path
 from lottalora.distributed.environment import RUN
 from lottalora.results import rows
 from lottalora.results.atomic_write import write_whole
+from lottalora.results.command import literal
 from lottalora.sweeps.cells import Cell
 from lottalora.sweeps.progress import sweep_state
 from lottalora.sweeps.slurm import client
@@ -64,8 +65,10 @@ class Request:
     array_limit: int | None
 
 
-def open_cells(cells: Sequence[Cell], results: Path, *, queued: Collection[str]) -> list[Cell]:
-    """Return the cells that are neither done, running nor queued.
+def open_cells(
+    cells: Sequence[Cell], results: Path, *, queued: Collection[str], force: bool = False
+) -> list[Cell]:
+    """Return the cells that are neither done, running nor queued; with `force` also those that are done.
 
     Raises:
         ValueError: a cell that cannot run.
@@ -74,7 +77,8 @@ def open_cells(cells: Sequence[Cell], results: Path, *, queued: Collection[str])
     for cell in now.failed:
         if cell.problem:
             raise ValueError(f"{' '.join(cell.overrides)} cannot run: {cell.problem}")
-    return [cell for cell in [*now.failed, *now.waiting] if cell.digest not in queued]
+    again = now.done if force else []
+    return [cell for cell in [*now.failed, *now.waiting, *again] if cell.digest not in queued]
 
 
 def check_numbers(*, cpus: int, array_limit: int | None, time: str) -> None:
@@ -137,7 +141,7 @@ def script_of(cells: Sequence[Cell], results: Path) -> str:
     for index, cell in enumerate(cells):
         log = rows.run_folder(cell.identity, results) / "log.txt"
         overrides = [each for each in cell.overrides if not each.startswith("paths.results=")]
-        overrides.append(f"paths.results={results}")
+        overrides.append(f"paths.results={literal(str(results))}")
         tasks.append(f"{index}) words=({shlex.join(overrides)}); log={shlex.quote(str(log))} ;;")
     return SCRIPT.format(
         tasks="\n".join(tasks),
