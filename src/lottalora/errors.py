@@ -30,6 +30,7 @@ PACKAGE = Path(__file__).parent
 AROUND = (Path(__file__), PACKAGE / "cli/run.py")  # files of ours that Hydra is called from
 # Exit codes of run.py beside 0 and 1.
 STOPPED = 75  # sysexits' EX_TEMPFAIL: nothing is wrong, run the same command again
+HELD = 77  # another process runs this cell
 DIVERGED = 76  # loss, score or β was not finite; the row says so, and the run is done
 PLUGINS = {"hydra/launcher/submitit_slurm": "hydra-submitit-launcher"}  # choice → package that brings it
 log = logging.getLogger(__name__)

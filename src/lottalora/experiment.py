@@ -23,6 +23,7 @@ from lottalora.data.splits import Splits
 from lottalora.distributed import collectives
 from lottalora.distributed import launch
 from lottalora.errors import DIVERGED
+from lottalora.errors import HELD
 from lottalora.results import claims
 from lottalora.results import failures
 from lottalora.results import rows
@@ -50,14 +51,15 @@ def run_claimed(cfg: DictConfig, identity: dict, join: launch.Together = nullcon
     digest, results = identity["digest"], Path(cfg.paths.results)
     log_file = rows.run_folder(identity, results) / "log.txt"
     with claims.claimed(digest, results, log_file=log_file) as other:
+        code = HELD if other else 0
         if other:
             claims.log_skipped(rows.run_name(identity), other)
         elif not is_done(cfg, digest):  # by a process that has just released its claim
             overrides = HydraConfig.get().overrides.task
             with failures.recorded(digest, results, overrides=overrides, log_file=log_file), join():
-                diverged = train(cfg, identity)
-            if diverged and HydraConfig.get().mode != RunMode.MULTIRUN:  # in a sweep the other runs go on
-                sys.exit(DIVERGED)
+                code = DIVERGED if train(cfg, identity) else 0
+    if code and HydraConfig.get().mode != RunMode.MULTIRUN:  # in a sweep the other runs go on
+        sys.exit(code)
 
 
 def train(cfg: DictConfig, identity: dict) -> bool:

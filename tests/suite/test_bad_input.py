@@ -101,7 +101,11 @@ def only_line(finished) -> str:
         ("recipe_name=paper trainer.epochs=1", "recipe_name='paper' is kept for unchanged recipes"),
         ("recipe_name=2048 data=digits", "recipe_name must be null or a word, got 2048. Type one that is"),
         ("recipe_name=true data=digits", "recipe_name must be null or a word, got True. Type one that is"),
-        ("data=digits recipe.name=7", "The row of this run would be wrong in recipe: 7 is not str."),
+        (
+            "data=digits recipe.name=7",
+            "'recipe.name=7' is for the recipe's file to set. Type recipe_name=NAME.",
+        ),
+        ("schedule.T_max=0", "schedule.T_max must be a number above 0, got 0."),
         ("dry_run=jsn", "dry_run must be true or false or json, got 'jsn'"),
         ("lr=0.1", "Unknown key 'lr'. Nearest: optimizer.lr."),
         ("sweeps=digits dry_run=true", "sweeps=digits names many runs, and without -m there is one"),
@@ -151,6 +155,24 @@ def test_a_mistyped_command_line_is_refused_in_one_line(command, tmp_path, words
         ("resample=3", "'resample=3' is for mode= to set. Leave it out, and type mode=NAME"),
         ("resample=epoch", "'resample=epoch' is for mode= to set"),
         ("scaffold=null", "'scaffold=null' is for mode= to set"),
+        ("mode=resample_batch resample.every=part", "is for mode= to set. Leave it out, and type mode=NAME"),
+        ("scaffold.rank=2", "'scaffold.rank=2' is for mode= to set. Type rank=VALUE."),
+        ("scaffold.family=binary", "is for mode= to set. Type init.family=VALUE."),
+        ("scaffold.dora=true", "is for mode= to set. Type adapter.dora=VALUE."),
+        ("mode=small budget.rank=2", "'budget.rank=2' is for mode= to set. Type rank=VALUE."),
+        ("mode=small budget.keep=[head]", "is for mode= to set. Type model.keep=VALUE."),
+        ("recipe.name=paper", "'recipe.name=paper' is for the recipe's file to set. Type recipe_name=NAME."),
+        ("schedule.T_max=null", "schedule.T_max must be a number above 0, got None."),
+        ("fail_fast=flase", "fail_fast must be true or false, got 'flase'."),
+        (
+            "model=resnet data=cifar10 model.size=plain20 model.depth=32",
+            "model.depth=32 contradicts model.size=plain20, whose depth is 20. Leave one of the two out.",
+        ),
+        (
+            "model=gcn data=arxiv mode=full_from_scaffold",
+            "trains every weight, and this model freezes convs.*.bias. Type model.freeze=[], and model.keep",
+        ),
+        ("model=distilbert data=imdb mode=full_from_scaffold", "freezes embeddings, *.ffn, *layer_norm."),
         ("model.widths=[hidden]", "would make mode=small another net under the same name"),
         ("sweeps=table17", "Type `python run.py -m sweeps=table17`"),
         ("sweeps=digits model=mlp data=digits mode=baseline", "sweeps=digits names many runs"),
@@ -213,6 +235,22 @@ def test_what_a_mode_would_ignore_is_refused(typed, words, said):
 )
 def test_what_a_mode_heeds_or_has_not_is_no_contradiction(typed, words):
     check(typed("data=digits", *words.split()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mode=resample_batch resample.scaffolds=3 resample.fresh=false",
+        "model=resnet data=cifar10 model.depth=32",
+    ],
+)
+def test_what_a_mode_or_a_size_leaves_open_may_be_typed(typed, words):
+    check(typed(*words.split()))
+
+
+def test_settings_of_a_size_that_is_not_chosen_are_named_with_a_warning(typed, caplog):
+    check(typed("model.size=small", "model.sizes.small.hidden=[8]", "model.sizes.tiny.hidden=[8]"))
+    assert caplog.messages == ["model.sizes.tiny.hidden=[8] has no effect with model.size=small"]
 
 
 def test_an_empty_lottalora_data_is_no_folder(typed, monkeypatch):

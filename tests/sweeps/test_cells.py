@@ -81,6 +81,12 @@ def test_what_holds_for_a_whole_sweep_is_no_axis(cells, axis):
     cells("data=digits", "paths.results='a,b'", "force=true")
 
 
+@pytest.mark.parametrize("word", ["fail_fast=flase", "fail_fast=no", "force=flase", "ensemble=1"])
+def test_a_setting_of_the_whole_sweep_is_checked_before_any_run(cells, word):
+    with pytest.raises(ValueError, match=f"{word.partition('=')[0]} must be true or false, got "):
+        cells("data=digits", word)
+
+
 def test_a_grid_that_holds_what_is_of_the_whole_sweep_is_refused(cells):
     with pytest.raises(ValueError, match=r"grids of a sweep hold force, .* Type force=VALUE"):
         cells("hydra.sweeper.grids=[{data:digits,force:true}]")

@@ -4,12 +4,19 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
 
+from lottalora import CONF
 from lottalora.results import claims
 from lottalora.results import failures
+from lottalora.results import rows
+from lottalora.sweeps.cells import cells_of_overrides
+from tests import commands
 
+ROOT = Path(__file__).resolve().parents[2]
 DIGEST = "0123456789ab"
 fork = multiprocessing.get_context("fork")
 
@@ -51,6 +58,16 @@ def test_looking_at_a_claim_neither_takes_nor_frees_it(tmp_path):
     for each in (process, second):
         each.kill()
         each.join()
+
+
+def test_a_run_of_a_cell_that_another_process_runs_ends_with_a_code_of_its_own(tmp_path):
+    words = ("data=digits", "model.size=tiny")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        (cell,), _, _ = cells_of_overrides(words)
+    with claims.claimed(cell.digest, tmp_path / "results"):
+        done = commands.run(ROOT / "run.py", *words, cwd=tmp_path, timeout=120)
+    assert done.returncode == 77
+    assert f"skipped: {rows.run_name(cell.identity)} is run by process {os.getpid()}" in done.stderr
 
 
 def test_a_claim_leaves_no_file_behind(tmp_path):

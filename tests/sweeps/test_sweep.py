@@ -5,8 +5,10 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,20 @@ def test_fail_fast_stops_the_sweep_and_a_failure_is_kept_with_its_log(tmp_path, 
     assert len(found["failed"]) == 1
     assert "MNIST is not at" in found["failed"][0]["cause"]
     assert (tmp_path / found["failed"][0]["log"]).read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_sweep_that_is_asked_to_end_says_how_to_go_on_and_its_runs_keep_their_state(tmp_path, number):
+    words = ("seed=1,2", "trainer.epochs=500", "trainer.checkpoint_every=0", "hydra.launcher.workers=1")
+    process = start(tmp_path, *words)
+    end = time.monotonic() + 100
+    while not list(tmp_path.glob("results/runs/*/resume.ckpt")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(number)
+    code, errors = ended(process)
+    assert (code, errors.splitlines()[-1]) == (75, "stopped: 0 of 2 runs ended. Repeat the command to go on.")
+    (log,) = tmp_path.glob("results/runs/*/log.txt")
+    assert "SIGTERM in epoch" in log.read_text()
 
 
 def test_a_terminal_shows_a_line_for_each_run_above_one_bar_and_gets_its_cursor_back(tmp_path):

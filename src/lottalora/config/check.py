@@ -1,8 +1,10 @@
 """Check a config before its run: folders, sections, numbers, choices and devices; `modes` checks the mode."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from hydra.core.global_hydra import GlobalHydra
@@ -29,6 +31,7 @@ SECTIONS = (
     "model", "data", "task", "trainer", "optimizer", "schedule", "adapter", "recipe", "init.parameters",
     "save",
 )  # fmt: skip
+log = logging.getLogger(__name__)
 # For recipes in which one number follows another, such as α = 2r.
 OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
 
@@ -45,6 +48,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
         if override[0] in "+~":
             raise ValueError(f"{override!r} adds or removes a key; nothing reads such a key. Type KEY=VALUE.")
     check_of_mode(typed)
+    check_of_recipe(typed)
     check_sections(cfg)
     check_folders(cfg)
     check_numbers(cfg)
@@ -58,6 +62,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
             check_launcher(HydraConfig.get().launcher)
     check_devices(cfg.trainer.devices, sweep=sweep)
     words = {override.partition("=")[0]: override for override in typed}
+    check_size(cfg, words)
     check_mode(cfg, words)
     check_save(cfg, words)
 
@@ -129,6 +134,32 @@ def no_recipe(choices: DictConfig) -> str:
         f"Models for data={choices.data}: {', '.join(models) or 'none'}. "
         f"To add the pair, write conf/recipe/{pair}.yaml."
     )
+
+
+def check_of_recipe(typed: Sequence[str]) -> None:
+    """Refuse recipe.name: rows of a changed recipe would bear the name of another."""
+    for override in typed:
+        if override.startswith("recipe.name="):
+            raise ValueError(f"{override!r} is for the recipe's file to set. Type recipe_name=NAME.")
+
+
+def check_size(cfg: DictConfig, typed: Mapping[str, str]) -> None:
+    """Refuse a part of a size's name beside a size that is another; warn of settings of a size not chosen.
+
+    A sweep over sizes may have such settings, and so may its jobs.
+    """
+    chosen = cfg.model.sizes[cfg.model.size]
+    for part in ("depth", "shortcut"):
+        override, value = typed.get(f"model.{part}"), chosen.get(part)
+        if override and value != cfg.model[part]:
+            raise ValueError(
+                f"{override} contradicts model.size={cfg.model.size}, whose {part} is {value}. "
+                "Leave one of the two out."
+            )
+    for key, override in typed.items():
+        name = key.removeprefix("model.sizes.")
+        if name != key and name != cfg.model.size and not name.startswith(f"{cfg.model.size}."):
+            log.warning("%s has no effect with model.size=%s", override, cfg.model.size)
 
 
 def check_devices(devices: int, *, sweep: bool) -> None:

@@ -1,6 +1,7 @@
 """Refuse a config whose numbers, choices or patterns no run can use."""
 
 import math
+from collections.abc import Iterable
 
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
@@ -31,6 +32,7 @@ CHOICES = {
     "dry_run": (True, False, "json"),
     "force": (True, False),
     "ensemble": (True, False),
+    "fail_fast": (True, False),
     "artifact": (True, False),
     "keep_weights": (True, False),
     "save.precision": ("fp32", "bf16", "fp16", "int8", "int4"),
@@ -73,6 +75,9 @@ def check_numbers(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, default=0)
         if not (is_number(value) and 0 <= value < math.inf):
             raise ValueError(f"{key} must be a number, 0 or more, got {value!r}.")
+    period = cfg.schedule.get("T_max", 1)
+    if period is None or is_number(period) and period <= 0:
+        raise ValueError(f"schedule.T_max must be a number above 0, got {period!r}.")
     for name, value in cfg.init.parameters.items():
         if name in SCALES and not (is_number(value) and 0 < value < math.inf):
             raise ValueError(f"init.parameters.{name} must be a number above 0, got {value!r}.")
@@ -95,11 +100,7 @@ def check_choices(cfg: DictConfig) -> None:
     if "places" in cfg.model and cfg.model.place not in cfg.model.places:
         known = ", ".join(nearest_first(str(cfg.model.place), cfg.model.places))
         raise ValueError(f"Unknown model.place {cfg.model.place!r}. Known: {known}.")
-    for key, known in CHOICES.items():
-        value = OmegaConf.select(cfg, key)
-        if not any(value is each or (value == each and isinstance(value, str)) for each in known):
-            words = ["null" if each is None else str(each).lower() for each in known]
-            raise ValueError(f"{key} must be {' or '.join(words)}, got {value!r}.")
+    check_known(cfg, CHOICES)
     if cfg.trainer.average and cfg.task.get("average"):
         raise ValueError(
             f"task.average={cfg.task.average} averages the weights already. Type trainer.average=null, or "
@@ -111,6 +112,15 @@ def check_choices(cfg: DictConfig) -> None:
             "Type trainer.decay=all, or optimizer.weight_decay=NUMBER."
         )
     check_recipe_name(cfg.recipe_name)
+
+
+def check_known(cfg: DictConfig, keys: Iterable[str]) -> None:
+    """Raise ValueError for the first of these keys of CHOICES whose value is none of them."""
+    for key in keys:
+        value, known = OmegaConf.select(cfg, key), CHOICES[key]
+        if not any(value is each or (value == each and isinstance(value, str)) for each in known):
+            words = ["null" if each is None else str(each).lower() for each in known]
+            raise ValueError(f"{key} must be {' or '.join(words)}, got {value!r}.")
 
 
 def check_patterns(cfg: DictConfig) -> None:

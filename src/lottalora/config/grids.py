@@ -9,13 +9,7 @@ from omegaconf import OmegaConf
 from lottalora.results.command import literal
 
 Grid = Mapping[str, Any]
-OF_SWEEP = (
-    "paths",
-    "force",
-    "dry_run",
-    "ensemble",
-    "fail_fast",
-)  # keys whose one value holds for all its runs
+OF_SWEEP = ("force", "dry_run", "ensemble", "fail_fast")  # one value for all runs of a sweep
 
 
 def grids_of(found: object) -> Sequence[Grid]:
@@ -47,4 +41,4 @@ def spelled(value: object) -> str:
 
 def is_of_sweep(key: str) -> bool:
     """Whether the key has one value for all runs of a sweep."""
-    return key.partition(".")[0] in OF_SWEEP
+    return key.partition(".")[0] in (*OF_SWEEP, "paths")

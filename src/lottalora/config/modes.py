@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
+from lottalora.results.command import OF_SCAFFOLD
 from lottalora.results.schema import DIGEST_DEFAULTS
 
 OF_MODE = ("scaffold", "resample", "budget", "thaw")  # sections that the files of conf/mode fill
+FREE = ("resample.scaffolds", "resample.fresh")  # what of them may be typed
 DRAW = ("init", "backbone_seed")
 ADAPTER = (
     "rank", "adapter.rslora", "adapter.A_init", "adapter.B_init", "adapter.dropout", "adapter.dora",
@@ -40,13 +42,22 @@ def check_of_mode(typed: Iterable[str]) -> None:
     """
     for override in typed:
         key = override.partition("=")[0]
-        if key in OF_MODE:
-            raise ValueError(f"{override!r} is for mode= to set. Leave it out, and type mode=NAME.")
+        if key.partition(".")[0] in OF_MODE and key not in FREE:
+            raise ValueError(f"{override!r} is for mode= to set. {instead_of(key)}")
         if key == "model.widths":
             raise ValueError(
                 f"{override!r} would make mode=small another net under the same name. Leave it out, or "
                 "change it in the model's file in conf/model."
             )
+
+
+def instead_of(key: str) -> str:
+    """What to type in place of a key that is for a mode to set."""
+    section, _, option = key.partition(".")
+    if section in ("resample", "thaw") or not option:
+        return "Leave it out, and type mode=NAME."
+    first = option.partition(".")[0]
+    return f"Type {OF_SCAFFOLD.get(first, f'adapter.{first}')}=VALUE."
 
 
 def check_mode(cfg: DictConfig, typed: Mapping[str, str]) -> None:
@@ -128,7 +139,13 @@ def check_resample(cfg: DictConfig) -> None:
 
 
 def check_thaw(cfg: DictConfig) -> None:
-    """A W_seed that is trained is one tensor on each device."""
+    """A W_seed that is trained is one tensor on each device; full training leaves nothing frozen."""
+    if cfg.mode == "full_from_scaffold" and cfg.model.freeze:
+        patterns = ", ".join(cfg.model.freeze)
+        raise ValueError(
+            f"mode=full_from_scaffold trains every weight, and this model freezes {patterns}. Type "
+            "model.freeze=[], and model.keep=[…] with what no scaffold can replace, such as embeddings."
+        )
     if cfg.get("thaw") and cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp":
         raise ValueError(
             f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} trains them. "

@@ -17,6 +17,8 @@ OF_SCAFFOLD = {  # key of the wrapped layers → where it is typed; any other is
     "keep": "model.keep",
     "freeze": "model.freeze",
     "bias": "model.bias",
+    "seed": "backbone_seed",
+    "rank": "rank",
 }
 OF_RUN = {"epochs": "trainer.epochs", "steps": "trainer", "recipe_version": "recipe.version"}
 
@@ -97,7 +99,7 @@ def typed(key: str, model: dict) -> str:
     if section == "model":
         size = model["size"]
         return f"model.sizes.{size}.{rest}" if rest in model["sizes"][size] else f"model.net.{rest}"
-    if section == "scaffold":
+    if section in ("scaffold", "budget"):
         option, dot, below = rest.partition(".")
         return OF_SCAFFOLD.get(option, f"adapter.{option}") + dot + below
     return key.replace(section, OF_RUN.get(section, section), 1)

@@ -21,8 +21,10 @@ from omegaconf import read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lottalora.config.check import check
+from lottalora.config.check_values import check_known
 from lottalora.config.ensemble import check_ensemble
 from lottalora.config.ensemble import common_settings
+from lottalora.config.grids import OF_SWEEP
 from lottalora.config.identity import digest_config
 from lottalora.config.identity import naming
 from lottalora.config.loader import copier
@@ -213,6 +215,7 @@ def cells_of_overrides(overrides: Sequence[str]) -> tuple[list[Cell], Composer, 
 
     hydra = GlobalHydra.instance().hydra
     master = hydra.compose_config("config", [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    check_known(master, OF_SWEEP)
     composer = Composer(hydra.config_loader, master, jobs=True)
     task = list(master.hydra.overrides.task)
     return (

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf import open_dict
 from omegaconf import read_write
 
+from lottalora.errors import STOPPED
 from lottalora.errors import in_one_line
 from lottalora.results import claims
 from lottalora.results import failures
@@ -38,9 +39,12 @@ from lottalora.sweeps.pool import Job
 from lottalora.sweeps.pool import check_workers
 from lottalora.sweeps.pool import run_all
 from lottalora.sweeps.pool import slots_of
+from lottalora.sweeps.stopping import Stopped
+from lottalora.sweeps.stopping import stopped_by_signals
 from lottalora.tasks.imports import before_lightning
 from lottalora.tracking.bars import Bar
 from lottalora.tracking.bars import duration
+from lottalora.uncaught import STOPPED_BY_HAND
 
 MODULES = ("lottalora.experiment", "lottalora.training.measure")  # imported once, before the first fork
 log = logging.getLogger(__name__)
@@ -86,12 +90,12 @@ class Sweep:
         self.begin = time.monotonic()
         log.info("%d at once", len(slots))
         try:
-            with self.shown(len(self.cells)):
+            with stopped_by_signals(), self.shown(len(self.cells)):
                 self.follow(run_all(jobs, slots), total=len(self.cells))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped) as error:
             ended, total = len(self.seen), len(self.cells)
             log.error("stopped: %d of %d runs ended. Repeat the command to go on.", ended, total)
-            sys.exit(130)
+            sys.exit(STOPPED if isinstance(error, Stopped) else STOPPED_BY_HAND)
         return [
             result_of(cell, self.causes.get(key_of(cell))) for cell in self.cells if key_of(cell) in self.seen
         ]

@@ -99,7 +99,8 @@ def start(index: int, job: Job, *, slot: int, slots: Sequence[dict[str, str]]) -
 def child(send: Connection, job: Job, environment: dict[str, str], parent: int) -> None:
     """Run the job in the forked process; send its cause of failure and the modules it imported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
     die_with(parent)
     os.environ.update(environment)
     if job.log:

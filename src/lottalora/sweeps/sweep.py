@@ -16,6 +16,8 @@ from lottalora.artifacts import files
 from lottalora.artifacts import learned
 from lottalora.config.check import check_devices
 from lottalora.config.check import check_folders
+from lottalora.config.check_values import check_known
+from lottalora.config.grids import OF_SWEEP
 from lottalora.messages import counted
 from lottalora.results import failures
 from lottalora.results import rows
@@ -40,6 +42,7 @@ def run_sweep(
     launcher: Launcher,
 ) -> list[Sequence[JobReturn]]:
     """Run what is not done, and raise one sentence at the end if a run failed."""
+    check_known(config, OF_SWEEP)
     check_folders(config)
     check_devices(config.trainer.devices, sweep=True)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
