@@ -15,6 +15,7 @@ from lottalora.models.distilbert import attend
 from lottalora.models.distilbert import distilbert
 from lottalora.models.distilbert import load_learned
 from lottalora.results import rows
+from tests import commands
 
 SMALL = {"width": 32, "layers": 2, "heads": 4, "ffn": 64}
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0}
@@ -178,3 +179,9 @@ def test_a_run_that_is_done_with_other_learned_weights_is_refused_and_its_row_na
         assert done.returncode == 1
         assert "is done, with other learned weights than second/mine/model.safetensors" in done.stderr
         assert "Traceback" not in done.stderr
+    root = tmp_path / "second"
+    sent = commands.run(
+        "-m", "lottalora", "submit", *words, f"model.net.root={root}", "--dry-run", cwd=tmp_path
+    )
+    assert sent.returncode == 1
+    assert f"is done, with other learned weights than {root}/mine/model.safetensors" in sent.stderr

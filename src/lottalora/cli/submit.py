@@ -35,13 +35,16 @@ def run(asked: argparse.Namespace) -> int:
     from lottalora.sweeps.progress import sweep_of
     from lottalora.sweeps.slurm import client
     from lottalora.sweeps.slurm import submit
+    from lottalora.sweeps.sweep import refuse_other_weights
 
     submit.check_numbers(cpus=asked.cpus, array_limit=asked.array_limit, time=asked.time)
     submit.check_lead(asked.signal_lead, asked.time)
     overrides = overrides_of(asked)
-    with sweep_of(overrides) as (cells, _, master):
+    with sweep_of(overrides) as (cells, composer, master):
         results, devices = Path(master.paths.results).resolve(), master.trainer.devices
         force = master.force
+        done = {} if force else rows.read_done(results, {cell.digest for cell in cells})[0]
+        refuse_other_weights(cells, done, composer)
         if master.ensemble:
             raise ValueError("Slurm runs each cell as a job of its own, without ensemble=true. Leave it out.")
     request = submit.Request(
@@ -57,9 +60,9 @@ def run(asked: argparse.Namespace) -> int:
         client.check_partition(asked.partition)
     queued = set() if asked.dry_run else set(client.queued(results / "slurm").values())
     todo = submit.open_cells(cells, results, queued=queued, force=force)
-    done = len(rows.read_done(results, {cell.digest for cell in cells} - {cell.digest for cell in todo})[0])
-    busy = len(cells) - done - len(todo)
-    counts = f"{counted(len(cells), 'run')}: {done} done, {busy} running or in the queue, {len(todo)} to send"
+    busy = len(cells) - len(done) - len(todo)
+    states = f"{len(done)} done, {busy} running or in the queue, {len(todo)} to send"
+    counts = f"{counted(len(cells), 'run')}: {states}"
     if not todo:
         print(f"{counts}. Nothing was sent.")
     elif asked.dry_run:

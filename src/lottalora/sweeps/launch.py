@@ -90,8 +90,12 @@ class Sweep:
         self.begin = time.monotonic()
         log.info("%d at once", len(slots))
         try:
-            with stopped_by_signals(), self.shown(len(self.cells)):
-                self.follow(run_all(jobs, slots), total=len(self.cells))
+            with (
+                stopped_by_signals(),
+                self.shown(len(self.cells)),
+                contextlib.closing(run_all(jobs, slots)) as ends,
+            ):
+                self.follow(ends, total=len(self.cells))
         except (KeyboardInterrupt, Stopped) as error:
             ended, total = len(self.seen), len(self.cells)
             log.error("stopped: %d of %d runs ended. Repeat the command to go on.", ended, total)

@@ -22,7 +22,8 @@ def stopped_by_signals() -> Iterator[None]:
         raise Stopped
 
     main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    before = {number: signal.getsignal(number) for number in SIGNALS if main}
+    heard = [number for number in SIGNALS if main and signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.getsignal(number) for number in heard}
     for number in before:
         signal.signal(number, stop)
     try:

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -150,10 +151,15 @@ def unfinished(cells: Sequence[Cell], results: Path, composer: Composer) -> list
         ValueError: a row is there, from other learned weights.
     """
     done, _ = rows.read_done(results, {cell.digest for cell in cells})
+    refuse_other_weights(cells, done, composer)
+    return [cell for cell in cells if cell.digest not in done]
+
+
+def refuse_other_weights(cells: Sequence[Cell], done: Mapping[str, rows.Row], composer: Composer) -> None:
+    """Raise ValueError for a cell that is done with other learned weights than its config names."""
     for cell in cells:
         if learned.KEY in done.get(cell.digest, {}):
             learned.check_same(done[cell.digest], composer.config(cell.overrides)[0])
-    return [cell for cell in cells if cell.digest not in done]
 
 
 def counts_text(jobs: Sequence, cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
