@@ -14,6 +14,7 @@ from lottalora import build
 from lottalora.artifacts import learned
 from lottalora.artifacts import weights
 from lottalora.artifacts.files import is_done
+from lottalora.artifacts.runs import architecture_of
 from lottalora.artifacts.runs import refuse_what_cannot_fit
 from lottalora.artifacts.runs import save_run
 from lottalora.config.identity import identify
@@ -72,6 +73,8 @@ def train(cfg: DictConfig, identity: dict) -> bool:
     data = instantiate(cfg.data)
     net, account = build.build(cfg, data.spec)
     identity = identity | learned.fingerprint(cfg)
+    if cfg.artifact:
+        architecture_of(cfg.model.net._target_)  # before it is trained
     refuse_what_cannot_fit(net, cfg.save)
     start, splits, results = weights.start_of(net, cfg), data.read(), Path(cfg.paths.results)
     folder, group = rows.run_folder(identity, results), HydraConfig.get().runtime.choices.get("sweeps")

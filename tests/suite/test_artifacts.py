@@ -1,6 +1,7 @@
 """What a run leaves behind: its artifact, and the commands that read it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -197,6 +198,16 @@ def test_run_whose_artifact_cannot_fit_is_refused_before_training(command, tmp_p
     assert (
         "The artifact would hold 6,448 bytes of tensors, and save.max_bytes=5000. Type a lower" in ran.stderr
     )
+    assert not list(tmp_path.glob("out/rows/**/*.json"))
+
+
+def test_run_of_a_model_that_artifacts_do_not_know_is_refused_before_training(command, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text("from lottalora.models.mlp import MLP\n\nclass Own(MLP): pass\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    words = ("model=mlp", "model.size=tiny", "data=digits", "rank=2", "model.net._target_=own.Own")
+    ran = command(*words, "artifact=true", "paths.results=out")
+    assert ran.returncode == 1
+    assert "artifact=true knows no model that own.Own builds: name it in TARGETS" in ran.stderr
     assert not list(tmp_path.glob("out/rows/**/*.json"))
 
 

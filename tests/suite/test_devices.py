@@ -163,20 +163,21 @@ def test_finished_run_on_two_devices_is_not_run_again(runs):
     assert row(runs["ddp"]) == before
 
 
+def stop(folder, ranks, number=signal.SIGTERM):
+    """What each process does first: these ranks send themselves a signal once there is a checkpoint."""
+
+    def wait():
+        while not list(folder.glob("runs/*/resume.ckpt")):
+            time.sleep(0.002)
+        os.kill(os.getpid(), number)
+
+    return lambda rank: rank in ranks and threading.Thread(target=wait, daemon=True).start()
+
+
 def test_run_on_two_devices_that_was_stopped_ends_with_the_same_bits(tmp_path):
     words = ("trainer.epochs=4", "trainer.checkpoint_every=0", "trainer.strategy=fsdp")
     assert train(tmp_path / "whole", *words) == [0, 0]
-
-    def stop_first(rank):
-        def wait():
-            while not list(tmp_path.glob("parts/runs/*/resume.ckpt")):
-                time.sleep(0.002)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        if not rank:
-            threading.Thread(target=wait, daemon=True).start()
-
-    assert train(tmp_path / "parts", *words, before=stop_first)[0] == 75
+    assert train(tmp_path / "parts", *words, before=stop(tmp_path / "parts", {0}))[0] == 75
     assert not list(tmp_path.glob("parts/rows/*/*/*.json")), "the run had ended before the signal came"
     assert not list(tmp_path.glob("parts/failures/*.json"))
     assert train(tmp_path / "parts", *words) == [0, 0]
@@ -184,6 +185,17 @@ def test_run_on_two_devices_that_was_stopped_ends_with_the_same_bits(tmp_path):
         assert row(tmp_path / "parts")[key] == row(tmp_path / "whole")[key], key
     ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_reaches_both_processes_stops_the_run_and_one_device_goes_on_with_it(tmp_path, number):
+    words = ("trainer.epochs=40", "trainer.checkpoint_every=0", "model.net.dropout=0")
+    codes = train(tmp_path, *words, before=stop(tmp_path, {0, 1}, number))
+    assert codes[0] == 75
+    assert not list(tmp_path.glob("rows/*/*/*.json")), "the run had ended before the signal came"
+    assert not list(tmp_path.glob("failures/*.json"))
+    assert train(tmp_path, *words, devices=1) == [0]
+    assert row(tmp_path)["epochs"] == 40
 
 
 @pytest.mark.slow
@@ -219,6 +231,11 @@ def test_shares_of_a_batch_are_its_rows_each_once():
     assert all(isinstance(share.rows[0], Pair) and share.counted for share in shares)
     assert [share.rows[1].tolist() for share in shares] == [[0, 2, 4], [1, 3]]
     assert shares[1].rows[0].x.tolist() == [[2, 3], [6, 7]]
+
+
+def test_shares_are_contiguous_as_some_metrics_need_their_predictions_and_targets():
+    share = share_of((torch.arange(12).view(4, 3), torch.arange(4)), 1, 2)
+    assert all(part.is_contiguous() for part in share.rows)
 
 
 def test_process_without_a_row_of_its_own_gets_one_that_does_not_count():

@@ -88,7 +88,7 @@ def save_run(
     if not config["artifact"] or row["diverged"]:
         return {}
     register_models()
-    name = next(name for name, target in TARGETS.items() if target == config["model"]["net"]["_target_"])
+    name = architecture_of(config["model"]["net"]["_target_"])
     path = results / ARTIFACTS / f"{rows.run_name(row)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     scores = {f"{part} {row['metric']}": row[key] for part, key in SCORES.items()}
@@ -113,6 +113,21 @@ def save_run(
         return {}
     log.info("artifact: %s, %s bytes. Next: lottalora inspect %s", path, f"{size:,}", path)
     return {"artifact": path.name}
+
+
+def architecture_of(target: str) -> str:
+    """The name by which artifacts know a model of the suite.
+
+    Raises:
+        ValueError: they know none that this builds.
+    """
+    for name, known in TARGETS.items():
+        if known == target:
+            return name
+    raise ValueError(
+        f"artifact=true knows no model that {target} builds: name it in TARGETS of lottalora.artifacts.runs, "
+        "or type artifact=false."
+    )
 
 
 def refuse_what_cannot_fit(net: nn.Module, settings: Mapping[str, Any]) -> None:

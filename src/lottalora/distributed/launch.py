@@ -117,8 +117,11 @@ def joined() -> Iterator[None]:
         die_with(int(os.environ[PARENT]))
     if "RANK" not in os.environ:
         os.environ |= as_torchrun_says(os.environ)
-    if os.environ["RANK"] != "0":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the run
+    if (
+        os.environ["RANK"] != "0"
+    ):  # Ctrl-C and the signals of a cluster reach all; the first process ends the run
+        for each in (signal.SIGINT, *HANDED_ON):
+            signal.signal(each, signal.SIG_IGN)
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

@@ -161,7 +161,7 @@ def share_of(batch: object, process: int, processes: int) -> Share:
         )
     counted = process < rows.pop()
     own = slice(process, None, processes) if counted else slice(1)
-    return Share(of_each(batch, lambda tensor: tensor[own]), counted)
+    return Share(of_each(batch, lambda tensor: tensor[own].contiguous()), counted)  # some metrics ask for it
 
 
 def of_each(batch: object, function: Callable[[Tensor], Tensor]) -> object:

@@ -27,6 +27,7 @@ from lottalora.training.checkpoints import Resume
 from lottalora.training.going_on import usable
 from lottalora.training.history import Diverged
 from lottalora.training.history import History
+from lottalora.training.lightning_internals import stopping_alone
 from lottalora.training.straight import Straight
 from lottalora.training.straight import Unprofiled
 from lottalora.training.straight import drop_empty_hooks
@@ -168,7 +169,7 @@ def trainer_of(
 ) -> Trainer:
     """Return Lightning's trainer with its logging, checkpoints and bars off, its steps `Straight` or not."""
     strategy = {"strategy": Straight()} if straight else {}
-    return Trainer(
+    trainer = Trainer(
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
@@ -184,6 +185,7 @@ def trainer_of(
         profiler=Unprofiled(),
         **device_settings() | strategy,
     )
+    return trainer if world_size() == 1 else stopping_alone(trainer)
 
 
 def goes_straight(settings: TrainerSettings, task: Task, callbacks: Sequence[Callback]) -> bool:

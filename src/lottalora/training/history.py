@@ -119,8 +119,8 @@ class History(Callback):
         if not self.losses:
             return
         losses = torch.stack(self.losses).double()
-        if isinstance(self.counts[0], Tensor):
-            counts = torch.stack(self.counts).to(losses)
+        if any(isinstance(count, Tensor) for count in self.counts):  # of a run on several devices
+            counts = torch.stack([torch.as_tensor(count).to(losses) for count in self.counts])
         else:
             counts = torch.tensor(self.counts).to(losses)
         sums = torch.stack([losses @ counts, counts.sum()])

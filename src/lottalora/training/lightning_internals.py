@@ -2,6 +2,20 @@
 
 from pytorch_lightning import Trainer
 
+from lottalora.distributed.collectives import is_first
+
+
+def stopping_alone(trainer: Trainer) -> Trainer:
+    """The trainer, which tells no other process of a SIGTERM.
+
+    Lightning broadcasts it from within the signal's handler. There it meets what the processes are exchanging
+    at that moment, and all wait without end. The first process decides when a run stops (`Resume`), and the
+    others follow when it has gone.
+    """
+    connector = trainer._signal_connector
+    connector._sigterm_notifier_fn = lambda *_: setattr(connector, "received_sigterm", is_first())
+    return trainer
+
 
 def checkpoint_state(trainer: Trainer) -> dict:
     """Return weights, optimizers, schedules, counters and callbacks, as Lightning's checkpoints hold them."""
