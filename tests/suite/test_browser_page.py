@@ -18,6 +18,7 @@ from lottalora.scaffold import save
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
 from lottalora.scaffold.artifact.container import from_bytes
+from lottalora.scaffold.artifact.container import to_bytes
 from tests.report.browser import Browser
 from tests.report.browser import find_chromium
 
@@ -170,6 +171,7 @@ def test_page_fits_a_phone_and_answers_to_pointer_and_keys(opened):
         ({"data": "text"}, "A page runs an mlp trained on mnist or digits, and this artifact is mlp on text"),
         ({"family": "orthogonal"}, "family orthogonal has other bits on other machines"),
         ({"dora": True}, "it has the option dora"),
+        ({"keep": ["head", "body.4"]}, "cannot run matrix 'body.4.weight': it is kept"),
     ],
 )
 def test_net_that_a_page_cannot_run_is_refused(tmp_path, capsys, options, words):
@@ -202,6 +204,20 @@ def test_damaged_page_says_so(opened, tmp_path):
     at = text.index('id="artifact">') + 100_000  # within an adapter
     (tmp_path / "bad.html").write_text(text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :])
     reopen(browser, tmp_path / "bad.html")
+    assert browser.run("lottalora.then((l) => l.good)") is False
+    assert "do not trust" in browser.run("document.getElementById('state').textContent")
+
+
+@needs_browser
+@pytest.mark.browser
+def test_page_whose_answers_are_not_the_stored_ones_says_so(opened, tmp_path):
+    browser, path = opened[2], tmp_path / "net.safetensors"
+    saved(path, SMALL, "digits")
+    sealed = from_bytes(bytearray(path.read_bytes()))
+    sealed.tensors["probe/output"][1, 9] += 0.01
+    path.write_bytes(to_bytes(sealed.tensors, sealed.header))
+    assert main(["page", str(path)]) == 0
+    reopen(browser, tmp_path / "net.html")
     assert browser.run("lottalora.then((l) => l.good)") is False
     assert "do not trust" in browser.run("document.getElementById('state').textContent")
 

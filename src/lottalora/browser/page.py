@@ -15,6 +15,7 @@ from lottalora.scaffold.artifact.records import MatrixRecord
 from lottalora.scaffold.artifact.zstd import without_frame
 from lottalora.scaffold.families.family import distribution_of
 
+HEAD = "head.weight"  # the only matrix that the script takes from the file
 DIGITS = {  # data set → mean and deviation of its pixels from 0 to 1, and the box that its digits fill
     "mnist": {"mean": 0.1307, "std": 0.3081, "box": 20, "by": "mass"},
     "digits": {"mean": 4.884 / 16, "std": 6.017 / 16, "box": 8, "by": "box"},
@@ -51,6 +52,12 @@ def refuse(artifact: Artifact) -> None:
         raise ValueError(
             f"A page runs an mlp trained on {' or '.join(DIGITS)}, and this artifact is {name} on {data}. "
             "Make one: lottalora run model=mlp data=mnist rank=8 artifact=true."
+        )
+    kept = [name for name in header.keep if name != HEAD]
+    if kept:
+        raise ValueError(
+            f"A page cannot run matrix {kept[0]!r}: it is kept, and a page keeps the head alone. Train one "
+            "without it."
         )
     for matrix in header.matrices:
         reason = obstacle(matrix)
