@@ -327,6 +327,64 @@ def test_registered_family_is_named_and_needed(tmp_path, monkeypatch):
         load(tmp_path / "a.safetensors")
 
 
+class Rotary(nn.Module):
+    """A layer behind a table of angles that the state leaves out, as rotary positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("angles", 10_000 ** -(torch.arange(8) / 8), persistent=False)
+        self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.body(torch.cos(100 * x * self.angles)))
+
+
+@pytest.fixture
+def rotary(tmp_path):
+    """A net with a table of angles, and its file."""
+    register_architecture("rotary", Rotary)
+    net, path = Rotary(), tmp_path / "rotary.safetensors"
+    wrap(net, Scaffold(rank=2, seed=4), keep=["head"])
+    save(net.eval(), path, architecture=("rotary", {}))
+    return net, path
+
+
+@pytest.fixture
+def default_dtype():
+    yield torch.set_default_dtype
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_model_is_built_in_float32_under_any_default_dtype(rotary, default_dtype, dtype):
+    net, path = rotary
+    default_dtype(dtype)
+    other = load(path)
+    assert torch.get_default_dtype() is dtype
+    x = torch.linspace(0, 1, 24, dtype=torch.float32).view(3, 8)
+    assert other.angles.dtype is torch.float32 and torch.equal(other(x), net(x))
+    with pytest.raises(ValueError, match="has more than 3 numbers"):
+        load(path, limit=3)
+    assert torch.get_default_dtype() is dtype
+
+
+def test_plain_model_whose_left_out_buffers_have_another_dtype_is_refused(rotary, default_dtype):
+    _, path = rotary
+    default_dtype(torch.bfloat16)
+    plain = Rotary()
+    with pytest.raises(ValueError, match=r"'angles' is torch.bfloat16 .*set_default_dtype\(torch.float32\)"):
+        load_into(plain, path)
+    assert type(plain.body) is nn.Linear
+
+
+def test_model_is_on_the_cpu_under_any_default_device(rotary, saved):
+    for net, path, x in ((*rotary, torch.randn(3, 8)), (*saved, TOKENS)):
+        with torch.device("meta"):
+            other = load(path)
+        assert {tensor.device.type for tensor in (*other.parameters(), *other.buffers())} == {"cpu"}
+        assert torch.equal(other(x), net(x))
+
+
 # Refusals: saving
 
 

@@ -18,6 +18,8 @@ from lottalora.scaffold.artifact.arguments import refuse_large_numbers
 from lottalora.scaffold.artifact.comparing import compare
 from lottalora.scaffold.artifact.comparing import put_on_scaffold
 from lottalora.scaffold.artifact.container import damaged
+from lottalora.scaffold.artifact.defaults import float32_on_the_cpu
+from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.reading import Artifact
 from lottalora.scaffold.artifact.reading import read
 from lottalora.scaffold.artifact.records import MatrixRecord
@@ -36,7 +38,7 @@ TOLERANCE = 1e-5  # of the largest output, between machines
 
 
 def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
-    """Build the model of an artifact, in evaluation mode, on the CPU.
+    """Build the model of an artifact, in evaluation mode, on the CPU, whatever the default device and dtype.
 
     No code of the file runs and nothing is imported by a name from it: the architecture must be registered.
 
@@ -50,6 +52,11 @@ def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
             `limit`, or not that of the stored tensors; or a W_seed is not the one that was saved.
     """
     artifact = read(path)
+    with float32_on_the_cpu():
+        return _rebuilt(artifact, limit).eval()
+
+
+def _rebuilt(artifact: Artifact, limit: int) -> nn.Module:
     described = artifact.header.architecture
     if described is None:
         raise ValueError("This artifact names no architecture: call load_into(model, path) with its model.")
@@ -63,10 +70,10 @@ def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # the start values are replaced
         if architecture.start is not None and drawn:  # matrix by matrix: the plain weights never exist
             materialize(twin, start=partial(architecture.start, twin))
-            return _fill(twin, artifact).eval()
+            return _fill(twin, artifact)
         model = build(architecture, arguments, **bounds)
     put_on_scaffold(model, artifact.header)
-    return _fill(model, artifact).eval()
+    return _fill(model, artifact)
 
 
 def load_into(model: nn.Module, path: Path | str) -> nn.Module:
@@ -79,8 +86,9 @@ def load_into(model: nn.Module, path: Path | str) -> nn.Module:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or of another version, or the model has other matrices, is on a
-            scaffold or on the meta device, or cannot be copied. The model is unchanged then. Or a W_seed is
-            not the one that was saved.
+            scaffold or on the meta device, has a buffer of another dtype than the saved one that no state
+            gives back, or cannot be copied. The model is unchanged then. Or a W_seed is not the one that was
+            saved.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"load_into takes a model and then a path, got {in_one_line(model)} first.")
@@ -89,9 +97,22 @@ def load_into(model: nn.Module, path: Path | str) -> nn.Module:
     artifact = read(path)
     if any(isinstance(module, Frozen) for module in model.modules()):
         raise ValueError("This model is on a scaffold already: pass a plain one.")
+    _refuse_other_buffers(model, artifact.header)
     compare(_twin_of(model), artifact)
     put_on_scaffold(model, artifact.header)
     return _fill(model, artifact)
+
+
+def _refuse_other_buffers(model: nn.Module, header: Header) -> None:
+    """Refuse buffers that no state has in another dtype than float32, if the saved model had all in that."""
+    if header.buffers or any(matrix.dtype != "float32" for matrix in header.matrices):
+        return
+    for name, buffer in buffers_left_out(model).items():
+        if buffer.dtype is not torch.float32:
+            raise ValueError(
+                f"Buffer {name!r}, which no file holds, is {buffer.dtype} in this model and was torch.float32 "
+                "in the saved one: build it under torch.set_default_dtype(torch.float32), and do not cast it."
+            )
 
 
 @torch.no_grad()

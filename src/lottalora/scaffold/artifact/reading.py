@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lottalora.scaffold.adapter import DTYPES
@@ -40,13 +41,17 @@ class Artifact:
 
 
 def read(path: Path | str) -> Artifact:
-    """Read and check a file without building a model.
+    """Read and check a file without building a model. Its tensors are on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no artifact, is damaged, or belongs to another version.
     """
-    sealed = read_sealed(path)
+    with torch.device("cpu"):  # under any default device
+        return _checked(read_sealed(path))
+
+
+def _checked(sealed: Sealed) -> Artifact:
     header = Header.from_json(sealed.header)
     header.to_scaffold()
     tensors = dict(sealed.tensors)
