@@ -295,6 +295,15 @@ def test_file_is_the_same_each_time_and_opens_as_safetensors(saved, tmp_path):
     assert not any("W_seed" in name or "identity" in name for name in tensors)
 
 
+def test_probe_is_computed_without_autocast(saved):
+    net, path = saved
+    with torch.autocast("cpu", torch.bfloat16):
+        save(net, path, architecture=("net", {}), probe=[TOKENS], overwrite=True)
+        assert deviation(load(path), read(path)) == 0
+    assert read(path).output.dtype is torch.float32
+    assert deviation(load(path), read(path)) == 0
+
+
 def test_saving_leaves_the_model_in_training(tmp_path):
     net = trained().train()
     save(net, tmp_path / "a.safetensors", architecture=("net", {}), probe=[TOKENS])

@@ -1,10 +1,12 @@
-"""PyTorch's defaults while a model is built: float32, on the CPU, whatever the caller has set."""
+"""What the caller has set in PyTorch, put aside while a model is built or its probe is computed."""
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
 class _Builders:
@@ -31,3 +33,13 @@ def float32_on_the_cpu() -> Iterator[None]:
             _Builders.count -= 1
             if _Builders.count == 0:
                 torch.set_default_dtype(_Builders.before)
+
+
+@contextmanager
+def without_autocast(model: nn.Module) -> Iterator[None]:
+    """Compute in the dtypes of the model's own tensors."""
+    devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
+    with ExitStack() as stack:
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield

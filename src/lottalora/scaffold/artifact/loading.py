@@ -19,6 +19,7 @@ from lottalora.scaffold.artifact.comparing import compare
 from lottalora.scaffold.artifact.comparing import put_on_scaffold
 from lottalora.scaffold.artifact.container import damaged
 from lottalora.scaffold.artifact.defaults import float32_on_the_cpu
+from lottalora.scaffold.artifact.defaults import without_autocast
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.reading import Artifact
 from lottalora.scaffold.artifact.reading import read
@@ -110,8 +111,8 @@ def _refuse_other_buffers(model: nn.Module, header: Header) -> None:
     for name, buffer in buffers_left_out(model).items():
         if buffer.dtype is not torch.float32:
             raise ValueError(
-                f"Buffer {name!r}, which no file holds, is {buffer.dtype} in this model and was torch.float32 "
-                "in the saved one: build it under torch.set_default_dtype(torch.float32), and do not cast it."
+                f"Buffer {name!r} is {buffer.dtype} in this model, and was torch.float32 in the saved one; no "
+                "file holds it. Build it under torch.set_default_dtype(torch.float32), and do not cast it."
             )
 
 
@@ -129,7 +130,8 @@ def deviation(model: nn.Module, artifact: Artifact) -> float | None:
     call = plain_call if described is None else find_architecture(described["name"]).call
     stored = artifact.output
     try:
-        output = call(model, *(x.clone() for x in artifact.inputs))
+        with without_autocast(model):
+            output = call(model, *(x.clone() for x in artifact.inputs))
     except Exception as error:  # what a model raises for inputs that make no sense may be anything
         raise damaged(f"the model cannot take its stored inputs ({' '.join(str(error).split())})") from None
     if output.shape != stored.shape:

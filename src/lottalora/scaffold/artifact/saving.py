@@ -20,6 +20,7 @@ from lottalora.scaffold.artifact.arguments import described
 from lottalora.scaffold.artifact.container import Damaged
 from lottalora.scaffold.artifact.container import to_path
 from lottalora.scaffold.artifact.container import write
+from lottalora.scaffold.artifact.defaults import without_autocast
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.header import settings_of
 from lottalora.scaffold.artifact.precision import check_precision
@@ -209,7 +210,8 @@ def _probe(model: nn.Module, inputs: Sequence[Tensor], call: Any) -> dict[str, T
         return {}
     training = {module: module.training for module in model.modules()}
     try:
-        output = call(model.eval(), *inputs)
+        with without_autocast(model):
+            output = call(model.eval(), *inputs)
     finally:
         for module, before in training.items():
             module.training = before
