@@ -407,6 +407,36 @@ def test_save_overwrites_only_when_asked(saved):
     assert path.read_bytes() != before and os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_is_no_file_is_not_replaced(saved, tmp_path, make, overwrite):
+    path = tmp_path / "other"
+    make(path)
+    before = os.stat(path)
+    with pytest.raises(FileExistsError, match="other is a folder or a device, which no file replaces"):
+        save(saved[0], path, overwrite=overwrite)
+    assert os.stat(path) == before and sorted(os.listdir(tmp_path)) == ["net.safetensors", "other"]
+
+
+def test_symbolic_link_is_followed(saved, tmp_path):
+    net, path = saved
+    link = tmp_path / "link.safetensors"
+    (tmp_path / "folder").mkdir()
+    link.symlink_to("folder/new.safetensors")
+    save(net, link)
+    with pytest.raises(FileExistsError, match=r"link.safetensors exists"):
+        save(net, link)
+    save(net, link, overwrite=True, licence="mit")
+    assert link.is_symlink() and os.listdir(tmp_path / "folder") == ["new.safetensors"]
+    assert read(tmp_path / "folder" / "new.safetensors").header.licence == "mit"
+
+
+def test_name_of_a_file_may_be_as_long_as_any(saved, tmp_path):
+    path = tmp_path / f"{'a' * 231}.safetensors"
+    save(saved[0], path)
+    assert read(path).header.licence == ""
+
+
 def test_model_of_which_a_part_was_wrapped_is_not_saved(tmp_path):
     net = nn.Sequential(nn.Linear(8, 8), nn.GRU(8, 8))
     for part in net:

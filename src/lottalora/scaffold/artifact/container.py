@@ -58,21 +58,24 @@ class Sealed:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], header: str, *, overwrite: bool) -> None:
-    """Write a sealed file, whole or not at all.
+    """Write a sealed file, whole or not at all. Of a symbolic link, what it points to is written.
 
     Raises:
-        FileExistsError: the file exists, and `overwrite` is False.
+        FileExistsError: the file exists, and `overwrite` is False; or a folder or device has that name.
         FileNotFoundError: its folder does not exist.
         ValueError: a tensor has a dtype that an artifact cannot hold.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}: make it first.")
-    if path.exists() and not overwrite:
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {target.parent}: make it first.")
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{path} is a folder or a device, which no file replaces. Choose another name.")
+    if target.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Choose another name, or pass overwrite=True.")
-    begun = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    begun = target.with_name(f".{secrets.token_hex(8)}.tmp")  # short, so that any name of a file can be given
     try:
         begun.write_bytes(to_bytes(tensors, header))
-        os.replace(begun, path)
+        os.replace(begun, target)
     finally:
         begun.unlink(missing_ok=True)
 

@@ -111,7 +111,7 @@ def _refuse_other_buffers(model: nn.Module, header: Header) -> None:
     for name, buffer in buffers_left_out(model).items():
         if buffer.dtype is not torch.float32:
             raise ValueError(
-                f"Buffer {name!r} is {buffer.dtype} in this model, and was torch.float32 in the saved one; no "
+                f"Buffer {name!r} is {buffer.dtype} in this model and was torch.float32 in the saved one; no "
                 "file holds it. Build it under torch.set_default_dtype(torch.float32), and do not cast it."
             )
 

@@ -88,7 +88,7 @@ def save(
         overwrite: whether to replace a file of that name.
 
     Raises:
-        FileExistsError: the file exists, and `overwrite` is False.
+        FileExistsError: the file exists, and `overwrite` is False; or a folder or device has that name.
         FileNotFoundError: the folder of the file does not exist.
         ModuleNotFoundError: the package zstandard is asked for and missing.
         ValueError: the model was not made by `wrap`, is on the meta device or sharded, has pruned or
