@@ -27,6 +27,7 @@ from lottalora.scaffold import verify
 from lottalora.scaffold import wrap
 from lottalora.scaffold.artifact import architectures
 from lottalora.scaffold.artifact.container import from_bytes
+from lottalora.scaffold.artifact.container import tensors_in
 from lottalora.scaffold.artifact.container import to_bytes
 from lottalora.scaffold.layers import drawn
 from lottalora.scaffold.whole_model.backbone import scaffold_layers
@@ -690,6 +691,62 @@ def test_layers_without_end_are_refused(saved):
 def test_limit_can_be_raised(saved):
     with pytest.raises(ValueError, match="it has more than 100 numbers. Pass a larger limit="):
         load(saved[1], limit=100)
+
+
+def test_tensor_without_numbers_that_has_axes_without_end_is_refused():
+    described = {"dtype": "F32", "shape": [2**52, 2**52, 0], "data_offsets": [0, 0]}
+    with pytest.raises(ValueError, match="The artifact is damaged: the description of tensor 'more'"):
+        tensors_in({"more": described}, memoryview(b""))
+    assert tensors_in({"more": described | {"shape": [2**52, 0]}}, memoryview(b""))["more"].numel() == 0
+
+
+def test_models_of_other_threads_are_not_counted(saved):
+    errors = []
+
+    def other():
+        try:
+            nn.Linear(10, 300)
+        except Exception as error:
+            errors.append(error)
+
+    def with_another(width):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        return Net(width)
+
+    architectures.ARCHITECTURES.clear()
+    register_architecture("net", with_another)
+    assert_same(saved[0], load(saved[1], limit=2000))
+    assert errors == []
+
+
+def test_threads_load_at_once_and_each_keeps_to_its_limit(saved):
+    net, path = saved
+    together, found = threading.Barrier(2, timeout=60), {}
+
+    def meeting(width):
+        together.wait()
+        made = Net(width)
+        together.wait()
+        return made
+
+    def work(limit):
+        try:
+            found[limit] = load(path, limit=limit)
+        except Exception as error:
+            found[limit] = error
+
+    architectures.ARCHITECTURES.clear()
+    register_architecture("net", meeting)
+    threads = [threading.Thread(target=work, args=(limit,)) for limit in (2000, 2001)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for other in found.values():
+        assert_same(net, other)
+    assert torch.get_default_dtype() is torch.float32
 
 
 class Once(nn.Module):

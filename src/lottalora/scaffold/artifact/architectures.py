@@ -1,6 +1,8 @@
 """Architectures that an artifact may name: a closed list, so that loading a file imports nothing."""
 
 import difflib
+import functools
+import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -108,23 +110,54 @@ def build(
 
 @contextmanager
 def _bounded(modules: int, numbers: int) -> Iterator[None]:
-    """Count what is registered in modules meanwhile, and raise ValueError beyond the bounds."""
-    left = {"modules": modules, "numbers": numbers}
-
-    def spend(kind: str, amount: int) -> None:
-        left[kind] -= amount
-        if left[kind] < 0:
-            bound = modules if kind == "modules" else numbers
-            raise ValueError(f"it has more than {bound:,} {kind}. Pass a larger limit= if you trust it.")
-
-    hooks = [
-        registration.register_module_module_registration_hook(lambda *_: spend("modules", 1)),
-        registration.register_module_parameter_registration_hook(
-            lambda _, __, p: spend("numbers", 0 if p is None else p.numel())
-        ),
-    ]
+    """Count what this thread registers in modules meanwhile, and raise ValueError beyond the bounds."""
+    with _COUNTING:
+        _count_in_modules()
+    bounds = {"modules": modules, "numbers": numbers}
+    budget = _Budget(bounds, dict(bounds), getattr(_BUILDING, "budget", None))
+    _BUILDING.budget = budget
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        _BUILDING.budget = budget.outer
+
+
+@dataclass
+class _Budget:
+    """What a builder may still register.
+
+    Args:
+        bounds: "modules" and "numbers" → how many it may.
+        left: the same → how many it still may.
+        outer: of a builder that loads another artifact; None else.
+    """
+
+    bounds: Mapping[str, int]
+    left: dict[str, int]
+    outer: "_Budget | None"
+
+
+_BUILDING = threading.local()  # its `budget` is that of the thread
+_COUNTING = threading.Lock()
+
+
+@functools.cache
+def _count_in_modules() -> None:
+    """Have PyTorch tell of all that is registered from here on.
+
+    The hooks stay: PyTorch goes through them in every thread, and an error ends that if one comes or goes.
+    """
+    registration.register_module_module_registration_hook(lambda *_: _spend("modules", 1))
+    registration.register_module_parameter_registration_hook(
+        lambda _, __, p: _spend("numbers", 0 if p is None else p.numel())
+    )
+
+
+def _spend(kind: str, amount: int) -> None:
+    budget = getattr(_BUILDING, "budget", None)
+    while budget is not None:
+        budget.left[kind] -= amount
+        if budget.left[kind] < 0:
+            bound = budget.bounds[kind]
+            raise ValueError(f"it has more than {bound:,} {kind}. Pass a larger limit= if you trust it.")
+        budget = budget.outer

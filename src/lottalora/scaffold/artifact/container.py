@@ -22,6 +22,7 @@ from lottalora.scaffold.wrapping.places import in_one_line
 
 MAX_HEADER = 16 * 2**20  # bytes
 MAX_AXES = 8
+MOST = 2**53  # of an axis or a size, exact as a float64
 BLANK = "0" * 64
 DTYPES = {
     "F64": torch.float64,
@@ -268,11 +269,13 @@ def _entry(name: str, entry: object) -> tuple[torch.dtype, tuple[int, ...], tupl
         raise wrong
     if len(shape) > MAX_AXES or len(offsets) != 2:
         raise wrong
+    if math.prod(axis for axis in shape if axis) >= MOST:  # PyTorch cannot lay out an empty one of these axes
+        raise wrong
     return DTYPES[dtype], tuple(shape), (offsets[0], offsets[1])
 
 
 def _are_sizes(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**53 for value in values)
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < MOST for value in values)
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
