@@ -1,6 +1,7 @@
 """W_seed shared out among processes: each draws and holds its rows, and the layers compute the same."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from lottalora.scaffold import FrozenEmbedding
 from lottalora.scaffold import Scaffold
 from lottalora.scaffold import draw
+from lottalora.scaffold import resample
 from lottalora.scaffold import set_backbone_seed
 from lottalora.scaffold import shard
+from lottalora.scaffold import verify
 from lottalora.scaffold import without_scaffold
 from lottalora.scaffold import wrap
 from tests.suite.processes import joined_results
@@ -108,3 +111,35 @@ def test_weight_of_a_sharded_layer_is_refused_with_what_to_do():
             sharded(Scaffold(rank=2))[1].weight.sum()
 
     joined_results(work)
+
+
+def rank():
+    return int(os.environ["RANK"])
+
+
+def test_processes_with_different_scaffolds_are_refused():
+    def work():
+        for scaffold in (Scaffold(seed=3 + rank()), Scaffold(parameters={"std": 1.0 + rank()})):
+            net = build(scaffold)
+            with pytest.raises(ValueError, match="would draw the rows of different scaffolds"):
+                shard(net, init_device_mesh("cpu", (2,)))
+            assert not isinstance(net[1].W_seed, nn.Parameter)
+
+    joined_results(work)
+
+
+def test_processes_that_resample_to_different_numbers_are_refused():
+    def work():
+        net = sharded(Scaffold(rank=2, seed=3))
+        before = local_rows(net[1])
+        for redraw in (resample, set_backbone_seed):
+            with pytest.raises(ValueError, match="would draw the rows of different scaffolds"):
+                redraw(net, 1 + rank())
+        assert torch.equal(local_rows(net[1]), before) and verify(net) == []
+        resample(net, 2)
+        return net(torch.arange(11)).detach()
+
+    whole = build(Scaffold(rank=2, seed=3))
+    resample(whole, 2)
+    for after in joined_results(work):
+        torch.testing.assert_close(after, whole(torch.arange(11)).detach())

@@ -14,6 +14,7 @@ from lottalora.scaffold.drawing.seeds import check_seed
 from lottalora.scaffold.layers.embedding import FrozenEmbedding
 from lottalora.scaffold.layers.frozen import Frozen
 from lottalora.scaffold.layers.layer import LottaLayer
+from lottalora.scaffold.whole_model.agreement import refuse_other_sources
 from lottalora.scaffold.wrapping.places import in_one_line
 
 
@@ -34,12 +35,17 @@ def scaffold_layers(model: nn.Module) -> dict[str, LottaLayer | FrozenEmbedding]
 def set_backbone_seed(model: nn.Module, seed: int) -> None:
     """Redraw every W_seed in place, as `wrap` draws it under this backbone seed. Adapters do not change.
 
+    Of a model that `shard` has distributed, all processes must call it.
+
     Raises:
         ValueError: the model has no scaffold, or a W_seed that was given, not drawn; or `seed` is not a whole
-            number in 0 … 2⁶⁴ − 1.
+            number in 0 … 2⁶⁴ − 1, or differs between processes that share the scaffold out. Nothing is
+            redrawn then.
     """
-    for layer, source in _sources(model):
-        layer.redraw(source.with_seed(seed))
+    wanted = [(layer, source.with_seed(seed)) for layer, source in _sources(model)]
+    _refuse_mixtures(wanted)
+    for layer, source in wanted:
+        layer.redraw(source)
 
 
 def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | None = None) -> None:
@@ -47,6 +53,7 @@ def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | Non
 
     For training over many scaffolds: resample(model, 1), resample(model, 2), … are determined by the backbone
     seed and independent of the backbones of all seeds. `resample(model, 0)` restores the backbone itself.
+    Of a model that `shard` has distributed, all processes must call it.
 
     Args:
         model: a model on a scaffold.
@@ -57,13 +64,14 @@ def resample(model: nn.Module, seed: int, *, held: dict[int, list[Tensor]] | Non
             where drawing would take as long as a step.
 
     Raises:
-        ValueError: `seed` is not a whole number in 0 … 2⁶⁴ − 1; or the model has no scaffold, or a W_seed
-            that was given, not drawn.
+        ValueError: `seed` is not a whole number in 0 … 2⁶⁴ − 1, or differs between processes that share the
+            scaffold out; or the model has no scaffold, or a W_seed that was given, not drawn.
 
     Source: the paper's Meta-LoRA, Table 4.
     """
     check_seed(seed)
     wanted = [(layer, replace(source, redraw=seed)) for layer, source in _sources(model)]
+    _refuse_mixtures(wanted)
     known = [] if held is None else held.get(seed, [])
     if len(known) != len(wanted) or not all(map(_is_draw, known, wanted)):
         known = []  # of another backbone seed or dtype
@@ -87,6 +95,14 @@ def verify(model: nn.Module) -> list[str]:
         ValueError: the model has no scaffold.
     """
     return [name for name, layer in scaffold_layers(model).items() if layer.differs()]
+
+
+def _refuse_mixtures(wanted: list[tuple[Frozen, Source]]) -> None:
+    """Refuse to redraw a W_seed that is shared out if the processes want different sources."""
+    for layer, _ in wanted:
+        if is_shared_out(layer.W_seed):  # then all are, over the same processes
+            refuse_other_sources([source for _, source in wanted], layer.W_seed.device_mesh)
+            return
 
 
 def _has_draw(layer: Frozen) -> bool:

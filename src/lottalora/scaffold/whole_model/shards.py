@@ -17,6 +17,7 @@ from torch import nn
 from lottalora.scaffold.drawing.local_rows import rows_of
 from lottalora.scaffold.layers.embedding import FrozenEmbedding
 from lottalora.scaffold.layers.layer import LottaLayer
+from lottalora.scaffold.whole_model.agreement import refuse_other_sources
 from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, methods: Sequence[str] = ()) ->
         methods: names of further methods by which the model is called, beside `forward`.
 
     Raises:
-        ValueError: the model is not on a scaffold.
+        ValueError: the model is not on a scaffold, or the processes have different ones.
     """
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.fsdp import register_fsdp_forward_method
 
-    for layer in scaffold_layers(model).values():
+    layers = scaffold_layers(model).values()
+    refuse_other_sources([layer.source for layer in layers], mesh)
+    for layer in layers:
         if isinstance(layer, LottaLayer) and layer.magnitude is not None:
             _start_magnitude(layer)
         _shard_layer(layer, mesh)
