@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 
 from lottalora.scaffold import FrozenEmbedding
 from lottalora.scaffold import Scaffold
@@ -143,3 +144,22 @@ def test_processes_that_resample_to_different_numbers_are_refused():
     resample(whole, 2)
     for after in joined_results(work):
         torch.testing.assert_close(after, whole(torch.arange(11)).detach())
+
+
+def test_sharded_net_trains_in_ddp_as_the_whole_one():
+    scaffold = Scaffold(rank=2, seed=3, B_init="kaiming")
+    x = torch.arange(10)
+
+    def work():
+        net = sharded(scaffold)
+        whole = DistributedDataParallel(net, init_sync=False, broadcast_buffers=False)
+        whole(x.view(2, 5)[rank()]).square().mean().backward()
+        return {name: p.grad for name, p in net.named_parameters() if p.requires_grad}, verify(net)
+
+    net = build(scaffold)
+    net(x).square().mean().backward()
+    for gradients, differ in joined_results(work):
+        assert differ == []
+        for name, parameter in net.named_parameters():
+            if parameter.requires_grad:
+                torch.testing.assert_close(gradients[name], parameter.grad)

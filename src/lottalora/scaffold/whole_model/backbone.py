@@ -1,5 +1,6 @@
 """Functions on all frozen weights of a wrapped model: redraw and verify them, and read β."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -97,7 +98,7 @@ def verify(model: nn.Module) -> list[str]:
     return [name for name, layer in scaffold_layers(model).items() if layer.differs()]
 
 
-def _refuse_mixtures(wanted: list[tuple[Frozen, Source]]) -> None:
+def _refuse_mixtures(wanted: Sequence[tuple[Frozen, Source]]) -> None:
     """Refuse to redraw a W_seed that is shared out if the processes want different sources."""
     for layer, _ in wanted:
         if is_shared_out(layer.W_seed):  # then all are, over the same processes

@@ -29,8 +29,11 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, methods: Sequence[str] = ()) ->
 
     Each process draws its rows from the seed, so nothing is sent and the model may come from
     `wrap(…, drawn=False)`. W_seed becomes a parameter without a gradient, as FSDP requires, and stays out of
-    `state_dict()`. Wrap the model in DDP afterwards to average the gradients of the trained parameters. A
-    sharded layer can be called, but its `weight` cannot be read.
+    `state_dict()`. A sharded layer can be called, but its `weight` cannot be read.
+
+    Afterwards `DDP(model, init_sync=False, broadcast_buffers=False)` averages the gradients of the trained
+    parameters. DDP would send the rows of each process to all others, and fails at that. Without its first
+    synchronisation, the trained parameters must start equal in all processes, as from one `torch.manual_seed`.
 
     Args:
         model: a model on a scaffold.
