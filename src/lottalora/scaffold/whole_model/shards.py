@@ -33,7 +33,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, methods: Sequence[str] = ()) ->
 
     Afterwards `DDP(model, init_sync=False, broadcast_buffers=False)` averages the gradients of the trained
     parameters. DDP would send the rows of each process to all others, and fails at that. Without its first
-    synchronisation, the trained parameters must start equal in all processes, as from one `torch.manual_seed`.
+    synchronisation, trained parameters must start equal in all processes, as from one `torch.manual_seed`.
 
     Args:
         model: a model on a scaffold.
