@@ -721,6 +721,12 @@ def test_models_of_other_threads_are_not_counted(saved):
     assert errors == []
 
 
+def test_lazy_modules_can_be_made_after_a_load(saved):
+    load(saved[1])
+    lazy = nn.LazyLinear(3)
+    assert lazy(torch.zeros(2, 5)).shape == (2, 3)
+
+
 def test_threads_load_at_once_and_each_keeps_to_its_limit(saved):
     net, path = saved
     together, found = threading.Barrier(2, timeout=60), {}

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch import nn
 from torch.nn.modules import module as registration
+from torch.nn.parameter import is_lazy
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,12 @@ def _count_in_modules() -> None:
     The hooks stay: PyTorch goes through them in every thread, and an error ends that if one comes or goes.
     """
     registration.register_module_module_registration_hook(lambda *_: _spend("modules", 1))
-    registration.register_module_parameter_registration_hook(
-        lambda _, __, p: _spend("numbers", 0 if p is None else p.numel())
-    )
+    registration.register_module_parameter_registration_hook(lambda _, __, p: _spend("numbers", _size(p)))
+
+
+def _size(parameter: nn.Parameter | None) -> int:
+    """The count of a parameter's numbers; 0 for one that a lazy module has yet to make."""
+    return 0 if parameter is None or is_lazy(parameter) else parameter.numel()
 
 
 def _spend(kind: str, amount: int) -> None:
