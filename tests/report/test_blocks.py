@@ -129,6 +129,7 @@ def test_runs_that_leave_out_other_matrices_are_never_averaged(key):
 
     rows = [make_row(seed=seed, config=left_out(name)) for seed, name in ((1, "body.1"), (2, "body.4"))]
     assert [line.scores.n for line in lines_of(rows)] == [1, 1]
+    assert [line.options for line in lines_of(rows)] == [f"{key}=['body.1']", f"{key}=['body.4']"]
 
 
 def test_runs_of_other_learned_weights_are_never_averaged():

@@ -35,7 +35,8 @@ HELD_OUT = {
     "flowers102": "1,836 of 2,040 images",
 }
 PRECISION = "steps.precision"  # as `changed` of a row names it
-LENGTH = ("epochs", "schedule")
+LENGTH = ("epochs", "schedule")  # settings of which a recipe may have others for a scaffold
+SHOWN = 8  # digits of a fingerprint
 RESAMPLED = {"resample_batch": 2, "resample_microbatch": 4}  # mode → k, as in its file and in Table 4
 # What the paper calls a condition.
 OF_THE_ADAPTER = ("A_init", "B_init", "dora", "layer_norm", "residual", "rslora")
@@ -60,7 +61,7 @@ def block_key(row: Row) -> str:
 def settings_of(row: Row) -> dict:
     """What the row's recipe came to, flat: a recipe's file may change, and `changed` is told relative to it.
 
-    Without epochs and schedule, of which a recipe may have others for a scaffold: they tell lines apart.
+    Without those of LENGTH, which tell lines apart.
     """
     return {key: value for key, value in training_of(row).items() if key.partition(".")[0] not in LENGTH}
 
@@ -186,7 +187,9 @@ def options_of(row: Row, cells: dict[str, list[Row]]) -> str:
 
 def all_options(row: Row) -> dict:
     """What may tell a row from another line's of its mode, init, rank and α."""
-    return scaffold_options(row) | {"trainable": row["counts"]["trainable"]} | length_of(row)
+    weights = {"weights": row["weights_fingerprint"][:SHOWN]} if "weights_fingerprint" in row else {}
+    trainable = {"trainable": row["counts"]["trainable"]}
+    return scaffold_options(row) | trainable | left_out(row) | length_of(row) | weights
 
 
 def own_options(row: Row) -> dict:
