@@ -67,17 +67,17 @@ def blocks_of(rows: Iterable[Row], *, lost: Collection[str] = ()) -> list[Block]
         for own in measured
         for _, members in sorted(grouped(measured[own], block_key).items())
     ]
-    return told_apart(sorted(blocks, key=block_order))
+    return with_titles_apart(sorted(blocks, key=block_order))
 
 
 def block_order(block: Block) -> tuple:
-    """Return the sort key of a block."""
-    size = block.size, block.metric.name, block.fingerprint, block.recipe, json.dumps(block.changed)
-    return block.model, block.data, distance_from_paper(block), not block.own, *size
+    """Return the sort key of a block: the paper's recipe first, further scores last."""
+    rest = block.size, block.metric.name, block.fingerprint, block.recipe, json.dumps(block.changed)
+    return block.model, block.data, distance_from_paper(block), not block.own, *rest
 
 
-def told_apart(blocks: list[Block]) -> list[Block]:
-    """Blocks of one title get what they differ in into it, such as a setting of a recipe that was edited."""
+def with_titles_apart(blocks: list[Block]) -> list[Block]:
+    """Name in the titles of blocks what they differ in, where these were one: a recipe that was edited."""
     of_title: dict[str, list[dict]] = {}
     for block in blocks:
         of_title.setdefault(block.title, []).append(block.settings)

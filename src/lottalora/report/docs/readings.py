@@ -25,19 +25,19 @@ def readings(blocks: list[Block], ranks: str) -> str:
         for deviation, scaffold in DEVIATIONS.items():
             words = (*scaffold, *adapter)
             scores = [
-                over_sizes(blocks, condition, rank, words)
+                mean_over_sizes(blocks, condition, rank, words)
                 for condition in ("scaffold", "no_scaffold")
                 for rank in asked
             ]
             table.append([deviation, start, *scores])
-        table.append(["0", start, *(over_sizes(blocks, "zero_scaffold", rank, adapter) for rank in asked)])
-        table[-1] += [""] * len(asked)
+        zero = [mean_over_sizes(blocks, "zero_scaffold", rank, adapter) for rank in asked]
+        table.append(["0", start, *zero, *[""] * len(asked)])
     head = ["σ of W_seed", "start of B", *(f"rank {rank}" for rank in asked)]
     head += [f"rank {rank}, removed" for rank in asked]
     return table_text(head, table, numbers=range(2, len(head)))
 
 
-def over_sizes(blocks: list[Block], condition: str, rank: str, words: tuple[str, ...]) -> str:
+def mean_over_sizes(blocks: list[Block], condition: str, rank: str, words: tuple[str, ...]) -> str:
     """The mean over MNIST's sizes of the means over seeds, in percent."""
     found = [find(blocks, "mlp", "mnist", size, condition, rank, *words) for size in MNIST_SIZES]
     return f"{100 * fmean(line.scores.mean for _, line in found):.1f}"
