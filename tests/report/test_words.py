@@ -15,7 +15,8 @@ from lottalora.results import rows
 from lottalora.results.schema import DIGEST_DEFAULTS
 
 ROOT = Path(__file__).parents[2]
-RAW = re.compile(r"\w=\w|_|\[|\.\w")  # KEY=VALUE, a name with underscores, a list, a dotted key
+# KEY=VALUE, a name with underscores, a list, a dotted key, a value of Python
+RAW = re.compile(r"\w=\w|_|\[|\.\w|\b(None|True|False)\b")
 
 
 @pytest.mark.parametrize(

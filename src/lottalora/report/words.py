@@ -74,6 +74,7 @@ SETTINGS = {
     "recipe_version": "version {}",
     "schedule.T_max": "cosine over {} epochs",
     "steps.accumulate": "gradients of {} batches added up",
+    "steps.accumulate=1": "a step for each batch",
     "steps.average=ema": "a moving average of the weights",
     "steps.average=swa": "the mean of the last weights",
     "steps.clip": "gradients clipped at {}",
@@ -82,9 +83,11 @@ SETTINGS = {
     "steps.decay=matrices": "weight decay of matrices alone",
     "steps.min_delta": "improvements below {} not counted",
     "steps.patience": "patience {}",
+    "steps.patience=None": "no early stopping",
     "steps.precision=16-mixed": "mixed precision (float16)",
     "steps.precision=float32": "float32",
     "steps.precision=bf16-mixed": "mixed precision (bfloat16)",
+    "task.average=None": "no average of the weights",
     "task.flip=False": "no flipped images at the test",
 }
 PATTERNS = {"keep": "dense", "freeze": "frozen"}  # setting → what its layers are
