@@ -84,6 +84,26 @@ def test_r_star_beyond_the_ranks_tried_says_so():
     assert line[2:5] == ["> 2", "> 2 (n = 3)", "–"]
 
 
+def test_r_star_is_left_out_where_every_full_training_diverged():
+    arms = [row for row in sweep() if row["rank"]]
+    other = [row | {"size": "tiny", "digest": row["digest"][::-1]} for row in sweep()]
+    lost = [*arms, make_baseline(score=None)]
+    found = least_rank_table.analyse(blocks_of([*lost, *other]))
+    assert {line["block"].split(", ")[2] for line in found.numbers} == {"tiny"}
+    assert found.tables[0].notes[-1].startswith("Left out, since every run of full training diverged: MNIST")
+    with pytest.raises(ValueError, match="every run of full training diverged: MNIST, MLP, medium. Make"):
+        least_rank_table.analyse(blocks_of(lost))
+
+
+def test_effects_name_pairs_with_a_diverged_run():
+    arm = [
+        make_row(seed=seed, arms={"scaffold_removed": 0.9}, score=None if seed == 44 else 0.97)
+        for seed in SEEDS
+    ]
+    (line, *_) = effects_table.analyse(blocks_of(arm)).tables[0].lines
+    assert line[3] == "2 (+1 diverged)"
+
+
 def test_beta_stands_beside_what_decay_alone_makes_of_it():
     runs = [
         make_row(seed=42, beta={"a": 0.5, "b": 0.7, "c": 0.9}, beta_decay=0.96),

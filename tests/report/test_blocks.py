@@ -281,6 +281,13 @@ def test_diverged_run_is_named_and_in_no_mean():
     assert (removed["n"], removed["diverged"]) == ("1", "1")
 
 
+def test_full_training_that_diverged_is_named_as_why_there_is_no_recovery():
+    (block,) = blocks_of([make_row(), make_baseline(score=None)])
+    assert "Every run of full training diverged, so no recovery." in notes(block)
+    (block,) = blocks_of([make_row(), make_baseline(score=None), make_baseline(seed=43)])
+    assert not any("no recovery" in note for note in notes(block))
+
+
 def test_beta_of_a_diverged_run_is_in_no_figure():
     rows = [make_row(seed=1, score=None, beta={"a": 3.0}), make_row(seed=2, beta={"a": 0.9})]
     (block,) = blocks_of(rows)

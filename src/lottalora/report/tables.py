@@ -91,6 +91,8 @@ def notes(block: Block) -> list[str]:
         said.append("Which digits each scaffold names is said by the analysis of seed gating.")
     elif block.baseline is None:
         said.append("No full training under this recipe yet, so no recovery: run it with mode=baseline.")
+    elif not block.baseline.scores.n:
+        said.append("Every run of full training diverged, so no recovery.")
     if any(line.paper and line.paper.all_sizes for line in block.lines):
         said.append("* the paper averages this over model sizes, so there is no difference to state.")
     if any(line.verdict for line in block.lines):

@@ -9,6 +9,7 @@ from lottalora.analysis.result import Table
 from lottalora.analysis.statistics import Paired
 from lottalora.analysis.statistics import holm
 from lottalora.analysis.statistics import paired
+from lottalora.report.analyses.statistics import count
 from lottalora.report.arms import ARM
 from lottalora.report.arms import arm_cells
 from lottalora.report.arms import arm_columns
@@ -96,7 +97,7 @@ def cells(block: Block, tests: Paired, p: float) -> list[str]:
     """Format one comparison."""
     metric, difference = block.metric, tests.difference
     return [
-        str(difference.n),
+        count(difference),
         metric.text(tests.second),
         metric.text(tests.first),
         signed(difference.mean, metric),

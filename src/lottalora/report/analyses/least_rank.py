@@ -19,21 +19,26 @@ HEADINGS = ["task", "ε", "r*", "r* of each seed", "r* / d", "trained, % of full
 
 def analyse(blocks: Iterable[Block]) -> Analysis:
     """Find r*(ε) of every task; raise ValueError if no task has a rank curve."""
-    lines, numbers = [], []
+    lines, numbers, without = [], [], []
     for block in blocks:
         curve = curve_of(block)
         if not curve or block.metric.margin != block.metric.margin:
+            continue
+        if not block.baseline.scores.n:
+            without.append(task_of(block))
             continue
         for times in MARGINS:
             found = number_line(block, curve, times * block.metric.margin)
             numbers.append(found)
             lines.append(cells(block, found))
+    left_out = [f"Left out, since every run of full training diverged: {'; '.join(without)}."]
     if not numbers:
         raise ValueError(
-            "No task has full training and a scaffold under one recipe. Make them: python run.py -m "
-            "mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44"
+            f"{left_out[0] if without else 'No task has full training and a scaffold under one recipe.'} "
+            "Make them: python run.py -m mode=baseline,scaffold rank=1,2,4,8 seed=42,43,44"
         )
-    return Analysis("Least sufficient rank", [Table("r*(ε)", HEADINGS, 2, lines, NOTES)], numbers)
+    notes = NOTES + (left_out if without else [])
+    return Analysis("Least sufficient rank", [Table("r*(ε)", HEADINGS, 2, lines, notes)], numbers)
 
 
 def pictures(blocks: Iterable[Block], found: Analysis) -> list[Picture]:
