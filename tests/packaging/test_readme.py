@@ -78,6 +78,12 @@ def test_run_command_is_accepted(command):
     assert json.loads(ran.stdout)["full"] > 0
 
 
+def test_the_tour_trains_though_a_clone_holds_its_rows():
+    runs = [line for block in blocks("sh", "tour.md") for line in block.splitlines() if "run.py" in line]
+    assert len(runs) == 3
+    assert all("paths.results=" in line.partition("#")[0] for line in runs)
+
+
 @pytest.mark.parametrize("command", commands("python -m lottalora"))
 def test_report_command_exists(command):
     ran = python(*shlex.split(command)[1:], "--help")
