@@ -13,8 +13,11 @@ from lottalora.tracking.bars import duration
 from lottalora.tracking.local import TensorBoard
 from lottalora.tracking.logger import Logger
 from lottalora.tracking.logger import Watch
+from lottalora.tracking.logger import summary_of
 from lottalora.tracking.weights_and_biases import WeightsAndBiases
+from lottalora.tracking.weights_and_biases import tags_of
 from tests import commands
+from tests.rows.factory import make_row
 from tests.tracking.offline import read_offline
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +128,18 @@ def test_wandb_server_that_does_not_answer_makes_the_run_offline(tmp_path):
 
 def test_unknown_mode_of_wandb_is_refused(tmp_path):
     ran = run(tmp_path, "logger=wandb", "logger.mode=ofline")
-    assert ran.stderr == "error: logger.mode must be online or offline, got 'ofline'.\n"
+    assert ran.stderr.startswith(
+        "error: logger.mode must be online or offline, got 'ofline'. It is WANDB_MODE"
+    )
+
+
+def test_tags_are_cut_where_wandb_would_refuse_them():
+    assert tags_of({"model": "mlp", "data": "d" * 70, "recipe": ""}) == ["mlp", "d" * 64]
+
+
+def test_final_figures_say_of_a_diverged_run_that_it_diverged():
+    assert summary_of(make_row(score=None))["diverged"] is True
+    assert "diverged" not in summary_of(make_row())
 
 
 def test_logger_that_fails_costs_its_figures_and_not_the_run(caplog):

@@ -7,6 +7,8 @@ import pytest
 
 from lottalora.results import rows
 from lottalora.results.claims import claimed
+from lottalora.tracking.sync import digest_of
+from lottalora.tracking.sync import unsent
 from tests import commands
 from tests.rows.factory import make_row
 from tests.tracking.offline import read_offline
@@ -126,6 +128,15 @@ def test_rows_that_the_server_knows_are_not_sent_from_another_copy(tmp_path):
         assert "1 of them without a W&B run" in ran.stdout
         assert "wandb-summary.json" not in runs[row["digest"]]
         assert runs[other["digest"]]["state"] == "finished"
+
+
+def test_what_a_killed_run_left_before_its_first_record_is_not_sent(tmp_path):
+    head = b":W&B\xe1\xbe\x00"
+    for name, content in (("killed", head), ("begun", head + bytes(20))):
+        folder = tmp_path / "runs" / name / "wandb" / f"offline-run-20260101_000000-{name}"
+        folder.mkdir(parents=True)
+        (folder / f"run-{name}.wandb").write_bytes(content)
+    assert [digest_of(folder) for folder in unsent(tmp_path)] == ["begun"]
 
 
 def test_run_under_way_is_left_alone(tmp_path):

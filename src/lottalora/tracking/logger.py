@@ -105,4 +105,5 @@ def summary_of(row: dict) -> dict[str, float | None]:
         "seconds": row["seconds"],
         "peak_memory_mb": row["peak_memory_mb"],
         **{f"parameters/{name}": count for name, count in row["counts"].items()},
+        **({"diverged": True} if row["diverged"] else {}),
     }

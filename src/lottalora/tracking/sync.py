@@ -11,6 +11,7 @@ from pathlib import Path
 from lottalora.tracking import wandb_login as account
 
 THERE = ("finished", "running")  # states of a run at W&B
+HEAD = 7  # bytes at the beginning of W&B's file, before its first record
 AT_ONCE = 200  # runs in one question to the server, or in one call of `wandb sync`
 
 
@@ -73,9 +74,17 @@ def write_run(row: dict, results: Path, *, project: str, entity: str | None) -> 
 
 
 def unsent(results: Path) -> list[Path]:
-    """Folders of offline runs that W&B has not marked as sent; the names, and so the order, are of time."""
+    """Folders of offline runs that W&B has not marked as sent; the names, and so the order, are of time.
+
+    Those of processes that were killed before W&B wrote anything are left out: it takes none of them.
+    """
     found = sorted(results.glob("runs/*/wandb/offline-run-*"), key=lambda folder: folder.name)
-    return [folder for folder in found if any(folder.glob("*.wandb")) and not is_sent(folder)]
+    return [folder for folder in found if holds_records(folder) and not is_sent(folder)]
+
+
+def holds_records(folder: Path) -> bool:
+    """Return whether the offline run has more than the head of its file."""
+    return any(file.stat().st_size > HEAD for file in folder.glob("*.wandb"))
 
 
 def is_sent(folder: Path) -> bool:

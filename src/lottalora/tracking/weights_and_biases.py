@@ -14,6 +14,7 @@ from lottalora.tracking.logger import Logger
 from lottalora.tracking.logger import require
 
 FINAL = "wandb/final.json"  # in a run's folder: the final figures that a W&B run ended with
+LONGEST_TAG = 64  # characters, at W&B
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +37,10 @@ class WeightsAndBiases(Logger):
         machine: bool = True,
     ) -> None:
         if mode not in ("online", "offline"):
-            raise ValueError(f"logger.mode must be online or offline, got {mode!r}.")
+            raise ValueError(
+                f"logger.mode must be online or offline, got {mode!r}. It is WANDB_MODE's unless it is "
+                "typed. For a run without W&B leave out logger=wandb."
+            )
         require("wandb")
         self.mode = mode
         self.project = project
@@ -111,7 +115,7 @@ def open_run(  # noqa: ANN201  wandb is imported late
             name=display_name(identity),
             group=about.group,
             job_type=identity["mode"],
-            tags=[identity["model"], identity["data"], identity["recipe"]],
+            tags=tags_of(identity),
             config=about.config | {"row": identity},
             dir=about.folder,
             # The address of a repository may hold a password, and output whatever libraries print.
@@ -128,6 +132,12 @@ def open_run(  # noqa: ANN201  wandb is imported late
         raise ConnectionError(
             f"W&B refused the run ({type(error).__name__} at {account.server()}): {account.LOG_IN}."
         ) from error
+
+
+def tags_of(identity: dict) -> list[str]:
+    """Model, data and recipe, as far as W&B takes them: it refuses an empty tag and a longer one."""
+    names = [identity[key] for key in ("model", "data", "recipe")]
+    return [name[:LONGEST_TAG] for name in names if name]
 
 
 def display_name(identity: dict) -> str:
