@@ -111,8 +111,8 @@ def not_instantiated(error: InstantiationException) -> str | None:
     reason = cause.__cause__ or cause
     if absent and is_absent(absent[1], reason):
         return f"Unknown _target_ {absent[1]!r}: no such name can be imported. Type PACKAGE.MODULE.CLASS."
-    if raised_by_hydra(cause) and any("_target_=" in word for word in sys.argv[1:]):
-        return " ".join(str(error).split())  # what was typed does not take these settings
+    if raised_by_hydra(cause):
+        return " ".join(str(error).split())  # what the config names does not take these settings
     return deliberate(cause) or missing_package(reason)
 
 

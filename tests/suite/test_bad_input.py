@@ -69,6 +69,11 @@ def only_line(finished) -> str:
             "trainer.devices=2 trainer.strategy=fsdp mode=baseline",
             "trainer.strategy=fsdp shares out frozen weights, and mode=baseline has none",
         ),
+        (
+            "mode=[scaffold,baseline] data=digits",
+            "'mode=[scaffold,baseline]' names several files of conf/mode, and a run takes one. Type mode=",
+        ),
+        ("data=[mnist,digits]", "Type data=NAME, or `lottalora run -m data=mnist,digits` for a run of each."),
         ("rank=1,2", "Ambiguous value for argument 'rank=1,2'"),
         ("alpha=0", "alpha must be a number above 0, got 0"),
         ("alpha=-2", "alpha must be a number above 0, got -2"),
@@ -248,6 +253,56 @@ def test_what_a_mode_or_a_size_leaves_open_may_be_typed(typed, words):
     check(typed(*words.split()))
 
 
+MODEL = """# @package _global_
+model:
+  size: small
+  sizes: {small: {hidden: [32]}}
+  net: {_target_: lottalora.models.mlp.MLP, dropout: 0.0}
+  keep: [head]
+  freeze: []
+  bias: trained
+"""
+RECIPE = """# @package _global_
+recipe: {name: demo, version: 1}
+data: {batch_size: 32}
+optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 1.0e-3}
+schedule: {_target_: torch.optim.lr_scheduler.ConstantLR, _partial_: true}
+trainer: {epochs: 1}
+"""
+
+
+def with_own_files(command, folder, *, model=MODEL, recipe=RECIPE):
+    """What a run says of a model and a recipe that somebody adds."""
+    for name, text in (("model/mine", model), ("recipe/mine_digits", recipe)):
+        path = folder / "own" / f"{name}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    return command("--config-dir", str(folder / "own"), "model=mine", "data=digits", "dry_run=json")
+
+
+def without(text, key):
+    return "\n".join(line for line in text.splitlines() if not line.strip().startswith(f"{key}:")) + "\n"
+
+
+def test_a_model_and_a_recipe_of_ones_own_are_found(command, tmp_path):
+    assert with_own_files(command, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"model": MODEL.partition("\n")[2]}, "conf/model/mine.yaml land below 'model'"),
+        ({"recipe": RECIPE.partition("\n")[2]}, "conf/recipe/mine_digits.yaml land below 'recipe'"),
+        ({"model": without(MODEL, "bias")}, "conf/model/mine.yaml sets no model.bias. docs/extending.md has"),
+        ({"model": without(MODEL, "net")}, "conf/model/mine.yaml sets no model.net."),
+        ({"recipe": without(RECIPE, "schedule")}, "conf/recipe/mine_digits.yaml sets no 'schedule'."),
+        ({"model": MODEL.replace("hidden", "hiden")}, "MLP.__init__() got an unexpected keyword argument"),
+    ],
+)
+def test_a_file_of_ones_own_that_lacks_a_part_is_named(command, tmp_path, files, said):
+    assert said in only_line(with_own_files(command, tmp_path, **files))
+
+
 def test_settings_of_a_size_that_is_not_chosen_are_named_with_a_warning(typed, caplog):
     check(typed("model.size=small", "model.sizes.small.hidden=[8]", "model.sizes.tiny.hidden=[8]"))
     assert caplog.messages == ["model.sizes.tiny.hidden=[8] has no effect with model.size=small"]
@@ -346,6 +401,11 @@ def test_a_pattern_without_a_match_is_refused_with_the_modules_named(command):
 
 def test_a_results_folder_that_cannot_be_written_is_refused_before_training(command):
     assert "Cannot write /proc/none" in only_line(command("data=digits", "paths.results=/proc/none"))
+
+
+def test_a_dry_run_for_slurm_where_there_is_none_is_refused_as_a_run_is(command, tmp_path):
+    words = ("-m", "data=digits", "hydra/launcher=slurm_cpu", "dry_run=json")
+    assert "There is no Slurm" in only_line(command(*words, PATH=str(tmp_path)))
 
 
 def test_a_results_folder_that_cannot_be_written_stops_a_multirun(command):

@@ -45,12 +45,14 @@ def main(arguments: Sequence[str], *, typed: str = manual.SCRIPT) -> None:
     import hydra
 
     from lottalora.config import loader
+    from lottalora.config.check import check_one_choice
     from lottalora.errors import one_line_errors
 
     sys.argv = [sys.argv[0], *arguments]  # where Hydra reads them
     loader.install()
     mode = composed_once() if mode_is_by_flag(arguments) else nullcontext()
     with one_line_errors(CONF), loader.interpolations_parsed_once(), mode:
+        check_one_choice(arguments)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf import OmegaConf
 
+from lottalora import CONF
 from lottalora.config.check_values import check_choices
 from lottalora.config.check_values import check_numbers
 from lottalora.config.check_values import check_patterns
@@ -31,6 +32,9 @@ SECTIONS = (
     "model", "data", "task", "trainer", "optimizer", "schedule", "adapter", "recipe", "init.parameters",
     "save",
 )  # fmt: skip
+OF_FILES = {"task": "data", "optimizer": "recipe", "schedule": "recipe"}  # section → group that sets it
+OF_MODEL = ("size", "sizes", "net", "keep", "freeze", "bias")
+EXAMPLE = "docs/extending.md has a whole file of each kind."
 log = logging.getLogger(__name__)
 # For recipes in which one number follows another, such as α = 2r.
 OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
@@ -47,6 +51,7 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
     for override in typed:
         if override[0] in "+~":
             raise ValueError(f"{override!r} adds or removes a key; nothing reads such a key. Type KEY=VALUE.")
+    check_one_choice(typed)
     check_of_mode(typed)
     check_of_recipe(typed)
     check_sections(cfg)
@@ -65,6 +70,22 @@ def check(cfg: DictConfig, *, sweep: bool | None = None) -> None:
     check_size(cfg, words)
     check_mode(cfg, words)
     check_save(cfg, words)
+
+
+def check_one_choice(words: Sequence[str]) -> None:
+    """Refuse a list of files for a config group: Hydra would merge them, and the last would win.
+
+    Args:
+        words: of the command line, such as mode=[baseline,scaffold].
+    """
+    for word in words:
+        group, _, value = word.partition("=")
+        if group and value.startswith("[") and (CONF / group).is_dir():
+            names = value.strip("[]").replace(" ", "")
+            raise ValueError(
+                f"{word!r} names several files of conf/{group}, and a run takes one. Type {group}=NAME, or "
+                f"`{run_command()} -m {group}={names}` for a run of each."
+            )
 
 
 def check_no_sweep(typed: Sequence[str]) -> None:
@@ -108,13 +129,38 @@ def check_folders(cfg: DictConfig) -> None:
 
 def check_sections(cfg: DictConfig) -> None:
     """Raise ValueError where model and data have no recipe, or a section is no mapping."""
+    choices = HydraConfig.get().runtime.choices
     if "recipe" not in cfg:
-        raise ValueError(no_recipe(HydraConfig.get().runtime.choices))
+        raise ValueError(no_recipe(choices))
+    check_files(cfg, choices)
     for section in SECTIONS:
+        if section in OF_FILES and section not in cfg:
+            raise ValueError(f"{file_of(OF_FILES[section], choices)} sets no {section!r}. {EXAMPLE}")
         if not OmegaConf.is_dict(OmegaConf.select(cfg, section)):
             raise ValueError(
                 f"{section!r} holds no settings. Change what is in it, such as {section}.KEY=VALUE."
             )
+
+
+def check_files(cfg: DictConfig, choices: DictConfig) -> None:
+    """Refuse a file of conf/model or conf/recipe that lacks its first line, and a model that lacks a key."""
+    for group in ("recipe", "model"):
+        if OmegaConf.is_dict(cfg[group]) and group in cfg[group]:
+            raise ValueError(
+                f"The settings of {file_of(group, choices)} land below {group!r}, where nothing reads "
+                "them. Its very first line, and that of each recipe in its defaults, has to be "
+                "`# @package _global_`."
+            )
+    if OmegaConf.is_dict(cfg.model):
+        for key in OF_MODEL:
+            if key not in cfg.model:
+                raise ValueError(f"{file_of('model', choices)} sets no model.{key}. {EXAMPLE}")
+
+
+def file_of(group: str, choices: DictConfig) -> str:
+    """Return the path of the file that was chosen for a config group."""
+    name = choices.get(group) or f"{choices.model}_{choices.data}"
+    return f"conf/{group}/{name}.yaml"
 
 
 def no_recipe(choices: DictConfig) -> str:

@@ -51,8 +51,8 @@ def run_sweep(
     composer = Composer(loader, config)
     cells = cells_of(composer, jobs)
     todo = cells
+    check_launcher(config.hydra.launcher)
     if not config.dry_run:
-        check_launcher(config.hydra.launcher)
         check_writable(Path(config.hydra.sweep.dir))
         if not config.force:
             todo = unfinished(cells, Path(config.paths.results), composer)
