@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -184,6 +185,24 @@ def test_run_scores_the_bits_that_it_ships(tmp_path, capsys):
     assert capsys.readouterr().err == "data=digits reads no files; leave --data out.\n"
     assert main(["score", str(path), "--stride", "4"]) == 1
     assert "--stride is for texts, and this artifact is mlp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["data", "model", "task"])
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_row_that_would_call_another_function_is_refused(finished, tmp_path, capsys, group, by_reference):
+    results, path = shutil.copytree(finished[0], tmp_path / "results"), finished[1]
+    (file,) = results.glob("rows/*/*/*.json")
+    row = json.loads(file.read_text())
+    written = tmp_path / "written"
+    call = {"_target_": "pathlib.Path.write_text"}
+    call["_args_"] = [{"_target_": "pathlib.Path", "_args_": [str(written)]}, "text"]
+    row["config"]["paths"] = call
+    row["config"][group]["extra"] = "${paths}" if by_reference else call
+    file.write_text(json.dumps(row))
+    assert main(["score", str(results / "artifacts" / path.name)]) == 1
+    said = capsys.readouterr().err
+    assert f"would call {'${paths}' if by_reference else 'pathlib.Path.write_text'!r}, which no file" in said
+    assert not written.exists()
 
 
 def test_score_of_what_is_not_there_says_so(capsys, tmp_path):

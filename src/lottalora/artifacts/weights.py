@@ -1,5 +1,7 @@
 """The weights of finished runs, kept beside their rows, and the nets and data to use them with."""
 
+import functools
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from lottalora.results.atomic_write import write_whole
 from lottalora.results.rows import Row
 
 TRAINED, START = "trained.", "start."  # what the names in a file begin with
+CALLED = ("data", "model", "task")  # sections of a row's config of which something is called
 State = dict[str, Tensor]
 
 
@@ -101,8 +104,10 @@ class Kept:
         """The data of a row.
 
         Raises:
-            ValueError: the data that are found here are not those of the row.
+            ValueError: the data that are found here are not those of the row, or its config would call what
+                no file of conf/ names.
         """
+        refuse_other_targets(row)
         section = row["config"]["data"]
         key = repr(sorted(section.items(), key=str))
         if key not in self.read:
@@ -116,6 +121,40 @@ class Kept:
                 "fingerprint differs. Set LOTTALORA_DATA to the folder that the run had."
             )
         return spec, splits
+
+
+def refuse_other_targets(row: Row) -> None:
+    """Refuse a row, which may be a stranger's, whose config would have Hydra call any function it likes.
+
+    Raises:
+        ValueError: it names what no file of conf/data, conf/model and conf/task does.
+    """
+    named = list(targets_in([row["config"].get(group) for group in CALLED]))
+    foreign = [each for each in named if not isinstance(each, str) or each not in known_targets()]
+    if foreign:
+        raise ValueError(
+            f"The row of the run {row['digest']} would call {foreign[0]!r}, which no file of conf/ names. "
+            "Rows may come from others, so it is not called. If it is yours, name it as _target_ in a file "
+            f"of {CONF}/data, model or task."
+        )
+
+
+@functools.cache
+def known_targets() -> frozenset[str]:
+    """What the files of conf/data, conf/model and conf/task call."""
+    files = [path for group in CALLED for path in sorted((CONF / group).glob("*.yaml"))]
+    plain = [OmegaConf.to_container(OmegaConf.load(path), resolve=False) for path in files]
+    return frozenset(str(each) for each in targets_in(plain, references=False))
+
+
+def targets_in(value: object, *, references: bool = True) -> Iterator[object]:
+    """The names under `_target_` at any depth, and the references, which could lead to one."""
+    if isinstance(value, str) and references and "${" in value:
+        yield value
+    if isinstance(value, Mapping) and "_target_" in value:
+        yield value["_target_"]
+    for each in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from targets_in(each, references=references)
 
 
 def config_of(row: Row) -> DictConfig:
