@@ -235,6 +235,9 @@ def test_row_without_one_of_its_keys_is_refused(tmp_path, key):
         (b"[]", "a JSON list, not an object"),
         (b"\xff\xfe", "no UTF-8 text"),
         (b"null", "NoneType"),
+        (b"[" * 100_000, "row.json is no usable row: it is no valid JSON"),
+        (b"9" * 5000, "row.json is no usable row: it is no valid JSON"),
+        (b'{"score": NaN}', "NaN is no number"),
     ],
 )
 def test_file_that_is_no_row_at_all_is_refused(tmp_path, content, words):

@@ -568,6 +568,15 @@ def test_vectors_of_a_plain_state_are_loaded_without_a_warning_if_that_is_asked_
     assert torch.equal(net[0].bias, plain[0].bias)
 
 
+def test_record_of_lists_without_end_is_refused_as_damaged():
+    model = nn.Sequential(nn.Linear(4, 4))
+    wrap(model, Scaffold(rank=1))
+    state = model.state_dict()
+    state["0.identity"] = torch.frombuffer(bytearray(b"[" * 100_000), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="record of layer '0' is damaged"):
+        model.load_state_dict(state)
+
+
 def test_average_of_records_is_refused_with_the_way_to_average_states():
     states = [wrapped().state_dict() for _ in range(3)]
     average = {key: sum(state[key] for state in states) / 3 for key in states[0]}

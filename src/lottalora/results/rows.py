@@ -131,15 +131,23 @@ def report_command(root: Path) -> str:
 def read(path: Path) -> Row:
     """One row, checked against `Row`; a ValueError names the file and what is wrong with it."""
     try:
-        row = upgraded(json.loads(Path(path).read_text(encoding="utf-8")))
+        text = Path(path).read_text(encoding="utf-8")
+        row = upgraded(json.loads(text, parse_constant=refuse_constant))
     except json.JSONDecodeError as error:
         raise unusable(path, f"no valid JSON ({error.msg}, line {error.lineno})") from error
     except UnicodeDecodeError as error:
         raise unusable(path, "no UTF-8 text") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists without end
+        raise unusable(path, f"no valid JSON ({error})") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     check(row, path)
     return row
+
+
+def refuse_constant(name: str) -> None:
+    """Raise ValueError for NaN and ±∞, which no row holds and Python would read."""
+    raise ValueError(f"{name} is no number")
 
 
 def read_all(root: Path) -> tuple[list[Row], list[str]]:

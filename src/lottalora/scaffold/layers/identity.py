@@ -115,7 +115,7 @@ class Identity:
         try:
             read = json.loads(record.detach().cpu().to(torch.uint8).numpy().tobytes())
             version = read["format"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(damaged) from error
         if version != FORMAT:
             raise ValueError(
