@@ -30,6 +30,11 @@ def nearest_first(name: str, known: Iterable[str]) -> list[str]:
     return near + [each for each in known if each not in near]
 
 
+def printable(text: str) -> str:
+    """A text from a file, with escapes for what a terminal would obey or show as another line."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def last_line(error: BaseException) -> str:
     """Return the last line of an error's message, usually its reason; its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

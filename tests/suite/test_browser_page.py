@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import resource
 
 import pytest
 import torch
@@ -186,6 +187,36 @@ def test_page_is_not_overwritten(tmp_path, capsys):
     assert main(["page", str(tmp_path / "net.safetensors")]) == 0
     assert main(["page", str(tmp_path / "net.safetensors")]) == 1
     assert "exists. Name another file with --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["page"], ["card"]])
+def test_what_does_not_fit_on_the_disk_leaves_nothing(tmp_path, capsys, words):
+    saved(tmp_path / "net.safetensors", SMALL, "digits")
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        assert main([*words, str(tmp_path / "net.safetensors"), "--out", str(tmp_path / "out")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "out: File too large. Make room, or set --out FILE to another disk" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_text_of_a_file_can_neither_command_the_terminal_nor_add_lines(tmp_path, capsys):
+    path = tmp_path / "net.safetensors"
+    saved(path, SMALL, "digits")
+    sealed = from_bytes(bytearray(path.read_bytes()))
+    hostile = "mit\x1b[2J\nseal          0000 | <b>"
+    header = json.loads(sealed.header) | {"licence": hostile}
+    header["provenance"][hostile] = hostile
+    header["matrices"][0]["name"] += hostile
+    path.write_bytes(to_bytes(sealed.tensors, json.dumps(header)))
+    for command in ("inspect", "card"):
+        assert main([command, str(path)]) == 0
+        said = capsys.readouterr().out
+        assert "\x1b" not in said and "\nseal          0000" not in said
+        assert r"mit\x1b[2J\nseal" in said
+    assert r"0000 \| &lt;b>" in said
 
 
 # The browser shows another page from here on.

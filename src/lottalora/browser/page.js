@@ -185,7 +185,7 @@ function answersAsStored(weights) {
   if (!input || !output) return true;
   const count = output.length / file.outputs, size = input.length / count;
   const largest = output.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
-  return Array.from({ length: count }, (_, i) => logitsOf(input.slice(i * size, (i + 1) * size), weights))
+  return Number.isFinite(largest) && Array.from({ length: count }, (_, i) => logitsOf(input.slice(i * size, (i + 1) * size), weights))
     .every((logits, i) => logits.every((value, j) => Math.abs(value - output[i * file.outputs + j]) <= 1e-4 * largest));
 }
 

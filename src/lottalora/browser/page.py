@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lottalora.results.atomic_write import write_whole
 from lottalora.scaffold import Artifact
 from lottalora.scaffold import read
 from lottalora.scaffold.artifact.records import MatrixRecord
@@ -32,6 +33,7 @@ def write_page(artifact: Path, page: Path, *, overwrite: bool = False) -> int:
 
     Raises:
         FileExistsError: the page exists, and `overwrite` is False.
+        OSError: it cannot be written; nothing is left of it then.
         ValueError: the artifact is damaged, or is no network that the page can run.
     """
     if page.exists() and not overwrite:
@@ -39,7 +41,7 @@ def write_page(artifact: Path, page: Path, *, overwrite: bool = False) -> int:
     found = read(artifact)
     refuse(found)
     text = to_html(found, artifact)
-    page.write_text(text, encoding="utf-8")
+    write_whole(page, text, setting="--out FILE")
     return page.stat().st_size
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lottalora.cli.arguments import add_json
 from lottalora.cli.arguments import print_json
+from lottalora.messages import printable
 
 HELP_INSPECT = "what an artifact holds: architecture, scaffold, sizes, metrics"
 HELP_VERIFY = "draw every matrix of an artifact again, compare, and replay its stored inputs"
@@ -38,15 +39,16 @@ def inspect(asked: argparse.Namespace) -> int:
         print_json(found | {"header": artifact.header.as_dict()})
         return 0
     for key, value in found.items():
-        print(f"{key:14}{value}")
+        print(f"{key:14}{printable(value)}")
     for matrix in artifact.header.matrices:
         shape = " × ".join(str(n) for n in matrix.shape)
         stored = "stored" if matrix.stored else f"seed {matrix.seed}"
-        print(f"  {matrix.name}: {shape}, {matrix.place}, rank {matrix.rank}, {matrix.family}, {stored}")
+        drawn = f"{shape}, {matrix.place}, rank {matrix.rank}, {matrix.family}, {stored}"
+        print(f"  {printable(matrix.name)}: {drawn}")
     for each in artifact.header.compressed:
         shape = " × ".join(str(n) for n in each.shape)
         errors = f"errors: largest {each.largest_error:.2e}, root mean square {each.rms_error:.2e}"
-        print(f"  {each.name}: {shape}, {each.precision}, {errors}")
+        print(f"  {printable(each.name)}: {shape}, {each.precision}, {errors}")
     return 0
 
 
@@ -75,6 +77,7 @@ def verify(asked: argparse.Namespace) -> int:
 def card(asked: argparse.Namespace) -> int:
     """Print or write the model card."""
     from lottalora.cli.model_card import card_of
+    from lottalora.results.atomic_write import write_whole
     from lottalora.scaffold import read
 
     text = card_of(read(asked.path), asked.path.name)
@@ -83,7 +86,7 @@ def card(asked: argparse.Namespace) -> int:
         return 0
     if asked.out.exists():
         raise FileExistsError(f"{asked.out} exists. Name another file with --out.")
-    asked.out.write_text(text, encoding="utf-8")
+    write_whole(asked.out, text, setting="--out FILE")
     return 0
 
 

@@ -1,5 +1,6 @@
 """The model card of an artifact, by huggingface_hub's classes."""
 
+from lottalora.messages import printable
 from lottalora.scaffold import Artifact
 
 BODY = """# {name}
@@ -54,7 +55,7 @@ def card_of(artifact: Artifact, name: str) -> str:
         model_name=name if results else None,
         eval_results=results or None,
     )
-    lines = [f"| {key} | {value} |\n" for key, value in [*header.metrics.items(), *about.items()]]
+    lines = [f"| {cell(key)} | {cell(value)} |\n" for key, value in [*header.metrics.items(), *about.items()]]
     body = BODY.format(
         name=name,
         held=sum(tensor.numel() for tensor in artifact.state.values()),
@@ -66,3 +67,8 @@ def card_of(artifact: Artifact, name: str) -> str:
         seal=artifact.sealed.seal,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def cell(value: object) -> str:
+    """A text or number of the file in one cell of a Markdown table."""
+    return printable(str(value)).replace("|", "\\|").replace("<", "&lt;")
