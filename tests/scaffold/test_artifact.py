@@ -1,8 +1,11 @@
 """Models as one file: what was saved is loaded to the bit, and anything else is refused in one line."""
 
 import json
+import math
 import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,8 +30,10 @@ from lottalora.scaffold import verify
 from lottalora.scaffold import wrap
 from lottalora.scaffold.artifact import architectures
 from lottalora.scaffold.artifact.container import from_bytes
+from lottalora.scaffold.artifact.container import read as read_sealed
 from lottalora.scaffold.artifact.container import tensors_in
 from lottalora.scaffold.artifact.container import to_bytes
+from lottalora.scaffold.artifact.container import write
 from lottalora.scaffold.layers import drawn
 from lottalora.scaffold.whole_model.backbone import scaffold_layers
 
@@ -419,6 +424,79 @@ def test_what_is_no_file_is_not_replaced(saved, tmp_path, make, overwrite):
     assert os.stat(path) == before and sorted(os.listdir(tmp_path)) == ["net.safetensors", "other"]
 
 
+def test_reader_finds_a_whole_file_while_it_is_replaced_by_a_longer_one(saved, tmp_path):
+    path, stop = saved[1], threading.Event()
+    short = path.read_bytes()
+    save(saved[0], tmp_path / "long", probe=[TOKENS.repeat(99, 9)])
+    long = (tmp_path / "long").read_bytes()
+
+    def replace():
+        while not stop.is_set():
+            for content in (long, short):
+                (tmp_path / "begun").write_bytes(content)
+                os.replace(tmp_path / "begun", path)
+
+    writer, before = threading.Thread(target=replace), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    writer.start()
+    try:
+        for _ in range(2000):
+            read_sealed(path)
+    finally:
+        stop.set()
+        writer.join()
+        sys.setswitchinterval(before)
+
+
+def test_one_of_many_processes_that_save_at_once_has_the_name(saved, tmp_path):
+    def attempt(_):
+        try:
+            barrier.wait()
+            write(tmp_path / "one", {"x": torch.ones(2**18)}, "{}", overwrite=False)
+        except FileExistsError:
+            return 0
+        return 1
+
+    barrier = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            assert sum(pool.map(attempt, range(8))) == 1
+            (tmp_path / "one").unlink()
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+class Pair(Net):
+    def forward(self, tokens):
+        return super().forward(tokens), tokens
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "words"),
+    [
+        (
+            Net,
+            {"probe": TOKENS},
+            r"probe takes a list of tensors, such as \[x\], got an object of type Tensor",
+        ),
+        (Net, {"probe": [TOKENS.numpy()]}, "probe takes a list of tensors"),
+        (Pair, {"probe": [TOKENS]}, "output for the probe is an object of type tuple, and a file holds one"),
+        (
+            Net,
+            {"architecture": "net"},
+            r"architecture is \(NAME, \{ARGUMENT: VALUE\}\), got an object of type str",
+        ),
+        (Net, {"architecture": ("net", {}, 1)}, r"architecture is \(NAME, .*got \('net', \{\}, 1\)"),
+        (Net, {"architecture": ("net", [8])}, r"architecture is \(NAME, .*got \('net', \[8\]\)"),
+    ],
+)
+def test_probe_and_architecture_of_another_kind_are_refused(tmp_path, net, options, words):
+    model = net()
+    wrap(model, Scaffold(rank=2), **HOW)
+    with pytest.raises(ValueError, match=words):
+        save(model, tmp_path / "net.safetensors", **options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_symbolic_link_is_followed(saved, tmp_path):
     net, path = saved
     link = tmp_path / "link.safetensors"
@@ -645,6 +723,39 @@ def test_other_matrix_is_refused(saved, fields, words):
         return
     with pytest.raises(ValueError, match=words):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(10**400, "architecture of its header is not as it should be"), ([], "nested deeper than 100")],
+)
+def test_numbers_and_lists_without_end_are_called_damage(saved, value, words):
+    path = saved[1]
+    for _ in range(450 if value == [] else 0):  # json reads that, and a function that calls itself gives up
+        value = [value]
+    changed(path, architecture={"name": "net", "arguments": {"width": value}})
+    with pytest.raises(ValueError, match=words):
+        load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_stored_output_that_is_no_number_deviates_without_bound(saved, value):
+    net, path = saved
+    sealed = from_bytes(bytearray(path.read_bytes()))
+    sealed.tensors["probe/output"][0] = value
+    path.write_bytes(to_bytes(sealed.tensors, sealed.header))
+    assert deviation(load(path), read(path)) == math.inf
+
+
+def test_outputs_that_are_infinite_in_the_same_places_do_not_deviate(saved):
+    net, path = saved
+    with torch.no_grad():
+        net.embed.weight[1] = torch.inf
+        net.embed.weight[2] = torch.nan
+    save(net, path, architecture=("net", {"width": 8}), probe=[TOKENS], overwrite=True)
+    artifact = read(path)
+    assert not artifact.output.isfinite().all()
+    assert deviation(load(path), artifact) == 0
 
 
 def test_seed_of_another_scaffold_setting_beyond_64_bits_is_refused(saved):

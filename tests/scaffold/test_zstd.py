@@ -13,6 +13,7 @@ from lottalora.scaffold import read
 from lottalora.scaffold import save
 from lottalora.scaffold import wrap
 from lottalora.scaffold.artifact.container import from_bytes
+from lottalora.scaffold.artifact.container import lay_out
 from lottalora.scaffold.artifact.container import to_bytes
 from lottalora.scaffold.artifact.zstd import FRAME
 from lottalora.scaffold.artifact.zstd import RATIO
@@ -127,6 +128,32 @@ def test_what_a_reader_would_refuse_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="shrink more than 100-fold.*Leave out zstandard"):
         save(net, tmp_path / "net.safetensors", zstandard=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_int4_that_is_decoded_beyond_the_bound_is_neither_read_nor_written(tmp_path):
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(1024, 1024))
+    wrap(net, Scaffold(rank=1), keep=["1"])
+    save(net, tmp_path / "a.safetensors", precision="int4")
+    sealed = from_bytes(bytearray((tmp_path / "a.safetensors").read_bytes()))
+    header, tensors = json.loads(sealed.header), dict(sealed.tensors)
+    (kept,) = (name for name in tensors if name == "1.weight")
+    for name in (kept, f"scale/{kept}"):
+        tensors[name] = torch.zeros_like(tensors[name])  # 0.6 MB in the frame, 4 MB decoded
+    described, data = lay_out(tensors)
+    frame = zstandard.ZstdCompressor().compress(data)
+    padding = (len(data) // RATIO - len(frame)) * (len(frame) < len(data) // RATIO)
+    tensors["padding"] = torch.randint(256, (padding + 2000,), dtype=torch.uint8)
+    described, data = lay_out(tensors)
+    frame = zstandard.ZstdCompressor().compress(data)
+    assert len(data) <= RATIO * len(frame) + SMALL
+    header["zstandard"] = {"size": len(data), "tensors": described}
+    tensors = {FRAME: torch.frombuffer(bytearray(frame), dtype=torch.uint8)}
+    (tmp_path / "a.safetensors").write_bytes(to_bytes(tensors, json.dumps(header)))
+    with pytest.raises(ValueError, match="bytes from a Zstandard frame of .* are more than allowed"):
+        read(tmp_path / "a.safetensors")
+    nn.init.zeros_(net[1].weight)
+    with pytest.raises(ValueError, match="shrink more than 100-fold"):
+        save(net, tmp_path / "b.safetensors", precision="int4", zstandard=True)
 
 
 def test_missing_package_is_named(path, net, tmp_path, monkeypatch):

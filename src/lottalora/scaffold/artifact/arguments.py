@@ -6,8 +6,19 @@ from typing import Any
 
 from lottalora.scaffold.artifact.plain_types import Plain
 from lottalora.scaffold.artifact.plain_types import is_a
+from lottalora.scaffold.wrapping.places import in_one_line
 
 LARGEST = 2**24  # of a whole number that is no seed
+
+
+def check_pair(architecture: object) -> None:
+    """Raise ValueError for an architecture that is neither None nor a name and its arguments."""
+    if architecture is None:
+        return
+    if not isinstance(architecture, tuple | list) or [type(each) for each in architecture[:1]] != [str]:
+        raise ValueError(f"architecture is (NAME, {{ARGUMENT: VALUE}}), got {in_one_line(architecture)}.")
+    if len(architecture) != 2 or not isinstance(architecture[1], Mapping):
+        raise ValueError(f"architecture is (NAME, {{ARGUMENT: VALUE}}), got {tuple(architecture)!r}.")
 
 
 def described(architecture: tuple[str, Mapping[str, Any]] | None) -> dict[str, Plain] | None:

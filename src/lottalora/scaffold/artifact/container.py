@@ -22,6 +22,7 @@ from lottalora.scaffold.wrapping.places import in_one_line
 
 MAX_HEADER = 16 * 2**20  # bytes
 MAX_AXES = 8
+MAX_DEPTH = 100  # of lists and objects within each other, far below Python's own limit
 MOST = 2**53  # of an axis or a size, exact as a float64
 BLANK = "0" * 64
 DTYPES = {
@@ -39,6 +40,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ZIP = b"PK"  # the files of torch.save begin with it
 METADATA = {"format", "lottalora", "seal"}
+_EXISTS = "{} exists. Choose another name, or pass overwrite=True."
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,26 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: str, *, overwrite: 
     if target.exists() and not target.is_file():
         raise FileExistsError(f"{path} is a folder or a device, which no file replaces. Choose another name.")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists. Choose another name, or pass overwrite=True.")
+        raise FileExistsError(_EXISTS.format(path))
     begun = target.with_name(f".{secrets.token_hex(8)}.tmp")  # short, so that any name of a file can be given
     try:
         begun.write_bytes(to_bytes(tensors, header))
-        os.replace(begun, target)
+        if overwrite:
+            os.replace(begun, target)
+        else:
+            _put_where_none_is(begun, target, path)
     finally:
         begun.unlink(missing_ok=True)
+
+
+def _put_where_none_is(begun: Path, target: Path, path: Path) -> None:
+    """Give a file its name in one step, unless another process has taken that meanwhile."""
+    try:
+        os.link(begun, target)
+    except FileExistsError:
+        raise FileExistsError(_EXISTS.format(path)) from None
+    except OSError:  # a file system without hard links
+        os.replace(begun, target)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], header: str) -> bytes:
@@ -133,12 +148,13 @@ def read(path: Path | str) -> Sealed:
     """
     path = to_path(path)
     try:
-        status = os.stat(path)
+        mode = os.stat(path).st_mode
     except OSError as error:
         raise FileNotFoundError(f"There is no artifact at {path}: {error.strerror}.") from None
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(mode):
         raise ValueError(f"{path} is no file. Name a .safetensors file that lottalora wrote.")
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size  # of what is open: another process may have replaced the file
         first, begun = file.read(8), file.read(1)
         if first.startswith(ZIP):
             raise ValueError(f"{path} is a file of torch.save, and no artifact: load it with torch.load.")
@@ -146,9 +162,9 @@ def read(path: Path | str) -> Sealed:
             raise ValueError(
                 f"{path} is no artifact of lottalora: it does not begin as a safetensors file does."
             )
-        _header_length(first, status.st_size)  # before the rest is read
+        _header_length(first, size)  # before the rest is read
         file.seek(0)
-        return from_bytes(bytearray(file.read(status.st_size)))
+        return from_bytes(bytearray(file.read(size)))
 
 
 def to_path(path: object) -> Path:
@@ -184,7 +200,7 @@ def from_bytes(content: bytearray) -> Sealed:
 
 
 def parse(text: str | bytes, what: str) -> object:
-    """Read JSON strictly: no key twice, no NaN, no infinity.
+    """Read JSON strictly: no key twice, no NaN, no infinity, nothing nested deeper than MAX_DEPTH.
 
     Args:
         text: the JSON.
@@ -196,6 +212,7 @@ def parse(text: str | bytes, what: str) -> object:
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text  # json would guess the encoding
         found: object = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+        _refuse_depth(found)
         json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise damaged(f"{what} cannot be read ({error})") from None
@@ -288,6 +305,16 @@ def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         raise ValueError("a key stands there twice")
     return found
+
+
+def _refuse_depth(found: object) -> None:
+    level = [found] if isinstance(found, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        parts = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for part in parts for each in part if isinstance(each, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,6 +1,7 @@
 """Loading an artifact: rebuild its model on the meta device, compare; only then allocate."""
 
 import copy
+import math
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
@@ -120,6 +121,8 @@ def _refuse_other_buffers(model: nn.Module, header: Header) -> None:
 def deviation(model: nn.Module, artifact: Artifact) -> float | None:
     """The largest difference from the stored output, over its largest value; None without a probe.
 
+    It is infinite where one of the two is NaN or ±∞ and the other is not the same.
+
     Args:
         model: the loaded model, in evaluation mode, on the CPU.
         artifact: what it was loaded from.
@@ -136,9 +139,21 @@ def deviation(model: nn.Module, artifact: Artifact) -> float | None:
         raise damaged(f"the model cannot take its stored inputs ({' '.join(str(error).split())})") from None
     if output.shape != stored.shape:
         raise damaged(f"its probe has an output of shape {tuple(stored.shape)}, not {tuple(output.shape)}")
-    largest = stored.double().abs().max().item() if stored.numel() else 0.0
-    difference = (output.double() - stored.double()).abs().max().item() if stored.numel() else 0.0
-    return difference / (largest or 1.0)
+    return relative_difference(output.double(), stored.double())
+
+
+def relative_difference(found: Tensor, stored: Tensor) -> float:
+    """max |found − stored| over the largest finite |stored|; infinite if NaN or ±∞ stand in other places."""
+    if not torch.equal(found.isfinite(), stored.isfinite()):
+        return math.inf
+    finite = stored.isfinite()
+    same = (found == stored) | (found.isnan() & stored.isnan())
+    if not same[~finite].all():
+        return math.inf
+    if not finite.any():
+        return 0.0
+    largest = stored[finite].abs().max().item()
+    return (found[finite] - stored[finite]).abs().max().item() / (largest or 1.0)
 
 
 def _twin_of(model: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ largest number of a group always has the code ± L, and what was decoded is enco
 """
 
 import math
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -103,6 +104,12 @@ def encode(name: str, tensor: Tensor, precision: str) -> tuple[dict[str, Tensor]
         rms_error=min(error.square().mean().sqrt().item(), largest),
     )
     return stored, decoded, record
+
+
+def decoded_bytes(records: Iterable[CompressedRecord], tensors: Mapping[str, Tensor]) -> int:
+    """What compressed tensors take in float32, counted from what is stored, with its last half byte."""
+    stored = [(each.precision, tensors[each.name]) for each in records if each.name in tensors]
+    return sum(4 * tensor.numel() * (2 if precision == "int4" else 1) for precision, tensor in stored)
 
 
 def decode(record: CompressedRecord, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -13,10 +13,13 @@ from lottalora.scaffold.artifact.container import read as read_sealed
 from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.precision import SCALE
 from lottalora.scaffold.artifact.precision import decode
+from lottalora.scaffold.artifact.precision import decoded_bytes
 from lottalora.scaffold.artifact.records import MatrixRecord
 from lottalora.scaffold.artifact.state import PROBE
 from lottalora.scaffold.artifact.state import W_SEED
+from lottalora.scaffold.artifact.zstd import FRAME
 from lottalora.scaffold.artifact.zstd import decompress
+from lottalora.scaffold.artifact.zstd import refuse_growth
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def _checked(sealed: Sealed) -> Artifact:
     tensors = dict(sealed.tensors)
     if header.zstandard is not None:
         tensors = decompress(header.zstandard, tensors)
+        refuse_growth(decoded_bytes(header.compressed, tensors), sealed.tensors[FRAME].numel())
     expected = [f"{PROBE}input/{i}" for i in range(header.probes)] if header.probes <= len(tensors) else [""]
     expected += [f"{PROBE}output"] if header.probes else []
     stored = {m.name: W_SEED + m.name for m in header.matrices if m.stored}

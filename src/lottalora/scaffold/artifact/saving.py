@@ -16,6 +16,7 @@ from lottalora.scaffold.adapter import LEARNED
 from lottalora.scaffold.adapter import Scaffold
 from lottalora.scaffold.artifact.architectures import find_architecture
 from lottalora.scaffold.artifact.architectures import plain_call
+from lottalora.scaffold.artifact.arguments import check_pair
 from lottalora.scaffold.artifact.arguments import described
 from lottalora.scaffold.artifact.container import Damaged
 from lottalora.scaffold.artifact.container import to_path
@@ -25,6 +26,7 @@ from lottalora.scaffold.artifact.header import Header
 from lottalora.scaffold.artifact.header import settings_of
 from lottalora.scaffold.artifact.precision import check_precision
 from lottalora.scaffold.artifact.precision import compressible
+from lottalora.scaffold.artifact.precision import decoded_bytes
 from lottalora.scaffold.artifact.precision import encode
 from lottalora.scaffold.artifact.precision import holding
 from lottalora.scaffold.artifact.records import CompressedRecord
@@ -42,6 +44,7 @@ from lottalora.scaffold.families.family import FAMILIES
 from lottalora.scaffold.layers.embedding import FrozenEmbedding
 from lottalora.scaffold.layers.layer import LottaLayer
 from lottalora.scaffold.whole_model.backbone import scaffold_layers
+from lottalora.scaffold.wrapping.places import in_one_line
 
 BUILT_IN = "lottalora.scaffold.families.catalogue"  # the module that defines the families of the library
 
@@ -93,9 +96,9 @@ def save(
         ModuleNotFoundError: the package zstandard is asked for and missing.
         ValueError: the model was not made by `wrap`, is on the meta device or sharded, has pruned or
             parametrized adapters, or a W_seed that is not the draw of its source; W_seed was given and
-            `store` is False; the architecture is not registered, or has an argument that `load` refuses; a
-            value is no plain data, or a number 2⁵³ or more; or the precision is unknown or cannot hold a
-            number.
+            `store` is False; the architecture is not registered, or has an argument that `load` refuses; the
+            probe is no list of tensors, or the output for it no tensor; a value is no plain data, or a number
+            2⁵³ or more; or the precision is unknown or cannot hold a number.
     """
     check_precision(precision)
     layers = scaffold_layers(model)
@@ -111,6 +114,7 @@ def save(
     for matrix in matrices:
         if matrix.stored:
             tensors[W_SEED + matrix.name] = layers[matrix.name].W_seed
+    check_pair(architecture)
     call = plain_call if architecture is None else find_architecture(architecture[0]).call
     decoded, compressed = _compress(model, tensors, precision)
     with holding(model, decoded):
@@ -133,7 +137,7 @@ def save(
         versions=_versions(),
     )
     if zstandard:
-        tensors, frame = compress(tensors)
+        tensors, frame = compress(tensors, decoded_bytes(compressed, tensors))
         header = replace(header, zstandard=frame)
     text = header.to_json()
     try:
@@ -205,7 +209,13 @@ def _refuse_numbers(what: str, values: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def _probe(model: nn.Module, inputs: Sequence[Tensor], call: Any) -> dict[str, Tensor]:  # noqa: ANN401
-    """The inputs, and the output of the model in evaluation."""
+    """The inputs, and the output of the model in evaluation.
+
+    Raises:
+        ValueError: the inputs are no list of tensors, or the output is no tensor.
+    """
+    if isinstance(inputs, Tensor) or not all(isinstance(each, Tensor) for each in inputs):
+        raise ValueError(f"probe takes a list of tensors, such as [x], got {in_one_line(inputs)}.")
     if not inputs:
         return {}
     training = {module: module.training for module in model.modules()}
@@ -215,6 +225,11 @@ def _probe(model: nn.Module, inputs: Sequence[Tensor], call: Any) -> dict[str, T
     finally:
         for module, before in training.items():
             module.training = before
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"The output for the probe is {in_one_line(output)}, and a file holds one tensor. Pick it by "
+            "call= of register_architecture, or leave out probe."
+        )
     return {f"{PROBE}input/{i}": each for i, each in enumerate(inputs)} | {f"{PROBE}output": output}
 
 

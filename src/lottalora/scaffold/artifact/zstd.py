@@ -22,8 +22,12 @@ RATIO = 100  # the most times that a frame may grow: what a small file allocates
 SMALL = 2**16  # bytes that any frame may have, decompressed
 
 
-def compress(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], FrameRecord]:
+def compress(tensors: Mapping[str, Tensor], decoded: int = 0) -> tuple[dict[str, Tensor], FrameRecord]:
     """The one tensor to write in place of these, and its record.
+
+    Args:
+        tensors: what the frame holds.
+        decoded: bytes of what a reader decodes from those of them in fewer bits.
 
     Raises:
         ModuleNotFoundError: the package zstandard is missing.
@@ -31,7 +35,7 @@ def compress(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], FrameRec
     """
     described, data = lay_out(tensors)
     frame = _zstandard().ZstdCompressor(level=LEVEL).compress(data)
-    if len(data) > _most(len(frame)):
+    if max(len(data), decoded) > _most(len(frame)):
         raise ValueError(
             f"These tensors shrink more than {RATIO}-fold, which no reader decompresses. Leave out zstandard."
         )
@@ -61,6 +65,16 @@ def decompress(record: FrameRecord, tensors: Mapping[str, Tensor]) -> dict[str, 
     except zstandard.ZstdError as error:
         raise damaged(f"its Zstandard frame cannot be read ({error})") from None
     return tensors_in(record.tensors, memoryview(bytearray(data)))
+
+
+def refuse_growth(decoded: int, frame: int) -> None:
+    """Refuse a frame whose tensors in fewer bits are decoded to more bytes than it may grow to.
+
+    Raises:
+        ValueError: they are.
+    """
+    if decoded > _most(frame):
+        raise damaged(f"{decoded:,} bytes from a Zstandard frame of {frame:,} are more than allowed")
 
 
 def without_frame(path: Path | str) -> bytes:
