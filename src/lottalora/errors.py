@@ -111,7 +111,8 @@ def not_instantiated(error: InstantiationException) -> str | None:
     reason = cause.__cause__ or cause
     if absent and is_absent(absent[1], reason):
         return f"Unknown _target_ {absent[1]!r}: no such name can be imported. Type PACKAGE.MODULE.CLASS."
-    if raised_by_hydra(cause):
+    typed = any("_target_=" in word for word in sys.argv[1:])
+    if raised_by_hydra(cause) and (typed or isinstance(cause, TypeError)):
         return " ".join(str(error).split())  # what the config names does not take these settings
     return deliberate(cause) or missing_package(reason)
 
