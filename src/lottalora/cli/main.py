@@ -75,8 +75,9 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="print the recovery table; write tables, figures and report.html",
-        description="Print the recovery table; write it to tables/ (md, csv, tex), recovery, rank curves, "
-        "families and β to figures/ (png, svg, csv), and all of it to report.html, one page by itself.",
+        description="Print the recovery table (of many tables one for each benchmark); write it to tables/ "
+        "(md, csv, tex), recovery, rank curves, families and β to figures/ (png, svg, csv), and all of it to "
+        "report.html, one page by itself.",
     )
     for command in (rows, report):
         command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where all of it goes (default: as --results)"
     )
+    report.add_argument("--all", action="store_true", help="print every table, however many there are")
     report.add_argument("--columns", metavar="NAME,…",
                         help="columns of the LaTeX tables, at most eight: rank,n,score,paper")  # fmt: skip
     report.add_argument("--docs", nargs="?", const=Path("."), type=Path, metavar="DIR",
@@ -129,7 +131,8 @@ def print_report(asked: argparse.Namespace) -> int:
     from lottalora.report.make import summary_of
     from lottalora.report.make import write_report
     from lottalora.report.screen import console_for_tables
-    from lottalora.report.screen import show
+    from lottalora.report.screen import files_text
+    from lottalora.report.screen import show_tables
     from lottalora.results.ancestry import lost_commits
 
     rows, problems = readable_rows(asked.results)
@@ -137,14 +140,11 @@ def print_report(asked: argparse.Namespace) -> int:
     blocks = blocks_of(rows, lost=lost)
     summary = summary_of(rows, blocks, problems)
     console = console_for_tables()
-    for block in blocks:
-        show(block, console)
+    show_tables(blocks, console, everything=asked.all)
     out = asked.out or asked.results
     paths = write_report(blocks, summary, out, asked.columns.split(",") if asked.columns else None)
     paths.append(write_html(blocks, problems, asked.results, out, lost))
-    console.print(
-        f"{summary} Written:", *(str(path) for path in paths), sep="\n  ", markup=False, soft_wrap=True
-    )
+    console.print(f"{summary} Written:", *files_text(paths), sep="\n  ", markup=False, soft_wrap=True)
     return 1 if problems else 0
 
 

@@ -12,12 +12,12 @@ from lottalora.report.arms import arm_columns
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
+from lottalora.report.main_blocks import leading_init
 from lottalora.report.names import block_names
 from lottalora.report.number_text import percent
 from lottalora.report.number_text import share
 from lottalora.report.number_text import with_interval
 from lottalora.report.pictures.curve_words import said_of
-from lottalora.report.pictures.curves import leading_init
 from lottalora.report.pictures.curves import shown
 from lottalora.report.pictures.palette import colour_of
 from lottalora.report.pictures.palette import marker_of

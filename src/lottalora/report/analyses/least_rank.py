@@ -9,7 +9,7 @@ from lottalora.analysis.result import Analysis
 from lottalora.analysis.result import Table
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
-from lottalora.report.pictures.curves import leading_init
+from lottalora.report.main_blocks import leading_init
 from lottalora.report.pictures.picture import Picture
 from lottalora.report.pictures.spread import points_picture
 

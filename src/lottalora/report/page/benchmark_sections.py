@@ -1,7 +1,6 @@
 """One story for each benchmark, in the paper's order: sentences, a figure, a table; the rest is folded."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 from lottalora.analysis.benchmarks import BENCHMARKS
@@ -14,6 +13,7 @@ from lottalora.report.docs.stories import story_of
 from lottalora.report.main_blocks import by_benchmark
 from lottalora.report.main_blocks import is_shortened
 from lottalora.report.main_blocks import main_block
+from lottalora.report.main_blocks import own_arms
 from lottalora.report.number_text import margin_text
 from lottalora.report.number_text import percent
 from lottalora.report.number_text import share
@@ -22,7 +22,6 @@ from lottalora.report.number_text import with_interval
 from lottalora.report.page.section import Part
 from lottalora.report.page.section import Section
 from lottalora.report.page.section import Shown
-from lottalora.report.pictures.curves import leading_init
 from lottalora.report.pictures.families import families_picture
 from lottalora.report.pictures.rank_curves import rank_picture
 from lottalora.report.tables import LEFT
@@ -123,17 +122,6 @@ def agreement(block: Block) -> list[str]:
     }
     said = [f"{words[kind]}: {', '.join(groups[kind])}." for kind in words if kind in groups]
     return [" ".join([*said, wide_margin(block)]).strip()]
-
-
-def own_arms(block: Block, condition: str = "scaffold") -> Iterator[Line]:
-    """Full training and the recipe's own arm at every rank, options aside."""
-    init = leading_init(block)
-    for line in block.lines:
-        plain = (
-            line.condition == condition and line.init in (init, "") and not line.options and not line.adapter
-        )
-        if (condition == "scaffold" and line.condition == "full") or (plain and line.rank):
-            yield line
 
 
 def arm_table(block: Block, further: list[Block]) -> Table:

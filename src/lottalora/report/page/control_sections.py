@@ -12,10 +12,10 @@ from lottalora.analysis.statistics import paired
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.main_blocks import is_shortened
+from lottalora.report.main_blocks import leading_init
 from lottalora.report.number_text import signed
 from lottalora.report.page.section import Section
 from lottalora.report.page.section import Shown
-from lottalora.report.pictures.curves import leading_init
 
 RANKS = (1, 8)
 PAIRS = {

@@ -8,9 +8,9 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
 from lottalora.report.main_blocks import is_shortened
+from lottalora.report.main_blocks import leading_init
 from lottalora.report.pictures.curves import MANY as MANY_ARMS
 from lottalora.report.pictures.curves import has_single_runs
-from lottalora.report.pictures.curves import leading_init
 from lottalora.report.pictures.palette import GREY
 from lottalora.report.pictures.palette import INK
 from lottalora.report.pictures.palette import PAPER

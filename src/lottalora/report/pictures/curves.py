@@ -3,9 +3,9 @@
 import itertools
 from dataclasses import dataclass
 
-from lottalora.analysis.benchmarks import BENCHMARKS
 from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
+from lottalora.report.main_blocks import leading_init
 from lottalora.report.pictures.palette import CONTROLS
 from lottalora.report.pictures.palette import marker_of
 
@@ -32,15 +32,6 @@ class Curve:
     @property
     def is_control(self) -> bool:
         return self.first.condition in CONTROLS
-
-
-def leading_init(block: Block) -> str:
-    """The scaffold that the recipe uses; where the benchmark names none, the one with the most ranks."""
-    inits = [line.init for line in block.lines if line.condition == "scaffold" and line.rank]
-    benchmark = BENCHMARKS.get((block.model, block.data))
-    if benchmark and benchmark.init in inits:
-        return benchmark.init
-    return max(sorted(set(inits)), key=inits.count, default="")
 
 
 def curves_of(block: Block) -> list[Curve]:

@@ -9,9 +9,9 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
 from lottalora.report.grouping import FIRST_READING
+from lottalora.report.main_blocks import leading_init
 from lottalora.report.pictures.curve_words import runs_text
 from lottalora.report.pictures.curve_words import said_of
-from lottalora.report.pictures.curves import leading_init
 from lottalora.report.pictures.curves import shown
 from lottalora.report.pictures.palette import COLOURS
 from lottalora.report.pictures.palette import GREY

@@ -13,9 +13,9 @@ from lottalora.report.blocks import Block
 from lottalora.report.blocks import Line
 from lottalora.report.csv_text import csv_text
 from lottalora.report.main_blocks import is_shortened
+from lottalora.report.main_blocks import leading_init
 from lottalora.report.main_blocks import main_block
 from lottalora.report.pictures.curve_words import said_of
-from lottalora.report.pictures.curves import leading_init
 from lottalora.report.pictures.palette import COLOURS
 from lottalora.report.pictures.palette import GREY
 from lottalora.report.pictures.palette import INK
