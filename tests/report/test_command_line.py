@@ -61,6 +61,31 @@ def test_report_goes_beside_the_rows_by_default(results):
     assert (results / "tables" / "recovery.md").is_file()
 
 
+@pytest.mark.parametrize("command", [["report"], ["analyse", "statistics"]])
+def test_rows_are_chosen_by_the_words_of_a_run_and_no_file_is_written(results, capsys, command):
+    for size in ("small", "tiny"):
+        rows.write(make_row(size=size, data="digits"), results)
+    words = ["data=digits", "--results", str(results), "model.size=tiny"]
+    assert main([*command, *words]) == 0
+    said = capsys.readouterr().out
+    assert "MLP, tiny" in said and "MLP, small" not in said and "MNIST" not in said
+    assert [path.name for path in results.iterdir()] == ["rows"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data=mnsit"], "No row has data=mnsit. Did you mean data=mnist? Known: mnist."),
+        (["rank=8"], "'rank=8' chooses no rows. Type KEY=VALUE, with one of model, model.size, data"),
+        (["mnist"], "'mnist' chooses no rows. Type KEY=VALUE"),
+        (["data=mnist", "--out", "x"], "--out is for files, and with data=mnist none is written."),
+    ],
+)
+def test_words_that_choose_no_row_say_which_do(results, capsys, words, said):
+    assert main(["report", *words, "--results", str(results)]) == 1
+    assert capsys.readouterr().err.startswith(said)
+
+
 @pytest.mark.parametrize("command", ["rows", "report"])
 def test_unreadable_row_is_named_and_the_others_are_still_reported(results, capsys, command):
     damaged = rows.write(make_row(rank=2), results)

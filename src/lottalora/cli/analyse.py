@@ -5,6 +5,10 @@ import difflib
 from importlib import import_module
 from pathlib import Path
 
+from lottalora.cli.chosen import add_choice
+from lottalora.cli.chosen import chosen
+from lottalora.cli.chosen import refuse_files
+
 HELP = "tests, intervals and other analyses of finished rows"
 # name → module with `analyse(blocks) -> Analysis` and `pictures(blocks, found)`; what it finds
 ANALYSES = {
@@ -48,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     known = "; ".join(f"{name}: {about}" for name, (_, about) in ANALYSES.items())
     parser.add_argument("name", metavar="NAME", help=known)
+    add_choice(parser)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder that holds rows/ (default: results)")  # fmt: skip
     parser.add_argument(
@@ -56,8 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Analyse, print the tables and write them; return 1 if a row could not be read."""
+    """Analyse, print the tables and, if no rows were chosen, write them; 1 if a row could not be read."""
     check_name(asked.name)
+    refuse_files(asked, "out")
     from lottalora.cli.arguments import readable_rows
     from lottalora.report.analyses.output import show
     from lottalora.report.analyses.output import write
@@ -68,11 +74,13 @@ def run(asked: argparse.Namespace) -> int:
 
     rows, problems = (read_all if asked.name == NEEDS_NO_ROWS else readable_rows)(asked.results)
     module = import_module(ANALYSES[asked.name][0])
-    blocks = blocks_of(rows)
+    blocks = blocks_of(chosen(rows, asked.overrides))
     kept = kept_below(asked.results) if asked.name in OF_WEIGHTS else ()
     found = module.analyse(blocks, *kept)
     console = console_for_tables()
     show(found, console)
+    if asked.overrides:
+        return 1 if problems else 0
     folder = (asked.out or asked.results) / "analyses" / asked.name
     paths = write(found, folder)
     paths += [path for picture in module.pictures(blocks, found) for path in save(picture, folder)]

@@ -23,6 +23,9 @@ from lottalora.cli import status
 from lottalora.cli import submit
 from lottalora.cli import sync
 from lottalora.cli.arguments import readable_rows
+from lottalora.cli.chosen import add_choice
+from lottalora.cli.chosen import chosen
+from lottalora.cli.chosen import refuse_files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "(md, csv, tex), recovery, rank curves, families and β to figures/ (png, svg, csv), and all of it to "
         "report.html, one page by itself.",
     )
+    add_choice(report)
     for command in (rows, report):
         command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                              help="folder that holds rows/ (default: results)")  # fmt: skip
@@ -122,7 +126,8 @@ def print_rows(asked: argparse.Namespace) -> int:
 
 
 def print_report(asked: argparse.Namespace) -> int:
-    """Print the tables and write all files; return 1 if a row could not be read."""
+    """Print the tables and, if none were chosen, write all files; return 1 if a row could not be read."""
+    refuse_files(asked, "docs", "out", "columns")
     if asked.docs is not None:
         return write_docs(asked)
     if asked.check:
@@ -136,11 +141,15 @@ def print_report(asked: argparse.Namespace) -> int:
     from lottalora.results.ancestry import lost_commits
 
     rows, problems = readable_rows(asked.results)
+    rows = chosen(rows, asked.overrides)
     lost = lost_commits({row["commit"] for row in rows})
     blocks = blocks_of(rows, lost=lost)
     summary = summary_of(rows, blocks, problems)
     console = console_for_tables()
-    show_tables(blocks, console, everything=asked.all)
+    show_tables(blocks, console, everything=asked.all or bool(asked.overrides))
+    if asked.overrides:
+        console.print(f"{summary} Nothing was written.", markup=False, soft_wrap=True)
+        return 1 if problems else 0
     out = asked.out or asked.results
     paths = write_report(blocks, summary, out, asked.columns.split(",") if asked.columns else None)
     paths.append(write_html(blocks, problems, asked.results, out, lost))
