@@ -40,7 +40,7 @@ def chosen(rows: list[Row], words: Iterable[str]) -> list[Row]:
 
 
 def refuse_files(asked: argparse.Namespace, *options: str) -> None:
-    """Raise ValueError for an option that says how to write files beside words that choose rows."""
+    """Raise ValueError for an option about files, where words choose rows and none is written."""
     given = [f"--{option}" for option in options if getattr(asked, option)]
     if asked.overrides and given:
         raise ValueError(f"{given[0]} is for files, and with {asked.overrides[0]} none is written.")

@@ -78,9 +78,9 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="print the recovery table; write tables, figures and report.html",
-        description="Print the recovery table (of many tables one for each benchmark); write it to tables/ "
-        "(md, csv, tex), recovery, rank curves, families and β to figures/ (png, svg, csv), and all of it to "
-        "report.html, one page by itself.",
+        description="Print the recovery tables (one for each benchmark where there are many); write them to "
+        "tables/ (md, csv, tex), recovery, rank curves, families and β to figures/ (png, svg, csv), and all "
+        "of it to report.html, one page by itself.",
     )
     add_choice(report)
     for command in (rows, report):

@@ -20,7 +20,7 @@ from lottalora.report.tables import headings
 from lottalora.report.tables import notes
 
 WIDTH = 200  # characters, more than a table needs to keep each condition on one line
-# What a terminal shows in full; of more the part that stands for the rest.
+# How many a terminal shows in full; where there are more, a part stands for the rest.
 TABLES, LINES, FILES = 8, 40, 12
 OWN = ("scaffold", "no_scaffold", "zero_scaffold")
 
@@ -32,7 +32,7 @@ def console_for_tables() -> Console:
 
 
 def show_tables(blocks: list[Block], console: Console, *, everything: bool = False) -> None:
-    """Print the tables: of many, unless `everything`, one for each benchmark with the recipe's own arms."""
+    """Print the tables; where there are many, and not `everything` is asked for, one for each benchmark."""
     many = len(blocks) > TABLES and not everything
     shown = main_blocks(blocks) if many else blocks
     for block in shown:
@@ -43,21 +43,21 @@ def show_tables(blocks: list[Block], console: Console, *, everything: bool = Fal
         show(block, console, lines)
     if len(shown) < len(blocks):
         console.print(
-            f"These are one table for each benchmark, of {len(blocks)}. All are in tables/recovery.md and on "
+            f"Shown: one table for each benchmark, of {len(blocks)}. All are in tables/recovery.md and on "
             "report.html; --all prints them.\n",
             soft_wrap=True,
         )
 
 
 def files_text(paths: Sequence[Path]) -> list[str]:
-    """What was written: each file, or of folders with many how many they hold."""
+    """What was written: the name of each file, or of a folder and how many it holds where these are many."""
     held = Counter(path.parent for path in paths)
     alone = [str(path) for path in paths if held[path.parent] <= FILES]
     return alone + [f"{folder}: {count} files" for folder, count in held.items() if count > FILES]
 
 
 def show(block: Block, console: Console, lines: Sequence[Line] | None = None) -> None:
-    """Print a block's table, as wide as the terminal allows; `lines`: of it, all by default."""
+    """Print a block's table, as wide as the terminal allows; `lines`: those to show, all by default."""
     lines = block.lines if lines is None else lines
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column, heading in enumerate(headings(block.metric)):
