@@ -1,9 +1,8 @@
 """What the paper's Table 9 costs here: training steps of GPT on an NVIDIA H200, by `python -m benchmarks`.
 
-h200.csv is its file, unchanged: batches of 32 × 128 tokens in bf16, PyTorch 2.11, commit 55b32bb, with 12 of
-the machine's 16 cores busy with other runs. Ours is the arm "scaffold", which took the fused forms. The arm
-"reference", the equation as written, was faster; `fused=auto` takes that on a GPU since, and its memory was
-not measured.
+h200.csv is its file, unchanged: batches of 32 × 128 tokens in bf16, PyTorch 2.11, commit 2cee150; while it
+timed, the other runs on the machine stood still. Ours is the arm "scaffold": the equation as written, which
+`fused=auto` takes on a GPU. "reference" is the same code timed once more, so it says how far times scatter.
 """
 
 import csv

@@ -5,6 +5,7 @@ import math
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -124,7 +125,7 @@ def deviation(model: nn.Module, artifact: Artifact) -> float | None:
     It is infinite where one of the two is NaN or ±∞ and the other is not the same.
 
     Args:
-        model: the loaded model, in evaluation mode, on the CPU.
+        model: the loaded model, in evaluation mode, on any one device.
         artifact: what it was loaded from.
     """
     if artifact.output is None:
@@ -132,9 +133,10 @@ def deviation(model: nn.Module, artifact: Artifact) -> float | None:
     described = artifact.header.architecture
     call = plain_call if described is None else find_architecture(described["name"]).call
     stored = artifact.output
+    device = next(chain(model.parameters(), model.buffers())).device
     try:
         with without_autocast(model):
-            output = call(model, *(x.clone() for x in artifact.inputs))
+            output = call(model, *(x.to(device, copy=True) for x in artifact.inputs)).cpu()
     except Exception as error:  # what a model raises for inputs that make no sense may be anything
         raise damaged(f"the model cannot take its stored inputs ({' '.join(str(error).split())})") from None
     if output.shape != stored.shape:
