@@ -216,7 +216,7 @@ class LottaLayer(Frozen):
         """
         h = frozen if self.beta is None else self.beta.to(frozen.dtype) * frozen
         if update is not None:
-            h = h + self.adapter.scale * update
+            h = torch.add(h, update, alpha=self.adapter.scale)  # one kernel, and none backward if s = 1
         if self.magnitude is not None:
             h = h * self._renormalisation(self._matrix()).to(h.dtype).view(features)
         return self.finish(x, h, features)
