@@ -129,7 +129,7 @@ from lottalora.cli.main import main
 
 class Blocked:
     def find_spec(self, name, *_):
-        if name.partition(".")[0] in {{"hydra", "omegaconf", "rich", "torchvision", "pytorch_lightning"}}:
+        if name.partition(".")[0] in {{"hydra", "omegaconf", "yaml", "rich", "pytorch_lightning"}}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 def version(package, known=importlib.metadata.version):

@@ -2,14 +2,14 @@
 
 from collections.abc import Collection
 from pathlib import Path
-
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from lottalora.artifacts.learned import check_same
 from lottalora.results import rows
 from lottalora.results.rows import Row
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 ARTIFACTS, WEIGHTS = "artifacts", "weights"  # folders below the results
 ENTRIES = {  # key of the config → key of the row, folder
@@ -18,7 +18,7 @@ ENTRIES = {  # key of the config → key of the row, folder
 }
 
 
-def is_done(cfg: DictConfig, digest: str) -> bool:
+def is_done(cfg: "DictConfig", digest: str) -> bool:
     """Whether the run is done and not forced; if so, log it.
 
     Raises:
@@ -26,6 +26,9 @@ def is_done(cfg: DictConfig, digest: str) -> bool:
             counts such runs.
         ValueError: its row exists, from other learned weights.
     """
+    from hydra.core.hydra_config import HydraConfig  # of the suite, which who checks an artifact may not have
+    from hydra.types import RunMode
+
     results = Path(cfg.paths.results)
     path = None if cfg.force else rows.find(digest, results)
     if path is None:

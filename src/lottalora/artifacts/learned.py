@@ -6,22 +6,24 @@ A digest names these weights and not what the file holds, so two files of one na
 import functools
 import hashlib
 from pathlib import Path
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from lottalora.results.rows import Row
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 KEY = "weights_fingerprint"  # of a row
 SHOWN = 8  # digits of a fingerprint in a message
 
 
-def fingerprint(cfg: DictConfig) -> dict[str, str]:
+def fingerprint(cfg: "DictConfig") -> dict[str, str]:
     """The row's entry: the SHA-256 of the file of learned weights; nothing where a run starts at random."""
     path = weights_file(cfg)
     return {KEY: sha256(path)} if path and path.exists() else {}
 
 
-def weights_file(cfg: DictConfig) -> Path | None:
+def weights_file(cfg: "DictConfig") -> Path | None:
     """The file that the chosen size of the model names, or None."""
     settings = {**cfg.model.net, **cfg.model.sizes[cfg.model.size]}
     if settings.get("weights") is None:
@@ -42,7 +44,7 @@ def _sha256(path: Path, *_: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_same(row: Row, cfg: DictConfig) -> None:
+def check_same(row: Row, cfg: "DictConfig") -> None:
     """Refuse a finished row as that of this run where it came from another file of learned weights.
 
     Raises:

@@ -13,12 +13,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 WIDTH = 100
 INDENT = "  "
 SCRIPT = "python run.py"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where there is one, is ten times as fast
 COMMAND = re.compile(r"python run\.py .*")
 PLAIN = {"True": "true", "False": "false", "None": "null"}  # as YAML spells them
 EVERY = re.compile(r"^Loaded by itself whenever \S+ meets [^.:]*[.:] ")  # recipe begins so
@@ -95,7 +92,12 @@ def files(conf: Path, group: str) -> list[Path]:
 
 def read(path: Path) -> dict:
     """Parse a YAML file."""
-    return yaml.load(path.read_text("utf-8"), LOADER)
+    import yaml  # of the suite, and every command imports this module
+
+    loader = getattr(
+        yaml, "CSafeLoader", yaml.SafeLoader
+    )  # libyaml, where there is one, is ten times as fast
+    return yaml.load(path.read_text("utf-8"), loader)
 
 
 def header(path: Path) -> list[str]:
