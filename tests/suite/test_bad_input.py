@@ -510,6 +510,26 @@ def test_a_command_that_cannot_do_what_is_asked_says_so(tmp_path, monkeypatch, c
     assert told.err.startswith(said)
 
 
+@pytest.mark.parametrize("command", ["plan", "size"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "model=vit_random data=flowers102 data.image_size=33",
+            "data.image_size=33 does not divide into patches of 16 pixels. "
+            "Type a multiple of 16, such as 32.",
+        ),
+        ("model=gin data=molhiv", "The package ogb is missing. Type: pip install 'lottalora[suite]'"),
+    ],
+)
+def test_a_net_that_cannot_be_built_to_be_counted_is_named_in_one_line(
+    tmp_path, monkeypatch, capsys, command, words, said
+):
+    monkeypatch.setitem(sys.modules, "ogb.graphproppred.mol_encoder", None)
+    assert main([command, *words.split(), "--results", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{said}\n"
+
+
 @pytest.mark.parametrize("time", ["90", "1:30", "24:00:00", "2-0", "2-12:30", "UNLIMITED", "0"])
 def test_a_limit_of_time_in_slurms_form_is_taken(time):
     check_numbers(cpus=1, array_limit=None, time=time)

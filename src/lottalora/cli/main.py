@@ -53,6 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(line, file=sys.stderr)
         return uncaught.STOPPED_BY_HAND if isinstance(error, KeyboardInterrupt) else 1
+    except Exception as error:
+        line = said_by_hydra(error)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return 1
+
+
+def said_by_hydra(error: Exception) -> str | None:
+    """The line for what cannot be made of a config, such as a net without its package; None for a bug."""
+    if "hydra" not in sys.modules:  # nothing is read from a config, or the suite is not installed
+        return None
+    from lottalora.errors import in_one_line
+
+    return in_one_line(error)
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
