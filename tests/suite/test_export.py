@@ -188,3 +188,15 @@ def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.endswith(
         "The package onnx is missing. Type: pip install 'lottalora[export]'\n"
     )
+
+
+@pytest.mark.parametrize("command", ["verify", "export --to state_dict"])
+def test_missing_package_of_a_model_is_named_and_not_the_artifacts_arguments(
+    tmp_path, monkeypatch, capsys, command
+):
+    path = saved("gpt", tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    name, *options = command.split()
+    assert main([name, str(path), *([str(tmp_path / "out"), *options] if options else [])]) == 1
+    said = "error: The package transformers is missing. Type: pip install 'lottalora[suite]'\n"
+    assert capsys.readouterr().err == said

@@ -98,11 +98,14 @@ def build(
 
     Raises:
         ValueError: it is larger, or does not take these arguments.
+        ModuleNotFoundError: a package that it is built from is not installed.
     """
     try:
         with _bounded(modules, numbers):
             return architecture.build(**arguments)
     except Exception as error:  # what a builder raises for arguments that make no sense may be anything
+        if isinstance(error, ModuleNotFoundError) and error.name:  # the fault is this machine's
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"Architecture {architecture.name!r} cannot be built with the artifact's arguments: {reason}"

@@ -53,6 +53,7 @@ def load(path: Path | str, *, limit: int = LIMIT) -> nn.Module:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or of another version; its architecture is not registered, larger than
             `limit`, or not that of the stored tensors; or a W_seed is not the one that was saved.
+        ModuleNotFoundError: a package that the architecture is built from is not installed.
     """
     artifact = read(path)
     with float32_on_the_cpu():
