@@ -259,7 +259,7 @@ def test_setting_that_an_artifact_cannot_have_is_refused(typed, words, said):
 
 def test_missing_zstandard_is_named_before_training(typed, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(ValueError, match=r"pip install 'lottalora\[zstd\]'"):
+    with pytest.raises(ValueError, match=r"package zstandard. Type: pip install 'lottalora\[zstd\]'"):
         check(typed("data=digits", "artifact=true", "save.zstandard=true"), sweep=False)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -158,6 +159,12 @@ def test_without_the_suite_each_command_names_what_to_install_once(tmp_path, wor
     if words[0] == "doctor":
         assert "not installed: pytorch-lightning, torchmetrics, hydra-core" in said
         assert "pip install rich" not in said
+
+
+def test_doctor_looks_at_every_package_of_the_suite(tmp_path):
+    suite = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["suite"]
+    names = {check["name"] for check in json.loads(doctor(tmp_path, "--json").stdout)}
+    assert {re.match(r"[\w-]+", need)[0] for need in suite} <= names
 
 
 def test_doctor_gives_json_with_a_remedy_for_all_that_is_not_ok(tmp_path):

@@ -29,13 +29,13 @@ NEEDED = (
     "torchmetrics",
     "hydra-core",
     "omegaconf",
-    "torchvision",
     "rich",
-    "scikit-learn",
 )
 OPTIONAL = (
-    *("ncps", "torch-geometric", "ogb", "transformers", "minari", "gymnasium", "mujoco"),  # of benchmarks
-    *("wandb", "tensorboard", "matplotlib", "statsmodels", "hydra-submitit-launcher"),
+    *("torchvision", "scikit-learn", "ncps", "torch-geometric", "ogb", "transformers"),  # of benchmarks
+    *("minari", "h5py", "datasets", "gymnasium", "mujoco"),  # of HalfCheetah
+    *("matplotlib", "pandas", "scipy", "statsmodels", "jinja2"),  # of reports
+    *("huggingface-hub", "shtab", "wandb", "tensorboard", "hydra-submitit-launcher"),
 )
 OTHERS = ("torch", "numpy", "safetensors", "tensorboard", "hydra-submitit-launcher")
 SUITE = tuple(each for each in (*NEEDED, *OPTIONAL) if each not in OTHERS)  # what the extra `suite` brings

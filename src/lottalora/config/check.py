@@ -235,4 +235,6 @@ def check_save(cfg: DictConfig, typed: Collection[str]) -> None:
     if largest is not None and (type(largest) is not int or largest < 1):
         raise ValueError(f"save.max_bytes must be null or a whole number of bytes, got {largest!r}.")
     if cfg.save.zstandard and importlib.util.find_spec("zstandard") is None:
-        raise ValueError("save.zstandard=true needs a package. Type: pip install 'lottalora[zstd]'")
+        raise ValueError(
+            "save.zstandard=true needs the package zstandard. Type: pip install 'lottalora[zstd]'"
+        )
