@@ -106,10 +106,11 @@ def test_rows_are_redrawn_and_taken_away_where_they_lie():
     assert isinstance(whole[0], FrozenEmbedding) and not whole[0].W_seed[7].any()
 
 
-def test_weight_of_a_sharded_layer_is_refused_with_what_to_do():
+@pytest.mark.parametrize("place", [0, 1], ids=["embedding", "linear"])
+def test_weight_of_a_sharded_layer_is_refused_with_what_to_do(place):
     def work():
         with pytest.raises(ValueError, match="rows are shared out among processes.*trainer.strategy=ddp"):
-            sharded(Scaffold(rank=2))[1].weight.sum()
+            torch.zeros(1) + sharded(Scaffold(rank=2))[place].weight[:1]
 
     joined_results(work)
 

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from lottalora.build import account_of
 from lottalora.build import build
@@ -15,7 +16,11 @@ from lottalora.models.distilbert import attend
 from lottalora.models.distilbert import distilbert
 from lottalora.models.distilbert import load_learned
 from lottalora.results import rows
+from lottalora.scaffold import Scaffold
+from lottalora.scaffold import shard
+from lottalora.scaffold import wrap
 from tests import commands
+from tests.suite.processes import joined_results
 
 SMALL = {"width": 32, "layers": 2, "heads": 4, "ffn": 64}
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0}
@@ -87,6 +92,21 @@ def test_a_text_is_judged_alike_alone_and_beside_longer_ones():
     for i, length in enumerate(x.lengths.tolist()):
         alone = Texts(x.tokens[i : i + 1, :length], x.lengths[i : i + 1])
         torch.testing.assert_close(net(alone), net(x)[i : i + 1])
+
+
+def test_a_net_whose_frozen_rows_are_shared_out_among_processes_computes_the_same():
+    def wrapped(drawn):
+        net = ours()
+        wrap(net, Scaffold(rank=2, seed=3), keep=["head"], freeze=["embeddings", "*.ffn"], drawn=drawn)
+        return net
+
+    def work():
+        net = wrapped(drawn=False)
+        shard(net, init_device_mesh("cpu", (2,)))
+        return net(batch()).detach()
+
+    for logits in joined_results(work):
+        torch.testing.assert_close(logits, wrapped(drawn=True)(batch()).detach())
 
 
 def test_attention_with_dropout_is_on_average_the_one_without():

@@ -97,7 +97,8 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        h = self.word_embeddings(tokens) + self.position_embeddings.weight[: tokens.shape[1]]
+        places = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
+        h = self.word_embeddings(tokens) + self.position_embeddings(places)
         return self.dropout(self.LayerNorm(h))
 
 

@@ -22,6 +22,15 @@ def is_shared_out(W_seed: Tensor) -> TypeGuard["DTensor"]:
     return hasattr(W_seed, "device_mesh")
 
 
+def refuse_shared_out(W_seed: Tensor) -> None:
+    """Raise ValueError for a W_seed of which this process holds some rows: they are whole in a call alone."""
+    if is_shared_out(W_seed):
+        raise ValueError(
+            "This net reads the weight of a layer whose rows are shared out among processes (fsdp), "
+            "in place of calling the layer. Type trainer.strategy=ddp."
+        )
+
+
 def to_local(W_seed: Tensor) -> Tensor:
     """The rows that this process holds, (local rows, in), sharing memory with W_seed."""
     if not is_shared_out(W_seed):

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch import nn
 
 from lottalora.scaffold.drawing.draw import Source
+from lottalora.scaffold.drawing.local_rows import refuse_shared_out
 from lottalora.scaffold.layers.frozen import Frozen
 from lottalora.scaffold.layers.lazy_weight import lazy_weight
 from lottalora.scaffold.layers.reparametrization import refuse_reparametrization
@@ -34,7 +35,8 @@ class FrozenEmbedding(Frozen):
         """The frozen rows, (entries, features); writing into them is refused.
 
         Raises:
-            ValueError: pruning or another parametrization reads it.
+            ValueError: pruning or another parametrization reads it; or, when its values are asked for, its
+                rows are shared out among processes.
         """
         if torch.compiler.is_compiling():
             return self.W_seed
@@ -43,6 +45,7 @@ class FrozenEmbedding(Frozen):
         return lazy_weight(like, self.device_of_W_seed, self._rows, [])
 
     def _rows(self) -> Tensor:
+        refuse_shared_out(self.W_seed)
         self.check(torch.empty(0, device=self.device_of_W_seed))
         return self.W_seed
 

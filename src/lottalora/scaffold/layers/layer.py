@@ -20,6 +20,7 @@ from torch import nn
 from lottalora.scaffold.adapter import Adapter
 from lottalora.scaffold.drawing.draw import Source
 from lottalora.scaffold.drawing.local_rows import is_shared_out
+from lottalora.scaffold.drawing.local_rows import refuse_shared_out
 from lottalora.scaffold.drawing.local_rows import shaped_like
 from lottalora.scaffold.fused import linear as fused
 from lottalora.scaffold.fused.cost import Form
@@ -160,11 +161,7 @@ class LottaLayer(Frozen):
         return self._as_replaced(torch.empty(self.W_seed.shape, dtype=self.W_seed.dtype, device="meta"))
 
     def _composed(self) -> Tensor:
-        if is_shared_out(self.W_seed):
-            raise ValueError(
-                "This net reads the weight of a layer whose rows are shared out among processes (fsdp), "
-                "in place of calling the layer. Type trainer.strategy=ddp."
-            )
+        refuse_shared_out(self.W_seed)
         if not self._is_matrix():
             raise ValueError(
                 "A layer with residual, layer_norm or adapter dropout is no single matrix: call it instead."
