@@ -10,6 +10,7 @@ from lottalora.cli.main import main
 from lottalora.results import rows
 from tests.rows.factory import make_baseline
 from tests.rows.factory import make_row
+from tests.suite.test_export import saved
 
 SIZE = 500_000  # bytes
 BIG = ("data=digits", "model.size=medium", "rank=1", "trainer.epochs=1", "trainer.accelerator=cpu")
@@ -69,3 +70,17 @@ def test_a_report_that_does_not_fit_leaves_whole_files_and_the_page_before(disk,
     assert said.count("\n") == 1
     assert (disk / "report.html").read_text() == "the page before"
     assert list(disk.rglob("*.tmp")) == []
+
+
+@pytest.mark.parametrize("target", ["state_dict", "onnx", "peft"])
+def test_an_export_that_does_not_fit_is_one_sentence_and_leaves_nothing(disk, tmp_path, capsys, target):
+    path = saved("mlp", tmp_path)
+    (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 4_096))
+    assert main(["export", str(path), str(disk / "out"), "--to", target]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith(
+        f"Cannot write {disk / 'out'}: No space left on device. "
+        "Make room, or set OUT to another disk, and repeat the command to go on.\n"
+    )
+    assert "Traceback" not in said
+    assert os.listdir(disk) == ["other"]

@@ -1,14 +1,19 @@
 """Write an artifact in another format, read it back, and compare."""
 
+import contextlib
 import importlib
 import os
+import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from lottalora.artifacts.export.model import load_model
+from lottalora.results.atomic_write import unwritable
 
 TARGETS = {  # what is written → the module that writes and reads it
     "state_dict": "state_dict",
@@ -34,6 +39,7 @@ def export(path: Path, target: str, out: Path) -> float | None:
     Raises:
         FileExistsError: `out` exists.
         FileNotFoundError: the folder that it is to lie in does not.
+        OSError: the disk is full, or the folder cannot be written.
         ValueError: the artifact is damaged, or cannot be written in this format; or the outputs differ.
         ModuleNotFoundError: a package of lottalora[export] is missing.
     """
@@ -45,7 +51,8 @@ def export(path: Path, target: str, out: Path) -> float | None:
     model = load_model(path)
     begun = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
     try:
-        kind.write(model, begun)
+        with unwritable_said(out):
+            kind.write(model, begun)
         difference = None
         if model.output is not None:
             with torch.no_grad():
@@ -56,10 +63,24 @@ def export(path: Path, target: str, out: Path) -> float | None:
                     f"{target} computes outputs that differ by {difference:.1e} of the largest from those of "
                     f"{path}; {TOLERANCE:g} is allowed. Nothing was written."
                 )
-        os.replace(begun, out)
+        with unwritable_said(out):
+            os.replace(begun, out)
     finally:
         shutil.rmtree(begun, ignore_errors=True) if begun.is_dir() else begun.unlink(missing_ok=True)
     return difference
+
+
+@contextlib.contextmanager
+def unwritable_said(out: Path) -> Iterator[None]:
+    """Say in one sentence what the system refused, whichever library wrote; safetensors says it in a text."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        of_system = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(of_system[1]) if of_system else getattr(error, "errno", None)
+        if number is None:
+            raise
+        raise unwritable(OSError(number, os.strerror(number)), out, "OUT") from error
 
 
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
