@@ -139,6 +139,15 @@ def test_what_a_killed_run_left_before_its_first_record_is_not_sent(tmp_path):
     assert [digest_of(folder) for folder in unsent(tmp_path)] == ["begun"]
 
 
+def test_results_that_cannot_be_written_are_named_with_what_to_type(tmp_path):
+    row_in(tmp_path)
+    (tmp_path / "results" / "runs").write_text("no folder")
+    ran = sync(tmp_path, "--offline")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1), ran.stderr
+    assert ran.stderr.startswith(f"Cannot write {tmp_path / 'results' / 'runs'}/")
+    assert "Set --results DIR to a writable folder." in ran.stderr
+
+
 def test_run_under_way_is_left_alone(tmp_path):
     row = row_in(tmp_path)
     with claimed(row["digest"], tmp_path / "results"):

@@ -59,6 +59,7 @@ def at_server(digests: Sequence[str], project: str, entity: str | None) -> set[s
 
 def write_run(row: dict, results: Path, *, project: str, entity: str | None) -> None:
     """Write an offline W&B run from a row: config, β and score of the best epoch, final figures."""
+    from lottalora.results.atomic_write import unwritable
     from lottalora.results.rows import run_folder
     from lottalora.tracking.logger import About
     from lottalora.tracking.logger import summary_of
@@ -67,7 +68,12 @@ def write_run(row: dict, results: Path, *, project: str, entity: str | None) -> 
     logger = WeightsAndBiases(mode="offline", project=project, entity=entity, machine=False)
     folder = run_folder(row, results)
     identity = {key: value for key, value in row.items() if key not in ("config", "account", "beta")}
-    logger.begin(About(identity=identity, config=row["config"], folder=folder, group=None))
+    try:
+        logger.begin(About(identity=identity, config=row["config"], folder=folder, group=None))
+    except OSError as error:
+        if error.errno is None:  # of W&B, which says it itself
+            raise
+        raise unwritable(error, folder / "wandb", "--results DIR") from error
     if row["best_epoch"] is not None and row["validation_score"] is not None:
         logger.epoch(row["best_epoch"], {"validation/score": row["validation_score"]}, row["beta"])
     logger.end(summary_of(row))
