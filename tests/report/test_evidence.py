@@ -70,6 +70,8 @@ def test_shipped_sizes_follow_from_the_counts_of_our_models(capsys):
     assert [each["ours"] for each in found] == [2 * trained for _, trained in GPT.values()]
     assert main(["size", "model=mlp", "data=mnist", "mode=baseline"]) == 1
     assert "Leave out mode=baseline" in capsys.readouterr().err
+    assert main(["size", "data=digits", "mode=small,baseline"]) == 1
+    assert "Leave out mode=small,baseline." in capsys.readouterr().err
 
 
 def test_dense_cells_of_a_sweep_are_left_out_of_the_sizes_and_counted(capsys):

@@ -72,6 +72,12 @@ def test_page_is_small_and_needs_nothing_else(tmp_path):
     assert not re.search(r"""(src|href)=|url\(|https?://|import\(|fetch\(""", text)
 
 
+@pytest.mark.parametrize("folder", [".", ".."])
+def test_page_of_a_folder_is_refused_as_no_artifact(folder, capsys):
+    assert main(["page", folder]) == 1
+    assert capsys.readouterr().err == f"{folder} is no file. Name a .safetensors file that lottalora wrote.\n"
+
+
 @pytest.mark.parametrize("zstandard", [False, True])
 def test_page_of_mnists_net_in_int8_is_smaller_and_its_seal_is_of_what_it_holds(tmp_path, zstandard):
     path = tmp_path / "net.safetensors"

@@ -16,7 +16,7 @@ def run(asked: argparse.Namespace) -> int:
     """Write the page, unless it exists."""
     from lottalora.browser.page import write_page
 
-    out = asked.out or asked.path.with_suffix(".html")
+    out = asked.out or asked.path.parent / f"{asked.path.stem}.html"
     size = write_page(asked.path, out)
     print(f"{out}: {size:,} bytes. Open it in a browser; it needs no network.")
     return 0

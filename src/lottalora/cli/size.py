@@ -79,5 +79,6 @@ def sizes(overrides: list[str]) -> tuple[list[dict], int]:
                 }
             )
     if not found:
-        raise ValueError("A dense model is shipped whole. Leave out mode=baseline.")
+        modes = ",".join(dict.fromkeys(cell.identity["mode"] for cell in cells))
+        raise ValueError(f"A dense model is shipped whole. Leave out mode={modes}.")
     return found, dense
