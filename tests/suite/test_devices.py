@@ -120,6 +120,14 @@ def test_two_processes_have_the_history_of_one(runs, strategy):
         )
 
 
+def test_run_with_dora_comes_to_the_same_where_each_process_draws_its_rows(tmp_path):
+    words = ("trainer.epochs=1", "model.net.dropout=0", "adapter.dora=true")
+    assert train(tmp_path / "one", *words, devices=1) == [0]
+    assert train(tmp_path / "two", *words, "trainer.strategy=fsdp") == [0, 0]
+    assert row(tmp_path / "two")["score"] == row(tmp_path / "one")["score"]
+    assert row(tmp_path / "two")["beta"] == pytest.approx(row(tmp_path / "one")["beta"], rel=1e-5)
+
+
 def test_run_on_two_devices_that_diverges_ends_in_both_and_says_so(tmp_path):
     assert train(tmp_path, "optimizer.lr=1e10") == [76, 0]
     assert row(tmp_path)["diverged"] and row(tmp_path)["epochs"] == 1

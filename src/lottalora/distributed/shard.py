@@ -81,7 +81,9 @@ def check_equal(net: nn.Module, splits: Splits, *, drawn: bool) -> None:
     layers = {name: module for name, module in net.named_modules() if hasattr(module, "W_seed")}
     held = {name: layer.W_seed for name, layer in layers.items() if drawn or layer.source is None}
     tensors = [*net.named_parameters(), *net.named_buffers()]
-    others = {name: t for name, t in tensors if name.rpartition(".")[2] not in ("W_seed", "identity")}
+    # DoRA's magnitudes are norms of rows of W_seed, which `shard` computes where no process has drawn it yet.
+    left_out = {"W_seed", "identity", *(() if drawn else ("magnitude",))}
+    others = {name: t for name, t in tensors if name.rpartition(".")[2] not in left_out}
     ours = {
         "trained weights": digest(others),
         "frozen weights": str([layer.source for layer in layers.values()]) + digest(held),
