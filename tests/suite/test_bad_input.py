@@ -66,6 +66,10 @@ def only_line(finished) -> str:
         ("trainer.devices=0", "trainer.devices must be a whole number, 1 or more, got 0"),
         ("trainer.strategy=dpp", "trainer.strategy must be ddp or fsdp, got 'dpp'"),
         (
+            "trainer.devices=2 trainer.strategy=fsdp mode=lora",
+            "mode=lora keeps those that the model has. Type trainer.strategy=ddp.",
+        ),
+        (
             "trainer.devices=2 trainer.strategy=fsdp mode=baseline",
             "trainer.strategy=fsdp shares out frozen weights, and mode=baseline has none",
         ),

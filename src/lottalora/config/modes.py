@@ -154,9 +154,16 @@ def check_thaw(cfg: DictConfig) -> None:
 
 
 def check_strategy(cfg: DictConfig) -> None:
-    """Raise ValueError for fsdp without a scaffold: fsdp shards W_seed."""
-    if cfg.trainer.devices > 1 and cfg.trainer.strategy == "fsdp" and not cfg.scaffold:
+    """Raise ValueError for fsdp without a scaffold that is drawn: each process draws its rows of W_seed."""
+    if cfg.trainer.devices == 1 or cfg.trainer.strategy != "fsdp":
+        return
+    if not cfg.scaffold:
         raise ValueError(
             f"trainer.strategy=fsdp shares out frozen weights, and mode={cfg.mode} has none. "
             "Type trainer.strategy=ddp."
+        )
+    if cfg.scaffold.family == "learned":  # the record of their values needs all of them in one process
+        raise ValueError(
+            f"trainer.strategy=fsdp shares out weights that are drawn from a seed, and mode={cfg.mode} keeps "
+            "those that the model has. Type trainer.strategy=ddp."
         )
