@@ -94,9 +94,7 @@ def read(path: Path) -> dict:
     """Parse a YAML file."""
     import yaml  # of the suite, and every command imports this module
 
-    loader = getattr(
-        yaml, "CSafeLoader", yaml.SafeLoader
-    )  # libyaml, where there is one, is ten times as fast
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast
     return yaml.load(path.read_text("utf-8"), loader)
 
 
