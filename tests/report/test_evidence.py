@@ -203,6 +203,17 @@ def test_a_shortened_run_is_shown_and_compared_with_nothing():
     assert (finding.ours, finding.verdict) == ("90.00 (n = 1)", "a shortened recipe, `short`")
 
 
+@pytest.mark.parametrize("lengths", [(2, 5), (5, 2)])
+def test_of_several_shortened_recipes_the_one_of_most_epochs_is_shown(lengths):
+    rows = []
+    for epochs in lengths:
+        rows += scaffolds(
+            0.9 + epochs / 100, recipe=f"{epochs}-epochs", epochs=epochs, changed={"epochs": epochs}
+        )
+    finding = find(cell("14", "scaffold", 8), rows)
+    assert (finding.ours, finding.verdict) == ("95.00 (n = 1)", "a shortened recipe, `5-epochs`")
+
+
 def test_the_command_of_each_cell_is_one_that_the_suite_accepts():
     """One command for each table, condition and size; ranks alone change nothing that could be refused."""
     typed = {(each.line["table"], each.condition, each.sizes): each.typed for each in cells() if each.typed}

@@ -109,7 +109,9 @@ def evidence_of(blocks: list[Block]) -> Evidence:
             if keeps_protocol(line.runs[0], line.condition) and not options:
                 by_protocol.setdefault(key, line)  # blocks of an unchanged recipe come first
             elif block.recipe != "paper" and not line.options:
-                otherwise.setdefault(key, (block, line))
+                known = otherwise.get(key)
+                if known is None or line.runs[0]["epochs"] > known[1].runs[0]["epochs"]:
+                    otherwise[key] = (block, line)
     return Evidence(by_protocol, otherwise, families_of(blocks))
 
 
@@ -220,7 +222,7 @@ def why_not(cell: Cell, block: Block) -> str:
     if block.data != cell.data:
         return f"another data set: {block.data}, recipe `{block.recipe}`"
     if block.stand_in:
-        return f"another data set: {block.stand_in}"
+        return f"another data set: {block.stand_in}, recipe `{block.recipe}`"
     if "data.id" in block.changed:
         return f"another data set: `{block.changed['data.id']}`, recipe `{block.recipe}`"
     return f"a shortened recipe, `{block.recipe}`"
