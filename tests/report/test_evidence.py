@@ -16,6 +16,7 @@ from lottalora.analysis.metrics import metric_of
 from lottalora.analysis.speed import table_9
 from lottalora.cli.main import main
 from lottalora.report.docs import pages
+from lottalora.report.docs.families import scales
 from lottalora.report.docs.numbers import beside_full
 from lottalora.report.docs.numbers import over_sizes
 from lottalora.report.docs.numbers import score
@@ -318,3 +319,30 @@ def test_the_families_of_table_3_are_those_of_its_sweeps():
     for name in SWEEPS.values():
         grids = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["grids"]
         assert tuple(re.split(r",\s*", grids[-1]["init"])) == FAMILIES
+
+
+def test_scores_at_multiples_of_a_familys_scale_stand_beside_each_other():
+    """Trained β first, then β = 1; a family that is not scaled as Table 13 says has no place there."""
+
+    def at(score, init, parameters, **options):
+        changed = {f"scaffold.parameters.{key}": value for key, value in parameters.items()} | {
+            f"scaffold.{key}": value for key, value in options.items()
+        }
+        parameters = {"std": 0.1} | parameters if init == "normal_0.1" else parameters
+        scaffold = {"family": init.removesuffix("_0.1"), "parameters": parameters, **options}
+        config = {"scaffold": scaffold, "recipe": {"name": "paper"}}
+        recipe = "modified" if changed else "paper"
+        return scaffolds(score, init=init, recipe=recipe, changed=changed, config=config)
+
+    rows = [
+        *at(0.97, "normal_0.1", {}),
+        *at(0.96, "normal_0.1", {"std": 0.4}),
+        *at(0.95, "normal_0.1", {"std": 0.4}, train_beta=False),
+        *at(0.94, "uniform", {"scaling": "literal", "bound": 0.025}),
+        *at(0.50, "uniform", {"scaling": "standardised"}),
+        *at(0.51, "normal_0.1", {}, A_init="zeros"),
+    ]
+    _, _, quarter, one, four = scales(blocks_of(rows), "mlp", "mnist", "medium", "8").splitlines()
+    assert quarter == "| 1/4 | – / – | 94.00 / – | – / – | – / – | – / – |"
+    assert one == "| 1 | 97.00 / – | – / – | – / – | – / – | – / – |"
+    assert four == "| 4 | 96.00 / 95.00 | – / – | – / – | – / – | – / – |"

@@ -1,5 +1,6 @@
 """The families of W_seed beside each other."""
 
+from fractions import Fraction
 from statistics import fmean
 
 from lottalora.report.blocks import Block
@@ -15,6 +16,14 @@ from lottalora.report.over_families import spread_of
 from lottalora.report.paper_cells import MNIST_SIZES
 from lottalora.report.score_text import line_text
 from lottalora.scaffold.families.family import SCALINGS
+
+SCALED = {  # family → the parameter that scales it, its value in the paper's Table 13, how the table is read
+    "normal_0.1": ("std", 0.1, ""),
+    "uniform": ("bound", 0.1, "literal"),
+    "laplace": ("scale", 0.1, "literal"),
+    "cauchy": ("scale", 0.1, "literal"),
+    "orthogonal": ("gain", 1.0, ""),
+}
 
 
 @fills
@@ -74,6 +83,32 @@ def scalings(blocks: list[Block], model: str, data: str, size: str, rank: str) -
         [f"`{init}`", *(cell_text(block, found.get((init, each))) for each in SCALINGS)] for init in inits
     ]
     return table_text(["W_seed", *SCALINGS], table, numbers=range(1, 1 + len(SCALINGS)))
+
+
+@fills
+def scales(blocks: list[Block], model: str, data: str, size: str, rank: str) -> str:
+    """Each family's score at multiples of its scale, β trained / β = 1: `scales mlp mnist medium 8`."""
+    block = find_block(blocks, model, data, size)
+    lines = [line for line in block.lines if (line.condition, line.rank) == ("scaffold", int(rank))]
+    found = {multiple_of(line): block.metric.text(line.scores.mean) for line in lines}
+    multiples = sorted({key[1] for key in found if key is not None})
+
+    def both(init: str, multiple: Fraction) -> str:
+        return " / ".join(found.get((init, multiple, trained), "–") for trained in (True, False))
+
+    table = [[str(multiple), *(both(init, multiple) for init in SCALED)] for multiple in multiples]
+    return table_text(["scale", *(f"`{init}`" for init in SCALED)], table, numbers=range(1 + len(SCALED)))
+
+
+def multiple_of(line: Line) -> tuple[str, Fraction, bool] | None:
+    """Family, multiple of its scale in Table 13, and whether β is trained; None with other settings."""
+    if line.adapter or line.init not in SCALED:
+        return None
+    parameter, usual, scaling = SCALED[line.init]
+    options = dict(option.split("=") for option in line.options.split(", ") if option)
+    trained = options.pop("train_beta", "True") == "True"
+    multiple = Fraction(float(options.pop(parameter, usual)) / usual).limit_denominator(99)
+    return (line.init, multiple, trained) if options.pop("scaling", "") == scaling and not options else None
 
 
 def cell_text(block: Block, line: Line | None) -> str:
